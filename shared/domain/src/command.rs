@@ -1,0 +1,347 @@
+//! Commands: what somebody asks for, and the answers to it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    access::{Action, Grant, RoleName},
+    authority::AuthorityType,
+    event::{AuthorityActivated, AuthorityKeyGenerated, CertificateIssued, LeafUse},
+    fact::{FactReport, Seen, TypeFacts},
+    id::{
+        AuthorizationId, BodyDigest, BootId, CertDigest, ClusterName, CommandId, ConsumerName, Hostname,
+        MemberId, NodeId, Position, Principal, RotationId, SpkiPin, TokenHash, TokenId, UserName,
+    },
+    phase::Phase,
+    time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Timestamp},
+};
+
+/// Does a rotation go on by itself?
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A person makes each step.
+    Manual,
+    /// The schedule makes each step when it is due and the gate is open.
+    Automatic,
+}
+
+/// What a due step of a semi-automatic rotation does when nodes lag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LaggingPolicy {
+    /// Wait, and go on by itself when the gate opens.
+    #[default]
+    Hold,
+    /// Pass over nodes not seen since the step before; never into the final standby.
+    Proceed,
+    /// Turn back when at least 5 % and at least two nodes lag.
+    Rollback,
+}
+
+/// Durations of a cluster, fixed when it is made; `demo` and tests use shorter ones and say so.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Settings {
+    /// Life of a node's certificates.
+    pub node_ttl_ms: u64,
+    /// Life of an operator's certificates.
+    pub user_ttl_ms: u64,
+    /// How long after its expiry a certificate still allows a recovery.
+    pub max_offline_ms: u64,
+    /// How long sessions on the retiring issuer may drain.
+    pub drain_timeout_ms: u64,
+    /// Max-age of the published JWKS: the time before a new JWT key may sign.
+    pub jwks_max_age_ms: u64,
+    /// Life of a token signed by a JWT authority.
+    pub jwt_ttl_ms: u64,
+    /// May nodes and members be on loopback? Only where the gateway itself is.
+    pub allow_loopback: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            node_ttl_ms: DAY_MS,
+            user_ttl_ms: 12 * HOUR_MS,
+            max_offline_ms: 30 * DAY_MS,
+            drain_timeout_ms: 30 * SECOND_MS,
+            jwks_max_age_ms: 330 * SECOND_MS,
+            jwt_ttl_ms: 15 * MINUTE_MS,
+            allow_loopback: false,
+        }
+    }
+}
+
+/// A command: who asks, with which id, why, and for what.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Command {
+    /// Made by the sender (UUIDv7). Orders that are not commands (fact reports, the schedule) get a fresh one.
+    pub id: CommandId,
+    /// On whose word.
+    pub principal: Principal,
+    /// The client certificate that was presented.
+    pub credential: Option<CertDigest>,
+    /// The digest of the body as the sender sent it.
+    pub digest: BodyDigest,
+    /// Why, for the audit log.
+    pub reason: Option<String>,
+    /// What is asked for.
+    pub order: Order,
+}
+
+impl Command {
+    /// What the table of permissions calls it: a member asking for its own certificate is not a node.
+    pub fn action(&self) -> Action {
+        match (&self.order, &self.principal) {
+            (Order::RequestCertificate { .. }, Principal::Gateway(_)) => Action::MemberSelf,
+            (order, _) => order.action(),
+        }
+    }
+}
+
+/// What `decide` gets to know beside the state and the command: everything that is not a function of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Given {
+    /// The time, already never before the last event (see `state::ClusterState::now`).
+    pub now: Timestamp,
+    /// Fresh ids, used in order for rotations, nodes, tokens and authorisations.
+    pub fresh: [uuid::Uuid; 4],
+    /// Fresh random bytes for serials, used in order.
+    pub serials: [[u8; 16]; 2],
+    /// Is the clock suspect? Then no automatic step is taken.
+    pub clock_suspect: bool,
+    /// SHA-256, so that the pure core can name long lists by digest.
+    pub sha256: fn(&[u8]) -> [u8; 32],
+}
+
+/// A certificate request, after its signature was verified: only the key is taken from it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyRequest {
+    /// The pin of the key.
+    pub spki: SpkiPin,
+    /// SubjectPublicKeyInfo, DER, base64.
+    pub public_key: String,
+}
+
+/// What a caller expects of a rotation; a mismatch is `stale_view`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Expectation {
+    /// The rotation that was shown; none while idle.
+    pub rotation: Option<RotationId>,
+    /// The phase that was shown.
+    pub phase: Phase,
+}
+
+/// The phase command of a person.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Rotate {
+    /// Which authority.
+    pub authority_type: AuthorityType,
+    /// The phase to enter; none starts a rotation.
+    pub target: Option<Phase>,
+    /// `--manual`.
+    pub manual: bool,
+    /// `--grace-period`, only where a rotation starts.
+    pub grace_period_ms: Option<u64>,
+    /// `--on-lagging`, only where a semi-automatic rotation starts.
+    pub on_lagging: Option<LaggingPolicy>,
+    /// Pass over lagging nodes, consumers and time conditions.
+    pub force: bool,
+    /// What the caller saw.
+    pub expects: Option<Expectation>,
+}
+
+/// A join: the token's digest and what is wanted with it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Join {
+    /// SHA-256 of the token.
+    pub token: TokenHash,
+    /// The name that the node wants to be known by.
+    pub hostname: Hostname,
+    /// The key to certify.
+    pub key: KeyRequest,
+    /// The node that the data directory belonged to, with the certificate whose key signed the request.
+    pub rejoin: Option<Rejoin>,
+}
+
+/// Joining again on an old data directory.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Rejoin {
+    /// The node's id, as the data directory has it.
+    pub node: NodeId,
+    /// The certificate whose key signed the request, verified by the gateway; none if no such key is left.
+    pub proven_by: Option<CertDigest>,
+}
+
+/// The first facts of a cluster, appended as one at the first `serve`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Genesis {
+    /// Its name.
+    pub cluster: ClusterName,
+    /// Its durations.
+    pub settings: Settings,
+    /// The pin of the bundle key.
+    pub bundle_key: SpkiPin,
+    /// SubjectPublicKeyInfo, DER, base64.
+    pub bundle_public_key: String,
+    /// Each first key, generated and activated (facts of the signer, made by `init`).
+    pub keys: Vec<(AuthorityKeyGenerated, AuthorityActivated)>,
+    /// The first administrator.
+    pub admin: UserName,
+    /// The first gateway.
+    pub gateway: MemberId,
+    /// The certificates of the administrator and the gateway, with their authorisations.
+    pub certificates: Vec<(crate::event::AuthorizationGranted, CertificateIssued)>,
+}
+
+/// What can be asked for. Most are commands of people; the rest come from nodes, members and the schedule.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs, reason = "the variants are the commands of the contract; units stand in the names")]
+pub enum Order {
+    Genesis(Box<Genesis>),
+    Rotate(Rotate),
+    /// The schedule: a due step of a semi-automatic rotation. `uptime_since_step_ms` is the sum of the
+    /// orchestrator's running time since the step before, `uptime_ms` the time since its start.
+    ScheduledStep { authority_type: AuthorityType, expects: Expectation, uptime_since_step_ms: u64, uptime_ms: u64 },
+    Settle { authority_type: AuthorityType, rotation: RotationId },
+    ExcludeNode { node: NodeId },
+    IncludeNode { node: NodeId },
+    RemoveNode { node: NodeId },
+    CreateToken { hash: TokenHash, grant: Grant, uses: u32, ttl_ms: u64 },
+    RemoveToken { token: TokenId },
+    AddUser { user: UserName, roles: BTreeSet<RoleName>, key: KeyRequest },
+    RemoveUser { user: UserName },
+    /// `carousel recover`: a new certificate for an administrator, from the control-plane host.
+    RecoverAdmin { user: UserName, key: KeyRequest },
+    Join(Join),
+    /// `POST /v1/recover`, signed with the key of an old certificate (verified by the gateway).
+    Recover { node: NodeId, proven_by: CertDigest, key: KeyRequest },
+    /// A node, member or user asks for a certificate of its own. `usage` is what it wants to do with it.
+    RequestCertificate { authority_type: AuthorityType, usage: LeafUse, issuer: Option<SpkiPin>, key: KeyRequest },
+    /// A fact report; not a command: it has no id of its own and is not answered twice.
+    Report { node: NodeId, report: FactReport, seen: Seen },
+    /// A person's certificate that is newer than others was seen in use.
+    PresentCredential { holder: Principal, certificate: CertDigest },
+    StartMember { member: MemberId, boot: BootId, seq: u64, service: String, names: Vec<Hostname>, addresses: Vec<IpAddr>, facts: BTreeMap<AuthorityType, TypeFacts> },
+    ReportMember { member: MemberId, boot: BootId, seq: u64, facts: BTreeMap<AuthorityType, TypeFacts> },
+    LoseMember { member: MemberId, boot: BootId, silent_ms: u64, uptime_ms: u64 },
+    StopMember { member: MemberId, boot: BootId },
+    VoidAuthorization { authorization: AuthorizationId, why: String },
+    AcceptClock { behind_ms: u64 },
+    AddConsumer { authority_type: AuthorityType, consumer: ConsumerName, owner: String, contact: String },
+    AttestConsumer { authority_type: AuthorityType, consumer: ConsumerName, expects: Expectation, probed: bool },
+    WithdrawConsumer { authority_type: AuthorityType, consumer: ConsumerName },
+}
+
+impl Order {
+    /// The command's name in events, metrics and messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Genesis(_) => "genesis",
+            Self::Rotate(_) => "rotate",
+            Self::ScheduledStep { .. } => "scheduled-step",
+            Self::Settle { .. } => "settle",
+            Self::ExcludeNode { .. } => "nodes-exclude",
+            Self::IncludeNode { .. } => "nodes-include",
+            Self::RemoveNode { .. } => "nodes-rm",
+            Self::CreateToken { .. } => "tokens-add",
+            Self::RemoveToken { .. } => "tokens-rm",
+            Self::AddUser { .. } => "users-add",
+            Self::RemoveUser { .. } => "users-rm",
+            Self::RecoverAdmin { .. } => "recover-admin",
+            Self::Join(_) => "join",
+            Self::Recover { .. } => "recover",
+            Self::RequestCertificate { .. } => "request-certificate",
+            Self::Report { .. } => "report",
+            Self::PresentCredential { .. } => "present-credential",
+            Self::StartMember { .. } => "member-start",
+            Self::ReportMember { .. } => "member-report",
+            Self::LoseMember { .. } => "member-lose",
+            Self::StopMember { .. } => "member-stop",
+            Self::VoidAuthorization { .. } => "void-authorization",
+            Self::AcceptClock { .. } => "clock-accept",
+            Self::AddConsumer { .. } => "consumers-add",
+            Self::AttestConsumer { .. } => "consumers-attest",
+            Self::WithdrawConsumer { .. } => "consumers-withdraw",
+        }
+    }
+
+    /// What the table of permissions calls it.
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Rotate(_)
+            | Self::ExcludeNode { .. }
+            | Self::IncludeNode { .. }
+            | Self::AttestConsumer { .. }
+            | Self::AcceptClock { .. } => Action::Rotate,
+            Self::RemoveNode { .. }
+            | Self::CreateToken { .. }
+            | Self::RemoveToken { .. }
+            | Self::AddUser { .. }
+            | Self::RemoveUser { .. }
+            | Self::AddConsumer { .. }
+            | Self::WithdrawConsumer { .. } => Action::Administer,
+            Self::RequestCertificate { authority_type: AuthorityType::User, .. } => Action::RenewOwn,
+            Self::RequestCertificate { .. } | Self::Report { .. } => Action::NodeSelf,
+            Self::StartMember { .. } | Self::ReportMember { .. } | Self::StopMember { .. } => Action::MemberSelf,
+            Self::Join(_) | Self::Recover { .. } => Action::Public,
+            Self::Genesis(_)
+            | Self::ScheduledStep { .. }
+            | Self::Settle { .. }
+            | Self::RecoverAdmin { .. }
+            | Self::PresentCredential { .. }
+            | Self::LoseMember { .. }
+            | Self::VoidAuthorization { .. } => Action::System,
+        }
+    }
+
+    /// Is it a command, with an id that makes it idempotent and a refusal that is recorded?
+    pub fn is_command(&self) -> bool {
+        !matches!(self, Self::Report { .. })
+            && !matches!(self.action(), Action::System | Action::MemberSelf)
+    }
+}
+
+/// The answer "yes" to a command: a function of the facts it led to, so that a repeated command gets
+/// the first answer again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the fields are the answers of the contract")]
+pub enum Answer {
+    /// A phase was entered, or had been entered before (`noop`).
+    Phase {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        rotation: Option<RotationId>,
+        phase: Phase,
+        mode: Option<Mode>,
+        noop: bool,
+        /// A semi-automatic rotation became manual by this step.
+        became_manual: bool,
+    },
+    /// A token was made.
+    Token { token: TokenId, expires: Timestamp },
+    /// A node joined, rejoined or recovered; its first certificate is authorised.
+    Joined { node: NodeId, authorization: AuthorizationId },
+    /// A certificate is authorised; `certificate.issued` follows.
+    Authorized { authorization: AuthorizationId },
+    /// Done.
+    Done,
+    /// Nothing was left to do.
+    Noop { text: String },
+}
+
+/// An answer with the place in the log up to which a reader must have read to see its effect.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Answered {
+    /// The last position of the command's events; for what appended nothing, the fold it was decided on.
+    pub position: Position,
+    /// The answer.
+    pub answer: Answer,
+}

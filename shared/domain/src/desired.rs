@@ -1,0 +1,135 @@
+//! What one node should hold: the newest signed row of each type it uses, and its name and grant.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    access::Uses,
+    authority::AuthorityType,
+    id::{Hostname, NodeId, Position, RotationId, SpkiPin},
+    phase::Phase,
+    state::{ClusterState, TypeState},
+    time::Timestamp,
+};
+
+/// What a node (or a member) should hold. Pushed whenever it changes; level-triggered, so that a node
+/// that missed any number of them needs only the newest.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct DesiredState {
+    /// The highest revision in it.
+    pub position: Position,
+    /// Every name that its certificates bear.
+    pub names: Vec<Hostname>,
+    /// Per authority type in use.
+    pub authorities: BTreeMap<AuthorityType, DesiredAuthority>,
+    /// How long sessions on the retiring issuer may drain.
+    pub drain_timeout_ms: u64,
+    /// Life of the certificates, to know when half of it is over.
+    pub node_ttl_ms: u64,
+}
+
+/// One row for one holder. Everything in it but `uses` and `excluded_peers` stands in the signed bundle of
+/// that revision too: the agent applies both together or neither.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct DesiredAuthority {
+    /// The revision of the bundle that this row comes from.
+    pub revision: Position,
+    /// The rotation in progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationId>,
+    /// The phase.
+    pub phase: Phase,
+    /// The roles in which the holder uses the type.
+    pub uses: Uses,
+    /// What to trust, exactly.
+    pub trusted: BTreeSet<SpkiPin>,
+    /// The issuer of the client certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_issuer: Option<SpkiPin>,
+    /// The issuer of the server certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_issuer: Option<SpkiPin>,
+    /// For gateways only: the other authority, a server certificate of which is held as well, for
+    /// clients whose hint names only that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub also_serve: Option<SpkiPin>,
+    /// The issuer on which sessions are to be drained now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retiring: Option<SpkiPin>,
+    /// Peers excluded from this rotation: their sessions do not hold the gate.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub excluded_peers: BTreeSet<NodeId>,
+    /// When the rotation began; for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+}
+
+/// What a node should hold. `None` for a node that is unknown or removed.
+///
+/// The row of a type is handed out only once its bundle is signed: until then the one before stands
+/// (a desired state names its bundle revision, and both are applied together or not at all): a type that
+/// is missing here means "keep what you have".
+pub fn desired(state: &ClusterState, node: &NodeId) -> Option<DesiredState> {
+    let node = state.nodes.get(node)?;
+    let settings = state.settings();
+    let authorities: BTreeMap<_, _> = node
+        .grant
+        .uses
+        .iter()
+        .filter_map(|(t, uses)| Some((*t, row_for(state.types.get(t)?, *uses, false)?)))
+        .collect();
+    Some(DesiredState {
+        position: authorities.values().map(|a| a.revision).max().unwrap_or_default(),
+        names: node.names.clone(),
+        authorities,
+        drain_timeout_ms: settings.drain_timeout_ms,
+        node_ttl_ms: settings.node_ttl_ms,
+    })
+}
+
+/// What a gateway should hold: all roles in `host` with server certificates of both authorities while
+/// there are two, and trust in every other type that it verifies callers against.
+///
+/// It does not wait for a bundle: a member reads the log itself.
+pub fn desired_of_member(state: &ClusterState) -> BTreeMap<AuthorityType, DesiredAuthority> {
+    [(AuthorityType::Host, Uses::ALL), (AuthorityType::User, Uses::VERIFIER)]
+        .into_iter()
+        .filter_map(|(t, uses)| {
+            let mut row = row_for(state.types.get(&t)?, uses, true)?;
+            if uses.server {
+                row.also_serve = row.trusted.iter().copied().find(|pin| Some(*pin) != row.server_issuer);
+            }
+            Some((t, row))
+        })
+        .collect()
+}
+
+fn row_for(of: &TypeState, uses: Uses, is_member: bool) -> Option<DesiredAuthority> {
+    // Until the newest row's bundle is signed, a node is told nothing new: its agent could not install it.
+    let revision = if is_member {
+        of.row_position
+    } else {
+        of.bundle.as_ref().filter(|b| b.revision >= of.row_position)?.revision
+    };
+    let rotation = of.rotation_id();
+    let excluded_peers = of.rotation.as_ref().map(|r| r.excluded.clone()).unwrap_or_default();
+    let retiring = match of.phase {
+        Phase::UpdateServers | Phase::Rollback => of.retiring().map(|k| k.id),
+        Phase::Standby | Phase::Init | Phase::UpdateClients => None,
+    };
+    Some(DesiredAuthority {
+        revision,
+        rotation,
+        phase: of.phase,
+        uses,
+        trusted: of.trusted(),
+        client_issuer: uses.client.then(|| of.client_issuer()).flatten(),
+        server_issuer: uses.server.then(|| of.server_issuer()).flatten(),
+        also_serve: None,
+        retiring,
+        excluded_peers,
+        started: of.rotation.as_ref().map(|r| r.started),
+    })
+}

@@ -1,0 +1,310 @@
+//! The data of each event. Fields are only ever added with a default; a changed meaning is a new version.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    access::{Grant, RoleName},
+    authority::{AuthorityKey, AuthorityType, KeyKind},
+    command::{LaggingPolicy, Mode, Settings},
+    fact::{FactReport, Seen, TypeFacts},
+    id::{
+        AuthorityId, AuthorizationId, BootId, CertDigest, ConsumerName, Hostname, MemberId, NodeId, Position,
+        Principal, RotationId, Serial, SpkiPin, TokenHash, TokenId, UserName,
+    },
+    phase::Phase,
+    refusal::Code,
+    time::Timestamp,
+    trust::SignedBundle,
+};
+
+macro_rules! payloads {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $ty:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+        #[allow(missing_docs, reason = "field names are the field's terms; units stand in the name")]
+        pub struct $name { $($(#[$field_meta])* pub $field: $ty,)* }
+    )*};
+}
+
+/// The totals of a gate and where in the log it was evaluated, so that a replay can decide it again.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct GateRecord {
+    /// The fold that the gate was evaluated on.
+    pub position: Position,
+    /// Nodes that had to have reached the phase before (members not counted).
+    pub required: u32,
+    /// Of those, the ones that had.
+    pub reached: u32,
+    /// Nodes excluded from this rotation.
+    pub excluded: u32,
+    /// Required nodes, consumers and conditions that were passed over by force or policy.
+    pub overridden: u32,
+}
+
+/// How a rotation ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RotationOutcome {
+    /// The prepared authority became active.
+    Completed,
+    /// The active authority stayed; the prepared one is gone.
+    RolledBack,
+}
+
+/// Which usages a leaf has.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LeafUse {
+    /// TLS client (clientAuth).
+    Client,
+    /// TLS server (serverAuth).
+    Server,
+    /// Both in one leaf, where the row names one issuer for both.
+    Both,
+}
+
+impl LeafUse {
+    /// May the leaf be presented as a TLS client?
+    pub fn client(self) -> bool {
+        matches!(self, Self::Client | Self::Both)
+    }
+    /// May it be served?
+    pub fn server(self) -> bool {
+        matches!(self, Self::Server | Self::Both)
+    }
+}
+
+/// What a certificate is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Occasion {
+    /// The first start of the cluster.
+    Genesis,
+    /// A join.
+    Join,
+    /// A renewal or the request of a phase.
+    Renewal,
+    /// A recovery of a node.
+    Recovery,
+    /// A person's login or renewal.
+    Login,
+}
+
+payloads! {
+    ClusterCreated {
+        cluster: crate::id::ClusterName,
+        version: String,
+        settings: Settings,
+        bundle_key: SpkiPin,
+        /// SubjectPublicKeyInfo, DER, base64.
+        bundle_public_key: String,
+    }
+    ClusterClockAccepted { behind_ms: u64, }
+    RotationPhaseEntered {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        rotation: RotationId,
+        from: Phase,
+        to: Phase,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        outcome: Option<RotationOutcome>,
+        mode: Mode,
+        grace_period_ms: u64,
+        on_lagging: LaggingPolicy,
+        gate: GateRecord,
+        /// Was the gate closed and overridden by a person?
+        #[serde(default)]
+        forced: bool,
+        /// The first 100 names of nodes and conditions that were passed over.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        passed_over: Vec<String>,
+        /// SHA-256 of all their names, one per line, in order.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        passed_over_digest: Option<String>,
+    }
+    RotationHeld {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        rotation: RotationId,
+        due: Phase,
+        due_at: Timestamp,
+        lagging: u32,
+        /// The first 100 names.
+        names: Vec<String>,
+    }
+    RotationResumed {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        rotation: RotationId,
+        due: Phase,
+    }
+    RotationModeChanged {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        rotation: RotationId,
+        mode: Mode,
+    }
+    RotationSettled {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        rotation: RotationId,
+        required: u32,
+    }
+    NodeJoined {
+        node: NodeId,
+        hostname: Hostname,
+        grant: Grant,
+        token: TokenId,
+        /// The key of its first certificate request.
+        spki: SpkiPin,
+    }
+    NodeRejoined {
+        node: NodeId,
+        hostname: Hostname,
+        grant: Grant,
+        token: TokenId,
+        spki: SpkiPin,
+        /// The old certificate whose key signed the request, if one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        proven_by: Option<CertDigest>,
+    }
+    NodeRecovered { node: NodeId, proven_by: CertDigest, spki: SpkiPin, }
+    NodeReported { node: NodeId, report: FactReport, seen: Seen, }
+    NodeExcluded { node: NodeId, rotations: BTreeMap<AuthorityType, RotationId>, }
+    NodeIncluded { node: NodeId, rotations: BTreeMap<AuthorityType, RotationId>, }
+    NodeRemoved { node: NodeId, }
+    MemberStarted {
+        member: MemberId,
+        boot: BootId,
+        seq: u64,
+        service: String,
+        /// The names and addresses of its server certificates; reserved for nodes.
+        names: Vec<Hostname>,
+        addresses: Vec<IpAddr>,
+        facts: BTreeMap<AuthorityType, TypeFacts>,
+    }
+    MemberReported { member: MemberId, boot: BootId, seq: u64, facts: BTreeMap<AuthorityType, TypeFacts>, }
+    MemberLost { member: MemberId, boot: BootId, silent_ms: u64, }
+    MemberStopped { member: MemberId, boot: BootId, }
+    AccessTokenCreated {
+        token: TokenId,
+        hash: TokenHash,
+        grant: Grant,
+        uses: u32,
+        expires: Timestamp,
+    }
+    AccessTokenUsed { token: TokenId, node: NodeId, hostname: Hostname, spki: SpkiPin, }
+    AccessTokenRemoved { token: TokenId, }
+    AccessUserAdded { user: UserName, roles: Vec<RoleName>, }
+    AccessUserRemoved { user: UserName, }
+    AccessRecovered { user: UserName, spki: SpkiPin, }
+    AccessNamesReleased { node: NodeId, }
+    AccessCredentialPresented { holder: Principal, certificate: CertDigest, }
+    ConsumerAdded {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        consumer: ConsumerName,
+        owner: String,
+        contact: String,
+    }
+    ConsumerAttested {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        consumer: ConsumerName,
+        rotation: RotationId,
+        phase: Phase,
+        /// By a probe rather than by somebody's word?
+        #[serde(default)]
+        probed: bool,
+    }
+    ConsumerWithdrawn {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        consumer: ConsumerName,
+    }
+    CommandRefused {
+        principal: Principal,
+        /// The command's name: `rotate`, `nodes-exclude`.
+        command: String,
+        code: Code,
+        text: String,
+        /// How many equal refusals this stands for.
+        count: u32,
+    }
+    CommandNoop { principal: Principal, command: String, text: String, }
+    AuthorizationGranted {
+        authorization: AuthorizationId,
+        holder: Principal,
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        issuer: AuthorityId,
+        usage: LeafUse,
+        occasion: Occasion,
+        spki: SpkiPin,
+        /// SubjectPublicKeyInfo, DER, base64.
+        public_key: String,
+        /// The common name, for people.
+        common_name: String,
+        names: Vec<Hostname>,
+        addresses: Vec<IpAddr>,
+        uri: String,
+        serial: Serial,
+        not_before: Timestamp,
+        not_after: Timestamp,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rotation: Option<RotationId>,
+        phase: Phase,
+    }
+    AuthorizationVoided { authorization: AuthorizationId, holder: Principal, why: String, }
+    AuthorityKeyGenerated {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        key: AuthorityKey,
+    }
+    AuthorityActivated {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        kind: KeyKind,
+        authority: AuthorityId,
+    }
+    AuthorityRetired {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        authority: AuthorityId,
+        outcome: RotationOutcome,
+    }
+    AuthorityDestroyed {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        authority: AuthorityId,
+        /// The stores that confirmed that they no longer hold the private key.
+        stores: Vec<String>,
+    }
+    AuthorityBundleSigned {
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        revision: Position,
+        phase: Phase,
+        expires: Timestamp,
+        bundle: SignedBundle,
+    }
+    CertificateIssued {
+        authorization: AuthorizationId,
+        holder: Principal,
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        issuer: AuthorityId,
+        usage: LeafUse,
+        serial: Serial,
+        spki: SpkiPin,
+        digest: CertDigest,
+        not_after: Timestamp,
+        /// The certificate, DER, base64.
+        certificate: String,
+    }
+    CertificateRefused { authorization: AuthorizationId, holder: Principal, why: String, }
+    CertificateRevoked { holder: Principal, certificates: Vec<CertDigest>, why: String, }
+}
