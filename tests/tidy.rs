@@ -425,10 +425,9 @@ fn used_metrics(file: &Source) -> BTreeSet<String> {
 }
 
 fn is_metric(name: &str) -> bool {
-    let suffixes = ["", "_bucket", "_sum", "_count"];
-    let family = |suffix: &&str| {
-        name.strip_suffix(*suffix)
-            .is_some_and(|family| METRICS.iter().any(|m| m.name == family))
+    let is_family = |suffix: &str| {
+        name.strip_suffix(suffix)
+            .is_some_and(|family| METRICS.iter().any(|metric| metric.name == family))
     };
-    suffixes.iter().any(|suffix| family(suffix))
+    ["", "_bucket", "_sum", "_count"].into_iter().any(is_family)
 }

@@ -141,9 +141,23 @@ impl Proc {
         self.signal(Signal::HUP);
     }
 
-    /// Freezes it (SIGSTOP): it keeps its sockets and says nothing more.
+    /// Freezes it (SIGSTOP): it keeps its sockets and says nothing more. Returns once it stands still.
+    ///
+    /// # Panics
+    /// When it has ended.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
+        // The signal is only pending at first; where the kernel shows the state, wait until all threads have stopped.
+        let stat = format!("/proc/{}/stat", self.pid());
+        if cfg!(target_os = "linux") {
+            crate::eventually(&format!("{} stands still", self.name), || {
+                let text =
+                    std::fs::read_to_string(&stat).expect("a child that was not waited for is in /proc");
+                text.rsplit(") ")
+                    .next()
+                    .is_some_and(|state| state.starts_with('T'))
+            });
+        }
     }
 
     /// Lets it go on after [`Proc::stop`].
@@ -375,9 +389,14 @@ mod tests {
         let mut process = Proc::start("ticker", &mut shell("while :; do echo tick; sleep 0.01; done"));
         process.wait_for_line("tick", SOON);
         process.stop();
+        // What was said before the freeze may still be in the pipe; the reader has it once two looks agree.
+        let silent = crate::deadline(SOON, "silence", || {
+            let before = process.lines_so_far();
+            std::thread::sleep(Duration::from_millis(100));
+            (process.lines_so_far() == before).then_some(before)
+        });
         process.resume();
-        let mark = process.lines_so_far();
-        process.wait_for("a tick after the freeze", SOON, mark, |line| {
+        process.wait_for("a tick after the freeze", SOON, silent, |line| {
             (line == "tick").then_some(())
         });
         process.kill9();
