@@ -392,7 +392,7 @@ mod tests {
         // What was said before the freeze may still be in the pipe; the reader has it once two looks agree.
         let silent = crate::deadline(SOON, "silence", || {
             let before = process.lines_so_far();
-            std::thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(100));
             (process.lines_so_far() == before).then_some(before)
         });
         process.resume();
