@@ -1,1 +1,192 @@
-//! Written next.
+//! What the signer owes: computed from the state, so that a signer that was away loses nothing.
+
+use crate::{
+    authority::{AuthorityType, KeyKind},
+    event::{Event, Fact, RotationOutcome},
+    id::{AuthorityId, AuthorizationId, CertDigest, Position, Principal, RotationId},
+    phase::Phase,
+    state::{ClusterState, TypeState},
+    time::Timestamp,
+    trust::{AuthorityStatus, Bundle, BundleAuthority, BUNDLE_LIFE_MS, Denied},
+};
+
+/// Something that the signer owes. Every duty may be done twice and late: doing it again changes nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Duty {
+    /// Make the new key of one kind for a rotation: `authority.key-generated`.
+    GenerateKey {
+        /// Which authority.
+        authority_type: AuthorityType,
+        /// Which kind.
+        kind: KeyKind,
+        /// For which rotation.
+        rotation: RotationId,
+        /// Its generation.
+        generation: u32,
+    },
+    /// Sign exactly what was authorised: `certificate.issued`.
+    Sign {
+        /// The authorisation.
+        authorization: AuthorizationId,
+    },
+    /// Sign the trust bundle of a type: `authority.bundle-signed`.
+    SignBundle {
+        /// Which type.
+        authority_type: AuthorityType,
+        /// The revision: the position that it describes.
+        revision: Position,
+    },
+    /// Record that a key signs no more, and which one signs instead: `authority.activated`, `authority.retired`.
+    RecordRetirement {
+        /// Which type.
+        authority_type: AuthorityType,
+        /// The retired authority.
+        authority: AuthorityId,
+        /// Why.
+        outcome: RotationOutcome,
+        /// The authorities that sign instead, after a completed rotation.
+        activated: Vec<(KeyKind, AuthorityId)>,
+    },
+    /// Destroy the private half of a retired key: `authority.destroyed`.
+    Destroy {
+        /// Which type.
+        authority_type: AuthorityType,
+        /// Which key.
+        authority: AuthorityId,
+    },
+    /// Record that certificates no longer count: `certificate.revoked`.
+    Revoke {
+        /// Whose.
+        holder: Principal,
+        /// Which.
+        certificates: Vec<CertDigest>,
+    },
+}
+
+/// What the signer owes because of one event, given the state that holds it.
+pub fn duty(state: &ClusterState, event: &Event) -> Vec<Duty> {
+    match &event.fact {
+        Fact::AuthorizationGranted(f) => sign(state, f.authorization).into_iter().collect(),
+        Fact::RotationPhaseEntered(f) => of_type(state, f.authority_type),
+        Fact::AuthorityKeyGenerated(f) => of_type(state, f.authority_type),
+        Fact::AuthorityActivated(f) => of_type(state, f.authority_type),
+        Fact::AuthorityRetired(f) => of_type(state, f.authority_type),
+        Fact::NodeRemoved(f) => revocations(state, Some(&Principal::Node(f.node))),
+        Fact::AccessUserRemoved(f) => revocations(state, Some(&Principal::User(f.user.clone()))),
+        Fact::CertificateRevoked(_) => AuthorityType::all().flat_map(|t| bundle(state, t)).collect(),
+        _ => vec![],
+    }
+}
+
+/// Everything that the signer owes in this state: for its start, and for what only time makes due
+/// (a bundle is signed anew at half its life).
+pub fn owed(state: &ClusterState, now: Timestamp) -> Vec<Duty> {
+    let mut duties: Vec<Duty> = state.types.keys().flat_map(|t| of_type(state, *t)).collect();
+    duties.extend(state.types.iter().filter_map(|(t, of)| stale_bundle(*t, of, now)));
+    duties.extend(revocations(state, None));
+    duties.extend(state.pending.keys().filter_map(|id| sign(state, *id)));
+    duties
+}
+
+/// The content of the bundle that is due for a type, made at `now`.
+pub fn bundle_content(state: &ClusterState, authority_type: AuthorityType, now: Timestamp) -> Option<Bundle> {
+    let of = state.types.get(&authority_type)?;
+    let listed = |keys: &std::collections::BTreeMap<KeyKind, crate::authority::AuthorityKey>, status| {
+        keys.values()
+            .map(|k| BundleAuthority {
+                id: k.id,
+                kind: k.kind,
+                status,
+                generation: k.generation,
+                certificate: k.certificate.clone(),
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut authorities = listed(&of.active, AuthorityStatus::Active);
+    authorities.extend(listed(&of.prepared, AuthorityStatus::Prepared));
+    let denied = of
+        .denied
+        .iter()
+        .filter(|(_, (_, not_after))| *not_after > now)
+        .map(|(digest, (serial, not_after))| Denied { serial: *serial, digest: *digest, not_after: *not_after })
+        .collect();
+    Some(Bundle {
+        cluster: state.cluster_name()?.clone(),
+        authority_type,
+        rotation: of.rotation_id(),
+        phase: of.phase,
+        revision: of.bundle_due,
+        authorities,
+        denied,
+        expires: now.plus_ms(BUNDLE_LIFE_MS),
+    })
+}
+
+fn of_type(state: &ClusterState, t: AuthorityType) -> Vec<Duty> {
+    let Some(of) = state.types.get(&t) else { return vec![] };
+    let mut duties = vec![];
+    if let Some(rotation) = of.rotation.as_ref().filter(|_| of.phase != Phase::Rollback) {
+        duties.extend(t.keys_in_service().filter(|kind| !of.prepared.contains_key(kind)).map(|kind| {
+            let generation = of.newest_generation + 1;
+            Duty::GenerateKey { authority_type: t, kind, rotation: rotation.id, generation }
+        }));
+    }
+    duties.extend(bundle(state, t));
+    for retired in of.retired.iter().filter(|r| !r.destroyed) {
+        if let Some(outcome) = retired.outcome.filter(|_| !retired.recorded) {
+            let activated = match outcome {
+                RotationOutcome::Completed => of.active.values().map(|k| (k.kind, k.id)).collect(),
+                RotationOutcome::RolledBack => vec![],
+            };
+            let authority = retired.key.id;
+            duties.push(Duty::RecordRetirement { authority_type: t, authority, outcome, activated });
+        } else {
+            duties.push(Duty::Destroy { authority_type: t, authority: retired.key.id });
+        }
+    }
+    duties
+}
+
+fn bundle(state: &ClusterState, t: AuthorityType) -> Option<Duty> {
+    let of = state.types.get(&t)?;
+    let due = of.bundle.as_ref().is_none_or(|b| b.revision < of.bundle_due);
+    (due && state.cluster.is_some() && !of.active.is_empty())
+        .then_some(Duty::SignBundle { authority_type: t, revision: of.bundle_due })
+}
+
+fn stale_bundle(t: AuthorityType, of: &TypeState, now: Timestamp) -> Option<Duty> {
+    let head = of.bundle.as_ref().filter(|b| b.revision >= of.bundle_due)?;
+    let half = head.signed.plus_ms(BUNDLE_LIFE_MS / 2);
+    (now >= half).then_some(Duty::SignBundle { authority_type: t, revision: of.bundle_due })
+}
+
+/// An authorisation is signed only while its authority is active or prepared; otherwise it is void.
+fn sign(state: &ClusterState, authorization: AuthorizationId) -> Option<Duty> {
+    let pending = state.pending.get(&authorization)?;
+    is_live(state, pending.granted.authority_type, pending.granted.issuer).then_some(Duty::Sign { authorization })
+}
+
+/// Is the authority active or prepared?
+pub fn is_live(state: &ClusterState, t: AuthorityType, authority: AuthorityId) -> bool {
+    let Some(of) = state.types.get(&t) else { return false };
+    of.active.values().chain(of.prepared.values()).any(|k| k.id == authority)
+}
+
+/// Authorisations whose authority signs no more, for the orchestrator to void.
+pub fn void_authorizations(state: &ClusterState) -> Vec<AuthorizationId> {
+    state
+        .pending
+        .iter()
+        .filter(|(_, p)| !is_live(state, p.granted.authority_type, p.granted.issuer))
+        .map(|(id, _)| *id)
+        .collect()
+}
+
+fn revocations(state: &ClusterState, of: Option<&Principal>) -> Vec<Duty> {
+    state
+        .to_revoke
+        .iter()
+        .filter(|(holder, _)| of.is_none_or(|of| of == *holder))
+        .map(|(holder, due)| Duty::Revoke { holder: holder.clone(), certificates: due.clone() })
+        .collect()
+}

@@ -1,1 +1,414 @@
-//! Written next.
+//! The gate: has everybody who must reach a phase reached it? Decided from facts, never from labels.
+//!
+//! This file is the trust table of the product: [`missing`] says, for one node and the current row,
+//! which fact is not there. Everything else counts and names.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    access::Uses,
+    authority::{AuthorityType, KeyKind},
+    fact::TypeFacts,
+    id::{Hostname, MemberId, NodeId, Position, Principal, SpkiPin},
+    phase::{Phase, Transition},
+    refusal::{Code, Refusal},
+    rules::{Rule, holds},
+    state::{ClusterState, Node, TypeState},
+    time::Timestamp,
+};
+
+mod words;
+
+/// The fact that keeps a node or member from having reached the current phase.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Missing {
+    /// It has never reported this type: a node without facts has reached nothing.
+    NoFacts,
+    /// Its newest facts were measured before the row last changed.
+    Stale {
+        /// The revision under which they were measured.
+        measured: Position,
+        /// The revision that is needed.
+        needed: Position,
+    },
+    /// Two running instances share its identity.
+    Clone,
+    /// It trusts less or more than the row.
+    Trust {
+        /// Authorities of the row that it does not trust.
+        lacks: BTreeSet<SpkiPin>,
+        /// Authorities that it trusts beyond the row.
+        extra: BTreeSet<SpkiPin>,
+    },
+    /// Its client certificate comes from another authority than the row's.
+    ClientIssuer,
+    /// So does the certificate it serves.
+    ServerIssuer,
+    /// Sessions still stand on the issuer that the row retires.
+    Sessions,
+    /// The gateway saw another client issuer than the node claims.
+    Contradiction,
+}
+
+/// A required node that has not reached the current phase.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lagging {
+    /// Which node.
+    pub node: NodeId,
+    /// Its name.
+    pub hostname: Hostname,
+    /// The first fact that is missing.
+    pub missing: Missing,
+    /// The phase that it reached last.
+    pub reached: Phase,
+    /// Its last report.
+    pub last_seen: Option<Timestamp>,
+}
+
+/// A running control-plane service that has not reached the current phase.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LaggingMember {
+    /// Which member.
+    pub member: MemberId,
+    /// What it is.
+    pub service: String,
+    /// The first fact that is missing.
+    pub missing: Missing,
+}
+
+/// Leaves of the retiring authority that are still held by parties without an agent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TimeCondition {
+    /// When the last of them expires.
+    pub until: Timestamp,
+    /// Who holds them.
+    pub holders: Vec<Principal>,
+}
+
+/// The gate between the current phase of a type and the next one.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Gate {
+    /// Which authority.
+    pub authority_type: AuthorityType,
+    /// The current phase, which everybody must have reached.
+    pub from: Phase,
+    /// The phase behind the gate.
+    pub to: Phase,
+    /// The fold it was evaluated on.
+    pub position: Position,
+    /// How many nodes are required.
+    pub required: u32,
+    /// How many of those have reached.
+    pub reached: u32,
+    /// How many nodes are excluded from the rotation.
+    pub excluded: u32,
+    /// Who has not reached, by name.
+    pub lagging: Vec<Lagging>,
+    /// Control-plane services that have not: never overridden.
+    pub members: Vec<LaggingMember>,
+    /// New keys that are not in the log yet: never overridden.
+    pub keys_missing: Vec<KeyKind>,
+    /// External consumers that have not attested.
+    pub consumers: Vec<String>,
+    /// Leaves held by parties without an agent.
+    pub time_condition: Option<TimeCondition>,
+    /// Until when a new JWT key must have been published.
+    pub publication: Option<Timestamp>,
+}
+
+/// Evaluates the gate from the current phase of a type into `to`.
+///
+/// `standby -> init` and every way into `rollback` wait for nobody: such a gate is open.
+pub fn evaluate(state: &ClusterState, authority_type: AuthorityType, to: Phase, now: Timestamp) -> Gate {
+    let idle = TypeState::default();
+    let of = state.types.get(&authority_type).unwrap_or(&idle);
+    let mut gate = Gate {
+        authority_type,
+        from: of.phase,
+        to,
+        position: state.position,
+        required: 0,
+        reached: 0,
+        excluded: 0,
+        lagging: vec![],
+        members: vec![],
+        keys_missing: vec![],
+        consumers: vec![],
+        time_condition: None,
+        publication: None,
+    };
+    count_nodes(state, authority_type, of, &mut gate);
+    let transition = of.phase.transition_to(to);
+    let forward = match transition {
+        Transition::Forward => of.phase != Phase::Standby,
+        Transition::Complete => true,
+        Transition::FinishRollback => false,
+        Transition::RollBack
+        | Transition::Noop
+        | Transition::InProgress
+        | Transition::OnlyFrom(_)
+        | Transition::NoWay => {
+            gate.lagging.clear();
+            return gate;
+        }
+    };
+    if transition == Transition::Forward && of.phase == Phase::Standby {
+        gate.lagging.clear();
+        return gate;
+    }
+    gate.members = lagging_members(state, authority_type, of);
+    if forward {
+        if holds(Rule::KeysBeforeForwardGates) {
+            gate.keys_missing =
+                authority_type.keys_in_service().filter(|kind| !of.prepared.contains_key(kind)).collect();
+        }
+        gate.consumers = consumers_that_have_not_attested(state, authority_type, of);
+        gate.publication = publication_until(state, of, now);
+    }
+    gate.time_condition = match transition {
+        Transition::Complete if holds(Rule::TimeConditionForward) => time_condition(state, authority_type, now),
+        Transition::FinishRollback if holds(Rule::TimeConditionBack) => {
+            time_condition(state, authority_type, now)
+        }
+        _ => None,
+    };
+    gate
+}
+
+/// Is the node taken out of the current rotation of this type?
+pub fn is_excluded(node: &Node, authority_type: AuthorityType, of: &TypeState) -> bool {
+    match node.excluded.get(&authority_type) {
+        Some(rotation) if holds(Rule::ExclusionEndsWithRotation) => of.rotation_id() == Some(*rotation),
+        Some(_) => true,
+        None => false,
+    }
+}
+
+/// Has the node reached the current phase of this type? The first fact that is missing otherwise.
+///
+/// # Errors
+/// [`Missing`], for a node that uses the type; a node that does not is never asked.
+pub fn missing(state: &ClusterState, authority_type: AuthorityType, node: &Node) -> Result<(), Missing> {
+    let Some(of) = state.types.get(&authority_type) else { return Ok(()) };
+    let Some(uses) = node.uses(authority_type) else { return Ok(()) };
+    // On the way back a node that was never touched by the prepared authority has nothing to undo.
+    if of.phase == Phase::Rollback
+        && holds(Rule::UntouchedHasReachedRollback)
+        && node.touched.get(&authority_type) != of.rotation_id().as_ref()
+    {
+        return Ok(());
+    }
+    let reported = node.report.as_ref().ok_or(Missing::NoFacts)?;
+    if node.clone_suspect.is_some() {
+        return Err(Missing::Clone);
+    }
+    let facts = reported.report.authorities.get(&authority_type).ok_or(Missing::NoFacts)?;
+    missing_from_row(of, uses, facts)?;
+    // What the gateway sees must agree with the claim: the reporting connection is the proof.
+    if authority_type == AuthorityType::Host && facts.client_issuer != Some(reported.seen.issuer) {
+        return Err(Missing::Contradiction);
+    }
+    Ok(())
+}
+
+/// The row itself, the same for nodes and members.
+fn missing_from_row(of: &TypeState, uses: Uses, facts: &TypeFacts) -> Result<(), Missing> {
+    if holds(Rule::FactsAreFresh) && facts.revision < of.row_position {
+        return Err(Missing::Stale { measured: facts.revision, needed: of.row_position });
+    }
+    let row: BTreeSet<SpkiPin> = of.trusted();
+    let lacks: BTreeSet<_> = row.difference(&facts.trusted).copied().collect();
+    let extra: BTreeSet<_> = facts.trusted.difference(&row).copied().collect();
+    let uses = if holds(Rule::OnlyRolesInUse) { uses } else { Uses::ALL };
+    if of.phase == Phase::Rollback {
+        // Present active and trust at least active: narrowing comes with standby.
+        let active = of.active.get(&KeyKind::Tls).map(|k| k.id);
+        if uses.verifier && active.is_some_and(|a| !facts.trusted.contains(&a)) {
+            return Err(Missing::Trust { lacks, extra: BTreeSet::new() });
+        }
+    } else if uses.verifier && (!lacks.is_empty() || (holds(Rule::TrustIsEqual) && !extra.is_empty())) {
+        return Err(Missing::Trust { lacks, extra });
+    }
+    if uses.client && facts.client_issuer != of.client_issuer() {
+        return Err(Missing::ClientIssuer);
+    }
+    if uses.server && facts.server_issuer != of.server_issuer() {
+        return Err(Missing::ServerIssuer);
+    }
+    if of.phase == Phase::UpdateServers && facts.sessions_on_retiring {
+        return Err(Missing::Sessions);
+    }
+    Ok(())
+}
+
+/// The phase to show for a node: the cluster's exactly when the node has reached it, else the last it reached.
+pub fn phase_of_node(state: &ClusterState, authority_type: AuthorityType, node: &Node) -> Phase {
+    let current = state.types.get(&authority_type).map(|t| t.phase).unwrap_or_default();
+    if missing(state, authority_type, node).is_ok() {
+        return current;
+    }
+    node.reached.get(&authority_type).map(|r| r.phase).unwrap_or_default()
+}
+
+fn count_nodes(state: &ClusterState, authority_type: AuthorityType, of: &TypeState, gate: &mut Gate) {
+    for node in state.nodes.values().filter(|n| n.uses(authority_type).is_some()) {
+        if is_excluded(node, authority_type, of) {
+            gate.excluded += 1;
+            continue;
+        }
+        gate.required += 1;
+        match missing(state, authority_type, node) {
+            Ok(()) => gate.reached += 1,
+            Err(missing) => gate.lagging.push(Lagging {
+                node: node.id,
+                hostname: node.hostname.clone(),
+                missing,
+                reached: node.reached.get(&authority_type).map(|r| r.phase).unwrap_or_default(),
+                last_seen: node.report.as_ref().map(|r| r.at),
+            }),
+        }
+    }
+    gate.lagging.sort_by(|a, b| a.hostname.cmp(&b.hostname));
+}
+
+/// Which running members have not reached the current phase? They report the same facts as nodes.
+pub fn lagging_members(
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    of: &TypeState,
+) -> Vec<LaggingMember> {
+    let uses = match authority_type {
+        AuthorityType::Host => Uses::ALL,
+        AuthorityType::User => Uses::VERIFIER,
+        _ => return vec![],
+    };
+    let missing = |facts: Option<&TypeFacts>| facts.map_or(Err(Missing::NoFacts), |f| missing_from_row(of, uses, f));
+    state
+        .members
+        .values()
+        .filter(|m| m.running)
+        .filter_map(|m| {
+            let missing = missing(m.facts.get(&authority_type)).err()?;
+            Some(LaggingMember { member: m.id, service: m.service.clone(), missing })
+        })
+        .collect()
+}
+
+fn consumers_that_have_not_attested(
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    of: &TypeState,
+) -> Vec<String> {
+    let needed = of.rotation_id().map(|id| (id, of.phase));
+    state
+        .consumers
+        .iter()
+        .filter(|((t, _), consumer)| *t == authority_type && consumer.attested != needed)
+        .map(|((_, name), _)| name.to_string())
+        .collect()
+}
+
+/// A new JWT key may not sign before every cache of the key set has had the time to see it.
+fn publication_until(state: &ClusterState, of: &TypeState, now: Timestamp) -> Option<Timestamp> {
+    let rotation = of.rotation.as_ref().filter(|_| of.phase == Phase::Init)?;
+    of.prepared.get(&KeyKind::Jwt)?;
+    let until = rotation.stepped.plus_ms(state.settings().jwks_max_age_ms);
+    (now < until).then_some(until)
+}
+
+/// The leaves of the retiring authority that people, programs and tokens still hold: not expired, not
+/// revoked, and not replaced by a later one of the other authority that was seen in use where it can be.
+pub fn time_condition(
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    now: Timestamp,
+) -> Option<TimeCondition> {
+    let retiring = state.types.get(&authority_type)?.retiring()?.id;
+    let mut condition = TimeCondition { until: now, holders: vec![] };
+    // Holders are ordered nodes, gateways, users, external: people are at the end, however large the fleet is.
+    let people = state
+        .held
+        .iter()
+        .rev()
+        .take_while(|(holder, _)| !matches!(holder, Principal::Node(_) | Principal::Gateway(_)));
+    for (holder, digests) in people {
+        let certificates: Vec<_> = digests
+            .iter()
+            .filter_map(|d| state.certificates.get(d))
+            .filter(|c| c.authority_type == authority_type && !c.revoked)
+            .collect();
+        let visible = matches!(holder, Principal::User(_));
+        let replaced = certificates
+            .iter()
+            .filter(|c| c.issuer != retiring && (!visible || c.presented.is_some()))
+            .map(|c| c.position)
+            .max();
+        let last = certificates
+            .iter()
+            .filter(|c| c.issuer == retiring && c.not_after > now && Some(c.position) > replaced)
+            .map(|c| c.not_after)
+            .max();
+        if let Some(not_after) = last {
+            condition.until = condition.until.max(not_after);
+            condition.holders.push(holder.clone());
+        }
+    }
+    (!condition.holders.is_empty()).then_some(condition)
+}
+
+impl Gate {
+    /// Does nothing stand in the way?
+    pub fn is_open(&self) -> bool {
+        self.is_open_by_force() && self.overridden() == 0
+    }
+
+    /// Would `--force` open it? Members and missing keys are never overridden.
+    pub fn is_open_by_force(&self) -> bool {
+        (self.members.is_empty() || !holds(Rule::MembersAlwaysBind)) && self.keys_missing.is_empty()
+    }
+
+    /// How many nodes, consumers and conditions force would pass over.
+    pub fn overridden(&self) -> u32 {
+        let conditions = u32::from(self.time_condition.is_some()) + u32::from(self.publication.is_some());
+        u32::try_from(self.lagging.len() + self.consumers.len()).unwrap_or(u32::MAX).saturating_add(conditions)
+    }
+
+    /// The names of what force passes over, in order.
+    pub fn overridden_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.lagging.iter().map(|l| l.hostname.to_string()).collect();
+        names.extend(self.consumers.iter().map(|c| format!("consumer {c}")));
+        names.extend(self.time_condition.as_ref().map(|t| format!("time condition until {}", t.until)));
+        names.extend(self.publication.as_ref().map(|t| format!("publication until {t}")));
+        names
+    }
+
+    /// The refusal for a closed gate: the obstacle that cannot be overridden first. With `force`, only
+    /// such an obstacle refuses.
+    ///
+    /// # Errors
+    /// The refusal, when the gate is closed.
+    pub fn check(&self, force: bool) -> Result<(), Refusal> {
+        let Some(code) = self.obstacle(force) else { return Ok(()) };
+        Err(Refusal::closed(code, words::obstacle(self, code), self.clone()))
+    }
+
+    fn obstacle(&self, force: bool) -> Option<Code> {
+        if !self.keys_missing.is_empty() {
+            Some(Code::KeyMissing)
+        } else if !self.is_open_by_force() {
+            Some(Code::MembersLagging)
+        } else if force {
+            None
+        } else if !self.lagging.is_empty() {
+            Some(Code::NodesLagging)
+        } else if !self.consumers.is_empty() {
+            Some(Code::ConsumersLagging)
+        } else if self.time_condition.is_some() {
+            Some(Code::TimeCondition)
+        } else if self.publication.is_some() {
+            Some(Code::PublicationTime)
+        } else {
+            None
+        }
+    }
+}

@@ -1,1 +1,108 @@
-//! Written next.
+//! The schedule of a semi-automatic rotation: three steps, each due a third of the grace period after
+//! the one before.
+
+use crate::{
+    authority::AuthorityType,
+    command::Mode,
+    gate::{self, Gate},
+    id::RotationId,
+    phase::Phase,
+    rules::{Rule, holds},
+    state::{ClusterState, Rotation},
+    time::{MINUTE_MS, SECOND_MS, Timestamp},
+};
+
+/// The longest time after its start in which the orchestrator takes no lagging policy's word.
+const SETTLING_IN_MS: u64 = 5 * MINUTE_MS;
+/// A member that was not heard of for so long is lost.
+pub const MEMBER_SILENCE_MS: u64 = 30 * SECOND_MS;
+
+/// When the next step of a rotation is due; `None` in `rollback`, which a person finishes.
+///
+/// Counted from the step before, so that steps that were late do not come all at once [M].
+pub fn due_at(rotation: &Rotation, phase: Phase) -> Option<Timestamp> {
+    let third = rotation.grace_period_ms / 3;
+    let steps = match phase {
+        Phase::Init => 1,
+        Phase::UpdateClients => 2,
+        Phase::UpdateServers => 3,
+        Phase::Standby | Phase::Rollback => return None,
+    };
+    if holds(Rule::StepsFollowOneAnother) {
+        Some(rotation.stepped.plus_ms(third))
+    } else {
+        Some(rotation.started.plus_ms(third * steps))
+    }
+}
+
+/// The phase that the schedule enters next, with its time.
+pub fn next_step(rotation: &Rotation, phase: Phase) -> Option<(Phase, Timestamp)> {
+    if rotation.mode != Mode::Automatic {
+        return None;
+    }
+    Some((phase.next()?, due_at(rotation, phase)?))
+}
+
+/// Every step that is due now, for the orchestrator to try: due is not open.
+pub fn due_steps(state: &ClusterState, now: Timestamp) -> Vec<(AuthorityType, RotationId, Phase)> {
+    state
+        .types
+        .iter()
+        .filter_map(|(t, of)| {
+            let rotation = of.rotation.as_ref()?;
+            let (_, due) = next_step(rotation, of.phase)?;
+            (now >= due).then_some((*t, rotation.id, of.phase))
+        })
+        .collect()
+}
+
+/// Rotations that ended and that every required node and member has followed into standby.
+pub fn to_settle(state: &ClusterState) -> Vec<(AuthorityType, RotationId)> {
+    state
+        .types
+        .iter()
+        .filter_map(|(t, of)| {
+            let ended = of.ended.as_ref().filter(|e| !e.settled && of.rotation.is_none())?;
+            is_settled(state, *t).then_some((*t, ended.id))
+        })
+        .collect()
+}
+
+/// Has every required node and every running member reached standby? Nodes that were cut off when the
+/// rotation ended are not waited for: they recover when they return.
+pub fn is_settled(state: &ClusterState, authority_type: AuthorityType) -> bool {
+    let Some(of) = state.types.get(&authority_type) else { return true };
+    let cut_off = of.ended.as_ref().map(|e| &e.cut_off);
+    of.phase == Phase::Standby
+        && gate::lagging_members(state, authority_type, of).is_empty()
+        && state
+            .nodes
+            .values()
+            .filter(|n| n.uses(authority_type).is_some() && !cut_off.is_some_and(|c| c.contains(&n.id)))
+            .all(|n| gate::missing(state, authority_type, n).is_ok())
+}
+
+/// Has the orchestrator been up long enough to judge who lags? A fresh start knows nobody yet [M].
+pub fn policy_may_act(rotation: &Rotation, uptime_since_step_ms: u64, uptime_ms: u64) -> bool {
+    let third = rotation.grace_period_ms / 3;
+    !holds(Rule::PolicyNeedsUptime)
+        || (uptime_since_step_ms >= third && uptime_ms >= third.min(SETTLING_IN_MS))
+}
+
+/// May `--on-lagging=proceed` pass over everything that keeps this gate closed? Only over nodes that
+/// were not seen since the step before, and never into the final standby.
+pub fn proceed_may_pass(gate: &Gate, rotation: &Rotation) -> bool {
+    gate.to != Phase::Standby
+        && gate.is_open_by_force()
+        && gate.consumers.is_empty()
+        && gate.time_condition.is_none()
+        && gate.publication.is_none()
+        && gate.lagging.iter().all(|l| l.last_seen.is_none_or(|seen| seen < rotation.stepped))
+}
+
+/// Do enough nodes lag for `--on-lagging=rollback`? At least 5 % and at least two: one node never
+/// decides for the fleet.
+pub fn rollback_is_called_for(gate: &Gate) -> bool {
+    let lagging = gate.lagging.len() as u64;
+    lagging >= 2 && lagging * 20 >= u64::from(gate.required)
+}

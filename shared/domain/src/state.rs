@@ -53,6 +53,10 @@ pub struct ClusterState {
     pub pending: BTreeMap<AuthorizationId, Pending>,
     /// What became of the latest authorisations, for those who wait for an answer.
     pub settled_authorizations: BTreeMap<AuthorizationId, AuthorizationOutcome>,
+    /// The same, oldest first, to forget them.
+    pub settled_order: VecDeque<AuthorizationId>,
+    /// Certificates that no longer count, for which the signer owes `certificate.revoked`.
+    pub to_revoke: BTreeMap<Principal, Vec<CertDigest>>,
     /// Commands of the last 24 h: the key of idempotency and the first answer.
     pub commands: BTreeMap<(Principal, CommandId), Done>,
     /// The same, oldest first, to forget them.
@@ -200,8 +204,8 @@ pub struct Node {
     pub reached: BTreeMap<AuthorityType, ReachedPhase>,
     /// Two boots that alternate, or a sequence that went back: since when it looks like a clone.
     pub clone_suspect: Option<Timestamp>,
-    /// The boot before the current one, to notice alternation.
-    pub previous_boot: Option<BootId>,
+    /// The last boots before the current one, newest last, to notice alternation.
+    pub previous_boots: Vec<BootId>,
 }
 
 impl Node {

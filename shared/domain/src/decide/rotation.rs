@@ -1,1 +1,260 @@
-//! Written next.
+//! Phase commands, scheduled steps and the end of a rotation.
+
+use super::{Decided, Decision};
+use crate::{
+    authority::AuthorityType,
+    command::{Answer, Command, Expectation, Given, LaggingPolicy, Mode, Rotate},
+    event::{GateRecord, RotationHeld, RotationOutcome, RotationPhaseEntered, RotationResumed, RotationSettled},
+    gate::{self, Gate},
+    id::RotationId,
+    phase::{Phase, Transition},
+    refusal::{Code, Refusal},
+    schedule,
+    state::{ClusterState, Rotation, TypeState},
+    time::HOUR_MS,
+};
+
+/// The grace period when none is given, as in the operator's guide.
+pub const DEFAULT_GRACE_PERIOD_MS: u64 = 48 * HOUR_MS;
+/// How many names of passed-over nodes an event lists; all of them are in its digest.
+const NAMES_IN_EVENT: usize = 100;
+
+/// How long the orchestrator has been running.
+#[derive(Clone, Copy, Debug)]
+pub struct Uptime {
+    /// In all since the step before, over restarts.
+    pub since_step_ms: u64,
+    /// Since its last start.
+    pub total_ms: u64,
+}
+
+/// A phase command of a person.
+pub fn rotate(state: &ClusterState, command: &Command, rotate: &Rotate, given: &Given) -> Decided {
+    let t = rotate.authority_type;
+    let of = in_service(state, t)?;
+    if rotate.grace_period_ms == Some(0) {
+        return Err(Refusal::new(Code::GracePeriodInvalid, "the grace period must be longer than 0s"));
+    }
+    expect(t, of, rotate.expects.as_ref())?;
+    let Some(target) = rotate.target else { return start(of, rotate, given) };
+    match of.phase.transition_to(target) {
+        Transition::Noop => {
+            Ok(Decision::noop(command, format!("the {t} CA is already in phase {target}"), None))
+        }
+        Transition::Forward if target == Phase::Init => start(of, rotate, given),
+        Transition::Forward | Transition::Complete | Transition::FinishRollback => {
+            let gate = gate::evaluate(state, t, target, given.now);
+            gate.check(rotate.force)?;
+            if !gate.is_open() && command.reason.as_deref().is_none_or(|r| r.trim().is_empty()) {
+                let text = "passing over lagging nodes needs --reason TEXT: it stands in the audit log";
+                return Err(Refusal::closed(Code::ReasonRequired, text, gate));
+            }
+            step(state, t, target, Mode::Manual, &gate, given)
+        }
+        Transition::RollBack => {
+            let gate = gate::evaluate(state, t, target, given.now);
+            step(state, t, target, Mode::Manual, &gate, given)
+        }
+        Transition::InProgress => Err(in_progress()),
+        Transition::OnlyFrom(from) => Err(Refusal::new(
+            Code::IllegalTransition,
+            format!("can only switch to phase {target} from {from}, current phase is {}", of.phase),
+        )),
+        Transition::NoWay => Err(Refusal::new(
+            Code::IllegalTransition,
+            format!("can not transition to phase {target} from phase {}", of.phase),
+        )),
+    }
+}
+
+/// A due step of a semi-automatic rotation: enters the next phase, or holds, or does what the policy says.
+pub fn scheduled_step(
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    expects: &Expectation,
+    uptime: Uptime,
+    given: &Given,
+) -> Decided {
+    let of = in_service(state, authority_type)?;
+    expect(authority_type, of, Some(expects))?;
+    if given.clock_suspect {
+        return Err(Refusal::new(Code::ClockSuspect, "no automatic step is taken while the clock is suspect"));
+    }
+    let stale = || Refusal::new(Code::StaleView, "no step of a semi-automatic rotation is due");
+    let rotation = of.rotation.as_ref().ok_or_else(stale)?;
+    let (target, due_at) = schedule::next_step(rotation, of.phase).ok_or_else(stale)?;
+    if given.now < due_at {
+        return Err(stale());
+    }
+    let gate = gate::evaluate(state, authority_type, target, given.now);
+    if gate.is_open() {
+        let resumed = RotationResumed { authority_type, rotation: rotation.id, due: target };
+        let mut decision = step(state, authority_type, target, Mode::Automatic, &gate, given)?;
+        if rotation.held.is_some() {
+            decision.facts.insert(0, resumed.into());
+        }
+        return Ok(decision);
+    }
+    let may_act = schedule::policy_may_act(rotation, uptime.since_step_ms, uptime.total_ms);
+    match rotation.on_lagging {
+        LaggingPolicy::Proceed if may_act && schedule::proceed_may_pass(&gate, rotation) => {
+            step(state, authority_type, target, Mode::Automatic, &gate, given)
+        }
+        LaggingPolicy::Rollback if may_act && schedule::rollback_is_called_for(&gate) => {
+            let back = gate::evaluate(state, authority_type, Phase::Rollback, given.now);
+            step(state, authority_type, Phase::Rollback, Mode::Manual, &back, given)
+        }
+        LaggingPolicy::Hold | LaggingPolicy::Proceed | LaggingPolicy::Rollback => {
+            Ok(hold(rotation, &gate, due_at))
+        }
+    }
+}
+
+/// Records that everybody has followed a rotation into standby.
+pub fn settle(
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    rotation: RotationId,
+    given: &Given,
+) -> Decided {
+    let of = in_service(state, authority_type)?;
+    let due = of.ended.as_ref().is_some_and(|e| e.id == rotation && !e.settled);
+    if !due || !schedule::is_settled(state, authority_type) {
+        return Err(Refusal::new(Code::StaleView, "the rotation is not there to be settled"));
+    }
+    let gate = gate::evaluate(state, authority_type, Phase::Standby, given.now);
+    let settled = RotationSettled { authority_type, rotation, required: gate.required };
+    Ok(Decision::done(vec![settled.into()]))
+}
+
+fn in_service(state: &ClusterState, t: AuthorityType) -> Result<&TypeState, Refusal> {
+    let missing = || {
+        let text = format!("the {t} CA consists of keys that this version does not make yet; it cannot be rotated");
+        Refusal::new(Code::TypeNotInService, text)
+    };
+    state.types.get(&t).filter(|_| t.in_service()).ok_or_else(missing)
+}
+
+fn in_progress() -> Refusal {
+    Refusal::new(Code::RotationInProgress, "can not initiate rotation while another is in progress")
+}
+
+/// Refuses when the caller looked at another rotation or phase than the current one.
+pub(super) fn expect(t: AuthorityType, of: &TypeState, expects: Option<&Expectation>) -> Result<(), Refusal> {
+    match expects {
+        Some(e) if e.phase != of.phase || e.rotation != of.rotation_id() => Err(Refusal::new(
+            Code::StaleView,
+            format!("the {t} CA is in phase {} now, not in {}: look again and repeat", of.phase, e.phase),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `standby -> init`: no gate. With a phase, or with `--manual`, the rotation is manual.
+fn start(of: &TypeState, rotate: &Rotate, given: &Given) -> Decided {
+    if of.phase != Phase::Standby {
+        return Err(in_progress());
+    }
+    let mode = if rotate.manual || rotate.target.is_some() { Mode::Manual } else { Mode::Automatic };
+    let entered = RotationPhaseEntered {
+        authority_type: rotate.authority_type,
+        rotation: RotationId(given.fresh[0]),
+        from: Phase::Standby,
+        to: Phase::Init,
+        outcome: None,
+        mode,
+        grace_period_ms: rotate.grace_period_ms.unwrap_or(DEFAULT_GRACE_PERIOD_MS),
+        on_lagging: rotate.on_lagging.unwrap_or_default(),
+        gate: GateRecord::default(),
+        forced: false,
+        passed_over: vec![],
+        passed_over_digest: None,
+    };
+    let answer = answer_of(&entered, false);
+    Ok(Decision::new(vec![entered.into()], answer))
+}
+
+/// One step of a rotation in progress, through a gate that was checked or is overridden.
+fn step(
+    state: &ClusterState,
+    t: AuthorityType,
+    to: Phase,
+    mode: Mode,
+    gate: &Gate,
+    given: &Given,
+) -> Decided {
+    let of = in_service(state, t)?;
+    let rotation = of.rotation.as_ref().ok_or_else(in_progress)?;
+    let outcome = match of.phase.transition_to(to) {
+        Transition::Complete => Some(RotationOutcome::Completed),
+        Transition::FinishRollback => Some(RotationOutcome::RolledBack),
+        _ => None,
+    };
+    let mut names = gate.overridden_names();
+    if outcome.is_some() {
+        // Whoever is excluded when the rotation ends is cut off until it returns and recovers.
+        names.extend(rotation.excluded.iter().filter_map(|id| state.nodes.get(id)).map(|n| n.hostname.to_string()));
+    }
+    let digest = (!names.is_empty()).then(|| hex((given.sha256)(names.join("\n").as_bytes())));
+    let entered = RotationPhaseEntered {
+        authority_type: t,
+        rotation: rotation.id,
+        from: of.phase,
+        to,
+        outcome,
+        mode,
+        grace_period_ms: rotation.grace_period_ms,
+        on_lagging: rotation.on_lagging,
+        gate: record(gate),
+        forced: mode == Mode::Manual && gate.overridden() > 0,
+        passed_over: names.into_iter().take(NAMES_IN_EVENT).collect(),
+        passed_over_digest: digest,
+    };
+    let became_manual = rotation.mode == Mode::Automatic && mode == Mode::Manual;
+    let answer = answer_of(&entered, became_manual);
+    Ok(Decision::new(vec![entered.into()], answer))
+}
+
+/// The answer to a phase command, from its event alone (a repeated command gets it from the log).
+pub fn answer_of(entered: &RotationPhaseEntered, became_manual: bool) -> Answer {
+    Answer::Phase {
+        authority_type: entered.authority_type,
+        rotation: Some(entered.rotation),
+        phase: entered.to,
+        mode: Some(entered.mode),
+        noop: false,
+        became_manual,
+    }
+}
+
+fn hold(rotation: &Rotation, gate: &Gate, due_at: crate::Timestamp) -> Decision {
+    if rotation.held.is_some() {
+        return Decision::done(vec![]);
+    }
+    let mut names = gate.overridden_names();
+    names.extend(gate.members.iter().map(|m| format!("{} {}", m.service, m.member)));
+    let held = RotationHeld {
+        authority_type: gate.authority_type,
+        rotation: rotation.id,
+        due: gate.to,
+        due_at,
+        lagging: u32::try_from(gate.lagging.len()).unwrap_or(u32::MAX),
+        names: names.into_iter().take(NAMES_IN_EVENT).collect(),
+    };
+    Decision::done(vec![held.into()])
+}
+
+/// The totals of a gate, for the event.
+pub fn record(gate: &Gate) -> GateRecord {
+    GateRecord {
+        position: gate.position,
+        required: gate.required,
+        reached: gate.reached,
+        excluded: gate.excluded,
+        overridden: gate.overridden(),
+    }
+}
+
+fn hex(digest: [u8; 32]) -> String {
+    crate::id::BodyDigest(digest).to_string()
+}

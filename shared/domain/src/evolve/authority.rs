@@ -1,0 +1,74 @@
+//! Keys and bundles: what the signer wrote.
+
+use crate::{
+    event::{
+        AuthorityActivated, AuthorityBundleSigned, AuthorityDestroyed, AuthorityKeyGenerated, AuthorityRetired,
+        Header,
+    },
+    id::{Principal, SystemActor},
+    phase::Phase,
+    rules::{Rule, holds},
+    state::{BundleHead, ClusterState, RetiredKey},
+};
+
+pub(super) fn key_generated(state: &mut ClusterState, header: &Header, f: &AuthorityKeyGenerated) {
+    let mut key = f.key.clone();
+    key.position = header.position;
+    state.keys.insert(key.id, Principal::System(SystemActor::Signer));
+    let of = state.types.entry(f.authority_type).or_default();
+    of.newest_generation = of.newest_generation.max(key.generation);
+    let in_time = key.rotation == of.rotation_id() && of.phase != Phase::Rollback;
+    if key.rotation.is_none() {
+        // A first key waits for `authority.activated`, which stands in the same append.
+        of.active.insert(key.kind, key);
+    } else if of.prepared.contains_key(&key.kind) || (!in_time && holds(Rule::LateKeyIsDestroyed)) {
+        // The rotation is over or rolling back: the key never becomes prepared, and is owed its end.
+        let outcome = None;
+        of.retired.push(RetiredKey { key, at: header.time, outcome, destroyed: false, recorded: true });
+        return;
+    } else {
+        of.prepared.insert(key.kind, key);
+    }
+    // The row changes with the key, like with a phase.
+    of.row_position = header.position;
+    of.bundle_due = header.position;
+}
+
+pub(super) fn activated(state: &mut ClusterState, header: &Header, f: &AuthorityActivated) {
+    let of = state.types.entry(f.authority_type).or_default();
+    // After a rotation the phase event has done this already; it is recorded for whoever reads the log.
+    if of.active.get(&f.kind).is_none_or(|k| k.id != f.authority) {
+        if let Some(key) = of.prepared.remove(&f.kind).filter(|k| k.id == f.authority) {
+            of.active.insert(f.kind, key);
+            of.row_position = header.position;
+            of.bundle_due = header.position;
+        }
+    }
+}
+
+pub(super) fn retired(state: &mut ClusterState, f: &AuthorityRetired) {
+    let of = state.types.entry(f.authority_type).or_default();
+    for key in of.retired.iter_mut().filter(|r| r.key.id == f.authority) {
+        key.recorded = true;
+    }
+}
+
+pub(super) fn destroyed(state: &mut ClusterState, f: &AuthorityDestroyed) {
+    let of = state.types.entry(f.authority_type).or_default();
+    for key in of.retired.iter_mut().filter(|r| r.key.id == f.authority) {
+        key.destroyed = true;
+    }
+}
+
+pub(super) fn bundle_signed(state: &mut ClusterState, header: &Header, f: &AuthorityBundleSigned) {
+    let of = state.types.entry(f.authority_type).or_default();
+    if of.bundle.as_ref().is_none_or(|b| b.revision <= f.revision) {
+        of.bundle = Some(BundleHead {
+            revision: f.revision,
+            position: header.position,
+            phase: f.phase,
+            signed: header.time,
+            expires: f.expires,
+        });
+    }
+}

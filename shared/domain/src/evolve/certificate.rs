@@ -1,0 +1,157 @@
+//! Authorisations and certificates.
+
+use crate::{
+    event::{AuthorizationGranted, CertificateIssued, CertificateRefused, CertificateRevoked, Header},
+    id::{AuthorizationId, CertDigest, NodeId, Position, Principal},
+    state::{AuthorizationOutcome, Certificate, ClusterState, Pending},
+    time::{MINUTE_MS, Timestamp},
+};
+
+/// How long an older certificate of a node still counts after a later one was seen in use.
+const SUPERSEDED_AFTER_MS: u64 = 10 * MINUTE_MS;
+/// How many outcomes of authorisations are kept for those who wait for an answer.
+const OUTCOMES_KEPT: usize = 4_096;
+
+pub(super) fn authorized(state: &mut ClusterState, header: &Header, f: &AuthorizationGranted) {
+    state.keys.insert(f.spki, f.holder.clone());
+    if let Principal::Node(id) = &f.holder {
+        for name in &f.names {
+            let until = state.names.entry(name.clone()).or_default().entry(*id).or_insert(f.not_after);
+            *until = (*until).max(f.not_after);
+        }
+        let of = state.types.get(&f.authority_type);
+        let is_prepared = of.is_some_and(|of| of.prepared.values().any(|k| k.id == f.issuer));
+        if let (true, Some(rotation), Some(node)) =
+            (is_prepared, of.and_then(|of| of.rotation_id()), state.nodes.get_mut(id))
+        {
+            node.touched.insert(f.authority_type, rotation);
+        }
+    }
+    let pending = Pending { granted: f.clone(), position: header.position, at: header.time };
+    state.pending.insert(f.authorization, pending);
+}
+
+pub(super) fn voided(state: &mut ClusterState, authorization: AuthorizationId, why: &str) {
+    settle(state, authorization, AuthorizationOutcome::Voided(why.into()));
+}
+
+pub(super) fn refused(state: &mut ClusterState, f: &CertificateRefused) {
+    settle(state, f.authorization, AuthorizationOutcome::Refused(f.why.clone()));
+}
+
+pub(super) fn issued(state: &mut ClusterState, header: &Header, f: &CertificateIssued) {
+    // Only the certificate recorded first for an authorisation exists: a second one never leaves the signer.
+    if state.pending.remove(&f.authorization).is_none() {
+        return;
+    }
+    settle(state, f.authorization, AuthorizationOutcome::Issued(f.digest));
+    state.certificates.insert(
+        f.digest,
+        Certificate {
+            authorization: f.authorization,
+            holder: f.holder.clone(),
+            authority_type: f.authority_type,
+            issuer: f.issuer,
+            usage: f.usage,
+            serial: f.serial,
+            spki: f.spki,
+            not_after: f.not_after,
+            position: header.position,
+            issued: header.time,
+            presented: None,
+            superseded_at: None,
+            revoked: false,
+        },
+    );
+    state.held.entry(f.holder.clone()).or_default().push(f.digest);
+    forget_expired(state, &f.holder);
+}
+
+/// Certificates past the time in which they allow a recovery are forgotten when their holder gets a new one.
+fn forget_expired(state: &mut ClusterState, holder: &Principal) {
+    let (keep_ms, now) = (state.settings().max_offline_ms, state.time);
+    let Some(held) = state.held.get_mut(holder) else { return };
+    let certificates = &mut state.certificates;
+    held.retain(|digest| {
+        let keep = certificates.get(digest).is_some_and(|c| c.not_after.plus_ms(keep_ms) >= now);
+        if !keep {
+            certificates.remove(digest);
+        }
+        keep
+    });
+}
+
+fn settle(state: &mut ClusterState, authorization: AuthorizationId, outcome: AuthorizationOutcome) {
+    state.pending.remove(&authorization);
+    if state.settled_authorizations.insert(authorization, outcome).is_none() {
+        state.settled_order.push_back(authorization);
+    }
+    if state.settled_order.len() > OUTCOMES_KEPT {
+        if let Some(oldest) = state.settled_order.pop_front() {
+            state.settled_authorizations.remove(&oldest);
+        }
+    }
+}
+
+/// A certificate was seen in use: earlier ones of the same node stop counting ten minutes later.
+pub(super) fn presented(state: &mut ClusterState, header: &Header, digest: &CertDigest) {
+    let Some(certificate) = state.certificates.get_mut(digest) else { return };
+    let first_time = certificate.presented.is_none();
+    certificate.presented.get_or_insert(header.time);
+    let (holder, position) = (certificate.holder.clone(), certificate.position);
+    if let (true, Principal::Node(node)) = (first_time, &holder) {
+        supersede_before(state, node, position, header.time.plus_ms(SUPERSEDED_AFTER_MS));
+    }
+}
+
+fn supersede_before(state: &mut ClusterState, node: &NodeId, position: Position, at: Timestamp) {
+    let Some(held) = state.held.get(&Principal::Node(*node)) else { return };
+    for digest in held {
+        if let Some(earlier) = state.certificates.get_mut(digest) {
+            // Client certificates only; one that bears the server role as well is superseded as a whole.
+            if earlier.position < position && earlier.usage.client() && earlier.superseded_at.is_none() {
+                earlier.superseded_at = Some(at);
+            }
+        }
+    }
+}
+
+pub(super) fn revoked(state: &mut ClusterState, f: &CertificateRevoked) {
+    if let Some(due) = state.to_revoke.get_mut(&f.holder) {
+        due.retain(|d| !f.certificates.contains(d));
+        if due.is_empty() {
+            state.to_revoke.remove(&f.holder);
+        }
+    }
+    deny(state, &f.certificates, state.position);
+}
+
+/// Everything that a holder has stops counting: on the deny list from here on, and owed its revocation.
+pub(super) fn revoke_all(state: &mut ClusterState, holder: &Principal, position: Position) {
+    let digests = state.held.get(holder).cloned().unwrap_or_default();
+    let now = state.time;
+    let live: Vec<_> = digests
+        .into_iter()
+        .filter(|d| state.certificates.get(d).is_some_and(|c| !c.revoked && c.not_after > now))
+        .collect();
+    let pending: Vec<_> =
+        state.pending.iter().filter(|(_, p)| p.granted.holder == *holder).map(|(id, _)| *id).collect();
+    for authorization in pending {
+        voided(state, authorization, "the holder was removed");
+    }
+    deny(state, &live, position);
+    if !live.is_empty() {
+        state.to_revoke.entry(holder.clone()).or_default().extend(live);
+    }
+}
+
+fn deny(state: &mut ClusterState, digests: &[CertDigest], position: Position) {
+    for digest in digests {
+        let Some(certificate) = state.certificates.get_mut(digest) else { continue };
+        if !std::mem::replace(&mut certificate.revoked, true) {
+            let of = state.types.entry(certificate.authority_type).or_default();
+            of.denied.insert(*digest, (certificate.serial, certificate.not_after));
+            of.bundle_due = of.bundle_due.max(position);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Nodes: joining, facts, exclusion, removal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    access::{Grant, NamePattern},
+    authority::AuthorityType,
+    event::{Header, NodeJoined, NodeRejoined, NodeReported},
+    gate,
+    id::{BootId, Hostname, NodeId, Principal, RotationId, TokenId},
+    state::{ClusterState, Node, ReachedPhase, Reported},
+};
+
+use super::certificate;
+
+/// How many earlier boots are remembered to notice two instances that alternate.
+const BOOTS_KEPT: usize = 8;
+
+pub(super) fn joined(state: &mut ClusterState, header: &Header, f: &NodeJoined) {
+    insert(state, header, f.node, &f.hostname, &f.grant, f.token);
+}
+
+pub(super) fn rejoined(state: &mut ClusterState, header: &Header, f: &NodeRejoined) {
+    insert(state, header, f.node, &f.hostname, &f.grant, f.token);
+}
+
+fn insert(
+    state: &mut ClusterState,
+    header: &Header,
+    id: NodeId,
+    hostname: &Hostname,
+    grant: &Grant,
+    token: TokenId,
+) {
+    let single_use = state.tokens.get(&token).is_none_or(|t| t.uses == 1);
+    let node = Node {
+        id,
+        hostname: hostname.clone(),
+        names: names_of(hostname, grant, single_use),
+        grant: grant.clone(),
+        token,
+        joined: header.position,
+        report: None,
+        excluded: BTreeMap::new(),
+        touched: BTreeMap::new(),
+        reached: BTreeMap::new(),
+        clone_suspect: None,
+        previous_boots: vec![],
+    };
+    state.nodes.insert(id, node);
+    // A node that was cut off and joined again is one that every later row binds.
+    for of in state.types.values_mut() {
+        if let Some(ended) = of.ended.as_mut() {
+            ended.cut_off.remove(&id);
+        }
+    }
+}
+
+/// The names that a node bears: its host name first, and all exact names of a grant made for one node.
+pub fn names_of(hostname: &Hostname, grant: &Grant, single_use: bool) -> Vec<Hostname> {
+    let mut names = vec![hostname.clone()];
+    if single_use {
+        names.extend(grant.names.iter().filter_map(|p| match p {
+            NamePattern::Exact(name) if name != hostname => Some(name.clone()),
+            NamePattern::Exact(_) | NamePattern::Below(_) => None,
+        }));
+    }
+    names
+}
+
+pub(super) fn reported(state: &mut ClusterState, header: &Header, f: &NodeReported) {
+    certificate::presented(state, header, &f.seen.certificate);
+    let Some(node) = state.nodes.get_mut(&f.node) else { return };
+    notice_clone(node, header, f);
+    node.report = Some(Reported {
+        report: f.report.clone(),
+        seen: f.seen.clone(),
+        at: header.time,
+        position: header.position,
+    });
+    let types: Vec<AuthorityType> = node.grant.uses.keys().copied().collect();
+    let id = f.node;
+    for t in types {
+        let reached = state.nodes.get(&id).is_some_and(|n| gate::missing(state, t, n).is_ok());
+        let Some(of) = state.types.get_mut(&t).filter(|_| reached) else { continue };
+        let phase = ReachedPhase { phase: of.phase, rotation: of.rotation_id(), at: header.time };
+        if let Some(ended) = of.ended.as_mut() {
+            ended.cut_off.remove(&id); // it came back
+        }
+        if let Some(node) = state.nodes.get_mut(&id) {
+            node.reached.insert(t, phase);
+        }
+    }
+}
+
+/// Two boots that alternate, or a sequence that goes back within one boot, are two running instances.
+/// A boot that was never seen before is a restart, and ends the suspicion until they alternate again.
+fn notice_clone(node: &mut Node, header: &Header, f: &NodeReported) {
+    let Some(before) = node.report.as_ref().map(|r| (r.report.boot, r.report.seq)) else { return };
+    let (boot, seq): (BootId, u64) = before;
+    if boot == f.report.boot {
+        if f.report.seq < seq {
+            node.clone_suspect = Some(header.time);
+        }
+        return;
+    }
+    if node.previous_boots.contains(&f.report.boot) {
+        node.clone_suspect = Some(header.time);
+    } else {
+        node.clone_suspect = None;
+    }
+    node.previous_boots.retain(|b| *b != f.report.boot);
+    node.previous_boots.push(boot);
+    if node.previous_boots.len() > BOOTS_KEPT {
+        node.previous_boots.remove(0);
+    }
+}
+
+pub(super) fn excluded(
+    state: &mut ClusterState,
+    id: &NodeId,
+    rotations: &BTreeMap<AuthorityType, RotationId>,
+) {
+    let Some(node) = state.nodes.get_mut(id) else { return };
+    for (t, rotation) in rotations {
+        node.excluded.insert(*t, *rotation);
+        let of = state.types.get_mut(t).and_then(|of| of.rotation.as_mut()).filter(|r| r.id == *rotation);
+        if let Some(current) = of {
+            current.excluded.insert(*id);
+        }
+    }
+}
+
+pub(super) fn included(
+    state: &mut ClusterState,
+    id: &NodeId,
+    rotations: &BTreeMap<AuthorityType, RotationId>,
+) {
+    let Some(node) = state.nodes.get_mut(id) else { return };
+    for t in rotations.keys() {
+        node.excluded.remove(t);
+        if let Some(current) = state.types.get_mut(t).and_then(|of| of.rotation.as_mut()) {
+            current.excluded.remove(id);
+        }
+    }
+}
+
+pub(super) fn removed(state: &mut ClusterState, header: &Header, id: &NodeId) {
+    state.nodes.remove(id);
+    for of in state.types.values_mut() {
+        if let Some(rotation) = of.rotation.as_mut() {
+            rotation.excluded.remove(id);
+        }
+        if let Some(ended) = of.ended.as_mut() {
+            ended.cut_off.remove(id);
+        }
+    }
+    certificate::revoke_all(state, &Principal::Node(*id), header.position);
+    names_released(state, id);
+}
+
+pub(super) fn names_released(state: &mut ClusterState, id: &NodeId) {
+    let mut free = BTreeSet::new();
+    for (name, bearers) in &mut state.names {
+        bearers.remove(id);
+        if bearers.is_empty() {
+            free.insert(name.clone());
+        }
+    }
+    for name in free {
+        state.names.remove(&name);
+    }
+}
