@@ -1,1 +1,412 @@
-//! Written next.
+//! Certificates: who gets one, from which authority, with exactly which content.
+//!
+//! Nothing is signed that is not authorised here first. Everything in a certificate comes from the
+//! log; of a request only its key is used.
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use crate::{
+    access::Uses,
+    authority::AuthorityType,
+    command::{Answer, Command, Given, KeyRequest},
+    decide::{Decided, Decision, access::names},
+    event::{AuthorizationGranted, AuthorizationVoided, LeafUse, Occasion},
+    id::{
+        AuthorityId, AuthorizationId, Hostname, MemberId, NodeId, Position, Principal, Serial, SpkiPin, UserName,
+    },
+    identity,
+    refusal::{Code, Refusal},
+    rules::{Rule, holds},
+    state::{AuthorizationOutcome, ClusterState, Node, TypeState},
+    time::{MINUTE_MS, Timestamp},
+};
+
+/// How far back a certificate's life begins, in milliseconds: the clocks of its readers may be behind ours.
+pub const NOT_BEFORE_BACK_MS: u64 = 5 * MINUTE_MS;
+
+/// What a certificate is to be, beside its key: all of it from the log.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Leaf {
+    /// Whose it will be.
+    pub holder: Principal,
+    /// The type it will chain to.
+    pub authority_type: AuthorityType,
+    /// The authority that is to sign it.
+    pub issuer: AuthorityId,
+    /// What it may be used for.
+    pub usage: LeafUse,
+    /// Why it is made.
+    pub occasion: Occasion,
+    /// For people.
+    pub common_name: String,
+    /// The DNS names it will bear.
+    pub names: Vec<Hostname>,
+    /// The addresses it will bear.
+    pub addresses: Vec<IpAddr>,
+    /// Its life in milliseconds, cut at the end of its authority's.
+    pub ttl_ms: u64,
+}
+
+impl Leaf {
+    /// A person's: client only, by the issuer that the row names for clients.
+    ///
+    /// # Errors
+    /// `type_not_in_service` while the cluster has no key of type `user`.
+    pub fn of_user(state: &ClusterState, user: &UserName, occasion: Occasion) -> Result<Self, Refusal> {
+        let authority_type = AuthorityType::User;
+        let issuer = type_state(state, authority_type)?
+            .client_issuer()
+            .ok_or_else(|| not_in_service(authority_type))?;
+        Ok(Self {
+            holder: Principal::User(user.clone()),
+            authority_type,
+            issuer,
+            usage: LeafUse::Client,
+            occasion,
+            common_name: user.to_string(),
+            names: vec![],
+            addresses: vec![],
+            ttl_ms: state.settings().user_ttl_ms,
+        })
+    }
+
+    /// A node's first `host` certificate after a join or a recovery.
+    ///
+    /// # Errors
+    /// `type_not_in_service` while the cluster has no key of type `host`.
+    pub fn first_of_node(
+        state: &ClusterState,
+        node: NodeId,
+        names: Vec<Hostname>,
+        addresses: Vec<IpAddr>,
+        uses: Uses,
+        occasion: Occasion,
+    ) -> Result<Self, Refusal> {
+        let authority_type = AuthorityType::Host;
+        let usage = first_usage(state, uses);
+        let issuer = row_issuer(type_state(state, authority_type)?, usage)
+            .ok_or_else(|| not_in_service(authority_type))?;
+        Ok(Self {
+            holder: Principal::Node(node),
+            authority_type,
+            issuer,
+            usage,
+            occasion,
+            common_name: names.first().map(ToString::to_string).unwrap_or_else(|| node.to_string()),
+            names,
+            addresses,
+            ttl_ms: state.settings().node_ttl_ms,
+        })
+    }
+}
+
+/// What a key was authorised for before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Earlier {
+    /// The authorisation.
+    pub authorization: AuthorizationId,
+    /// Where the log says so: the authorisation, or the certificate once it is issued.
+    pub position: Position,
+    /// The type.
+    pub authority_type: AuthorityType,
+    /// The authority.
+    pub issuer: AuthorityId,
+    /// The usage.
+    pub usage: LeafUse,
+    /// The end of the certificate's life.
+    pub not_after: Timestamp,
+}
+
+impl Earlier {
+    /// The first result again.
+    pub fn repeated(self, answer: Answer) -> Decision {
+        Decision { facts: vec![], answer, repeats: Some(self.position) }
+    }
+}
+
+/// Decides a request of a node, member or user for a certificate of its own.
+///
+/// # Errors
+/// `stale_view` if the row no longer names the asked issuer, `type_not_granted`, `key_reused`,
+/// `name_taken`, `node_removed`, `member_unknown`.
+pub fn request(
+    state: &ClusterState,
+    command: &Command,
+    authority_type: AuthorityType,
+    usage: LeafUse,
+    issuer: Option<SpkiPin>,
+    key: &KeyRequest,
+    given: &Given,
+) -> Decided {
+    let leaf = match &command.principal {
+        Principal::Node(id) => of_node(state, *id, authority_type, usage, issuer, given)?,
+        Principal::Gateway(id) => of_member(state, *id, authority_type, usage, issuer)?,
+        Principal::User(name) => of_user(state, name, authority_type, usage, issuer)?,
+        Principal::External(_) | Principal::System(_) | Principal::Anonymous => {
+            let text = format!("{} has no certificate of its own to ask for", command.principal);
+            return Err(Refusal::new(Code::NotPermitted, text));
+        }
+    };
+    // The same key again for the same certificate: a request that was repeated after its answer was lost.
+    if let Some(earlier) = earlier(state, &leaf.holder, key.spki)
+        && (earlier.authority_type, earlier.issuer, earlier.usage) == (authority_type, leaf.issuer, leaf.usage)
+    {
+        return Ok(earlier.repeated(Answer::Authorized { authorization: earlier.authorization }));
+    }
+    check_key(state, &leaf.holder, key)?;
+    let granted = authorize(state, leaf, key, given.fresh[0], given)?;
+    let answer = Answer::Authorized { authorization: granted.authorization };
+    Ok(Decision::new(vec![granted.into()], answer))
+}
+
+/// Records that an authorisation may not be signed any more; nothing if it is settled already.
+///
+/// # Errors
+/// `not_found` if the log knows no such authorisation, or it is signed.
+pub fn void(state: &ClusterState, authorization: AuthorizationId, why: &str) -> Decided {
+    if let Some(pending) = state.pending.get(&authorization) {
+        let holder = pending.granted.holder.clone();
+        return Ok(Decision::done(vec![
+            AuthorizationVoided { authorization, holder, why: why.to_owned() }.into(),
+        ]));
+    }
+    match state.settled_authorizations.get(&authorization) {
+        // Found void, or refused, before: whoever repeats the duty after a crash finds it done.
+        Some(AuthorizationOutcome::Voided(_) | AuthorizationOutcome::Refused(_)) => Ok(Decision::done(vec![])),
+        Some(AuthorizationOutcome::Issued(_)) => {
+            Err(Refusal::new(Code::NotFound, format!("the authorisation {authorization} is signed already")))
+        }
+        None => Err(Refusal::new(Code::NotFound, format!("no authorisation {authorization} waits to be signed"))),
+    }
+}
+
+/// The one place where an authorisation is made: exactly what will stand in the certificate.
+///
+/// The caller has checked the key and the names. `id` and the first serial are fresh.
+///
+/// # Errors
+/// `type_not_in_service`, or `key_missing` if the issuer may not sign (any more).
+pub fn authorize(
+    state: &ClusterState,
+    leaf: Leaf,
+    key: &KeyRequest,
+    id: Uuid,
+    given: &Given,
+) -> Result<AuthorizationGranted, Refusal> {
+    let of = type_state(state, leaf.authority_type)?;
+    let authority = of.active.values().chain(of.prepared.values()).find(|k| k.id == leaf.issuer);
+    let Some(authority) = authority.filter(|a| a.not_after > given.now) else {
+        let text = format!("the {} {} signs nothing now", leaf.authority_type.row().title, leaf.issuer.short());
+        return Err(Refusal::new(Code::KeyMissing, text));
+    };
+    let cluster = state.cluster_name().ok_or_else(|| Refusal::new(Code::NoCluster, "the log holds no cluster yet"))?;
+    Ok(AuthorizationGranted {
+        authorization: AuthorizationId(id),
+        uri: identity::uri(cluster, &leaf.holder),
+        holder: leaf.holder,
+        authority_type: leaf.authority_type,
+        issuer: leaf.issuer,
+        usage: leaf.usage,
+        occasion: leaf.occasion,
+        spki: key.spki,
+        public_key: key.public_key.clone(),
+        common_name: leaf.common_name,
+        names: leaf.names,
+        addresses: leaf.addresses,
+        serial: Serial::of_random(given.serials[0]),
+        not_before: given.now.minus_ms(NOT_BEFORE_BACK_MS),
+        not_after: given.now.plus_ms(leaf.ttl_ms).min(authority.not_after),
+        rotation: of.rotation_id(),
+        phase: of.phase,
+    })
+}
+
+/// What the key was authorised for before, if the holder is the same and it still counts: it waits for
+/// the signer, or it is issued. A voided or refused authorisation leaves the key free to ask again.
+pub fn earlier(state: &ClusterState, holder: &Principal, spki: SpkiPin) -> Option<Earlier> {
+    // Most keys are new: the searches below are for the few that are not.
+    if state.keys.get(&spki) != Some(holder) {
+        return None;
+    }
+    let issued = state.held.get(holder).into_iter().flatten().rev().filter_map(|d| state.certificates.get(d));
+    let issued = issued.filter(|c| c.spki == spki).map(|c| Earlier {
+        authorization: c.authorization,
+        position: c.position,
+        authority_type: c.authority_type,
+        issuer: c.issuer,
+        usage: c.usage,
+        not_after: c.not_after,
+    });
+    let pending = state.pending.values().filter(|p| p.granted.spki == spki && p.granted.holder == *holder);
+    let pending = pending.map(|p| Earlier {
+        authorization: p.granted.authorization,
+        position: p.position,
+        authority_type: p.granted.authority_type,
+        issuer: p.granted.issuer,
+        usage: p.granted.usage,
+        not_after: p.granted.not_after,
+    });
+    issued.chain(pending).next()
+}
+
+/// Refuses a key that is certified already, is an authority's, or is the bundle key.
+///
+/// A new key pair for each certificate: a leaf with an authority's key would be a second authority, and one
+/// with another holder's key would let both speak for each other.
+///
+/// # Errors
+/// `key_reused`.
+pub fn check_key(state: &ClusterState, holder: &Principal, key: &KeyRequest) -> Result<(), Refusal> {
+    let bundle_key = state.cluster.as_ref().is_some_and(|c| c.bundle_key == key.spki);
+    let used = match state.keys.get(&key.spki) {
+        None => false,
+        Some(first) => first != holder || earlier(state, holder, key.spki).is_some(),
+    };
+    if used || bundle_key {
+        let text = "the key of this request is in use already: make a new key pair for each certificate";
+        return Err(Refusal::new(Code::KeyReused, text));
+    }
+    Ok(())
+}
+
+/// The usage of a node's first certificate: both roles in one leaf where the row names one issuer for both,
+/// else the client role, with which it asks for the other.
+pub fn node_first_usage(state: &ClusterState) -> LeafUse {
+    first_usage(state, Uses::ALL)
+}
+
+fn first_usage(state: &ClusterState, uses: Uses) -> LeafUse {
+    let one_issuer =
+        state.types.get(&AuthorityType::Host).is_some_and(|of| row_issuer(of, LeafUse::Both).is_some());
+    if uses.server && one_issuer { LeafUse::Both } else { LeafUse::Client }
+}
+
+/// The issuer that the current row names for a usage; none for both roles while it names two.
+fn row_issuer(of: &TypeState, usage: LeafUse) -> Option<AuthorityId> {
+    match usage {
+        LeafUse::Client => of.client_issuer(),
+        LeafUse::Server => of.server_issuer(),
+        LeafUse::Both => of.client_issuer().filter(|issuer| of.server_issuer() == Some(*issuer)),
+    }
+}
+
+fn of_node(
+    state: &ClusterState,
+    id: NodeId,
+    authority_type: AuthorityType,
+    usage: LeafUse,
+    asked: Option<SpkiPin>,
+    given: &Given,
+) -> Result<Leaf, Refusal> {
+    let Some(node) = state.nodes.get(&id) else {
+        let text = "this node was removed: it needs a new join token";
+        return Err(Refusal::new(Code::NodeRemoved, text));
+    };
+    check_role(node, authority_type, usage)?;
+    let of = type_state(state, authority_type)?;
+    let issuer = if holds(Rule::RenewalFollowsTheRow) {
+        same_issuer(row_issuer(of, usage), asked)?
+    } else {
+        asked.filter(|i| of.trusted().contains(i)).or(row_issuer(of, usage)).ok_or_else(stale)?
+    };
+    // A node that slept past its expiry may have lost its name to another one meanwhile.
+    for name in &node.names {
+        names::check_free(state, name, Some(id), given.now)?;
+    }
+    let is_host = authority_type == AuthorityType::Host;
+    Ok(Leaf {
+        holder: Principal::Node(id),
+        authority_type,
+        issuer,
+        usage,
+        occasion: Occasion::Renewal,
+        common_name: node.hostname.to_string(),
+        names: node.names.clone(),
+        addresses: node.grant.addresses.clone(),
+        ttl_ms: if is_host { state.settings().node_ttl_ms } else { authority_type.row().leaf_ttl_ms },
+    })
+}
+
+/// A gateway holds certificates of every trusted authority while there are two, so the row does not bind it.
+fn of_member(
+    state: &ClusterState,
+    id: MemberId,
+    authority_type: AuthorityType,
+    usage: LeafUse,
+    asked: Option<SpkiPin>,
+) -> Result<Leaf, Refusal> {
+    if authority_type != AuthorityType::Host {
+        let text = format!("a control-plane service holds certificates of `host`, not of `{authority_type}`");
+        return Err(Refusal::new(Code::TypeNotGranted, text));
+    }
+    let Some(member) = state.members.get(&id) else {
+        let text = format!("no member {id} is recorded: it must report its start first");
+        return Err(Refusal::new(Code::MemberUnknown, text));
+    };
+    let of = type_state(state, authority_type)?;
+    let issuer = asked.or(row_issuer(of, usage)).filter(|i| of.trusted().contains(i)).ok_or_else(stale)?;
+    Ok(Leaf {
+        holder: Principal::Gateway(id),
+        authority_type,
+        issuer,
+        usage,
+        occasion: Occasion::Renewal,
+        common_name: member.service.clone(),
+        names: member.names.clone(),
+        addresses: member.addresses.clone(),
+        ttl_ms: state.settings().node_ttl_ms,
+    })
+}
+
+fn of_user(
+    state: &ClusterState,
+    user: &UserName,
+    authority_type: AuthorityType,
+    usage: LeafUse,
+    asked: Option<SpkiPin>,
+) -> Result<Leaf, Refusal> {
+    if authority_type != AuthorityType::User || usage != LeafUse::Client {
+        let text = format!("{user} may ask for client certificates of `user` alone");
+        return Err(Refusal::new(Code::TypeNotGranted, text));
+    }
+    let leaf = Leaf::of_user(state, user, Occasion::Renewal)?;
+    same_issuer(Some(leaf.issuer), asked)?;
+    Ok(leaf)
+}
+
+fn check_role(node: &Node, authority_type: AuthorityType, usage: LeafUse) -> Result<(), Refusal> {
+    let granted = node.uses(authority_type).is_some_and(|uses| {
+        (uses.client || !usage.client()) && (uses.server || !usage.server())
+    });
+    if granted {
+        return Ok(());
+    }
+    let role = match usage {
+        LeafUse::Client => "client",
+        LeafUse::Server => "server",
+        LeafUse::Both => "client and server",
+    };
+    let text = format!("the grant of {} does not include `{authority_type}` as {role}", node.hostname);
+    Err(Refusal::new(Code::TypeNotGranted, text))
+}
+
+/// The row's issuer, if the asker saw the same one (or left it to the row).
+fn same_issuer(row: Option<AuthorityId>, asked: Option<SpkiPin>) -> Result<AuthorityId, Refusal> {
+    let row = row.ok_or_else(stale)?;
+    if asked.is_none_or(|asked| asked == row) { Ok(row) } else { Err(stale()) }
+}
+
+fn type_state(state: &ClusterState, authority_type: AuthorityType) -> Result<&TypeState, Refusal> {
+    state.types.get(&authority_type).ok_or_else(|| not_in_service(authority_type))
+}
+
+fn not_in_service(authority_type: AuthorityType) -> Refusal {
+    Refusal::new(Code::TypeNotInService, format!("this cluster has no TLS key of type `{authority_type}`"))
+}
+
+fn stale() -> Refusal {
+    let text = "the row names another issuer for this role now: ask again with the newest desired state";
+    Refusal::new(Code::StaleView, text)
+}
