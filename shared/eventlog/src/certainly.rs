@@ -28,7 +28,9 @@ pub async fn append_certainly(log: &dyn EventLog, append: Append) -> Result<Outc
             tokio::time::sleep(pause(attempt)).await;
         }
         // Without a condition the search needs to know where the log ended before the first attempt.
-        let Some(floor) = known_floor(log, &mut floor, &mut refusal).await else { continue };
+        let Some(floor) = known_floor(log, &mut floor, &mut refusal).await else {
+            continue;
+        };
         if doubt.is_some() {
             match find(log, &append, floor).await {
                 Ok(Some(outcome)) => return Ok(outcome),
@@ -65,7 +67,11 @@ async fn known_floor(
     if floor.is_none() {
         match log.last_position().await {
             Ok(position) => *floor = Some(position),
-            Err(error) => *refusal = Some(AppendError::Unreachable { detail: error.to_string() }),
+            Err(error) => {
+                *refusal = Some(AppendError::Unreachable {
+                    detail: error.to_string(),
+                })
+            }
         }
     }
     *floor
@@ -73,7 +79,11 @@ async fn known_floor(
 
 /// Looks for the append's first event behind `floor`: first on the subject's tail, then record by record.
 async fn find(log: &dyn EventLog, append: &Append, floor: u64) -> Result<Option<Outcome>, ReadError> {
-    let Some(tail) = log.tail(&append.subject).await?.filter(|tail| tail.position > floor) else {
+    let Some(tail) = log
+        .tail(&append.subject)
+        .await?
+        .filter(|tail| tail.position > floor)
+    else {
         return Ok(None);
     };
     if let Some(outcome) = recognise(append, &tail) {
@@ -82,7 +92,9 @@ async fn find(log: &dyn EventLog, append: &Append, floor: u64) -> Result<Option<
     let mut next = floor + 1;
     while next < tail.position {
         let records = log.read(next, SEARCH_BATCH).await?;
-        let Some(last) = records.last().map(|record| record.position) else { return Ok(None) };
+        let Some(last) = records.last().map(|record| record.position) else {
+            return Ok(None);
+        };
         if let Some(outcome) = records.iter().find_map(|record| recognise(append, record)) {
             return Ok(Some(outcome));
         }
@@ -99,7 +111,10 @@ fn recognise(append: &Append, record: &Stored) -> Option<Outcome> {
     let id: Uuid = event_id(&record.data)?;
     let index = append.events.iter().position(|event| event.id == id)? as u64;
     let first = record.position.checked_sub(index)?;
-    Some(Outcome::Stored { first, last: first + append.events.len() as u64 - 1 })
+    Some(Outcome::Stored {
+        first,
+        last: first + append.events.len() as u64 - 1,
+    })
 }
 
 /// Exponential from 20 ms to 2 s, a random half of it, so that writers who collided do not collide again.
@@ -162,17 +177,29 @@ mod tests {
         let log = MemoryLog::new();
         log.append(single(None)).await.unwrap();
         log.inject(Fault::LostRequest);
-        let outcome = append_certainly(&log, Append::one(event("t.a", 2), Some(0))).await.unwrap();
+        let outcome = append_certainly(&log, Append::one(event("t.a", 2), Some(0)))
+            .await
+            .unwrap();
         assert_eq!(outcome, Outcome::Conflict { tail: 1 });
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_log_is_said_at_once_and_a_busy_one_is_tried_again() {
         let log = MemoryLog::new();
-        log.inject(Fault::Refuse(AppendError::Full { detail: "test".into() }));
-        assert!(matches!(append_certainly(&log, single(None)).await, Err(AppendError::Full { .. })));
-        log.inject(Fault::Refuse(AppendError::Busy { detail: "test".into() }));
-        assert!(matches!(append_certainly(&log, single(None)).await, Ok(Outcome::Stored { .. })));
+        log.inject(Fault::Refuse(AppendError::Full {
+            detail: "test".into(),
+        }));
+        assert!(matches!(
+            append_certainly(&log, single(None)).await,
+            Err(AppendError::Full { .. })
+        ));
+        log.inject(Fault::Refuse(AppendError::Busy {
+            detail: "test".into(),
+        }));
+        assert!(matches!(
+            append_certainly(&log, single(None)).await,
+            Ok(Outcome::Stored { .. })
+        ));
     }
 
     #[tokio::test(start_paused = true)]
@@ -181,7 +208,10 @@ mod tests {
         for _ in 0..ATTEMPTS {
             log.inject(Fault::LostRequest);
         }
-        assert!(matches!(append_certainly(&log, single(Some(0))).await, Ok(Outcome::Unknown(_))));
+        assert!(matches!(
+            append_certainly(&log, single(Some(0))).await,
+            Ok(Outcome::Unknown(_))
+        ));
     }
 
     use crate::Subject;

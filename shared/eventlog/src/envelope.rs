@@ -36,31 +36,84 @@ pub struct Envelope<'a> {
     #[serde(borrow)]
     pub datacontenttype: Cow<'a, str>,
     /// What belongs together: the rotation, or the command.
-    #[serde(borrow, default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub correlationid: Option<Cow<'a, str>>,
     /// The command or event that this one follows from.
-    #[serde(borrow, default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub causationid: Option<Cow<'a, str>>,
     /// W3C trace context of the writer.
-    #[serde(borrow, default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub traceparent: Option<Cow<'a, str>>,
     /// What kind of principal caused it.
-    #[serde(borrow, default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub authtype: Option<Cow<'a, str>>,
     /// Which principal caused it.
-    #[serde(borrow, default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub authid: Option<Cow<'a, str>>,
+    /// Digest of the client certificate that the principal presented.
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub authcert: Option<Cow<'a, str>>,
     /// Digest of the command's body, for idempotency.
-    #[serde(borrow, default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub commanddigest: Option<Cow<'a, str>>,
     /// Why, in the operator's words.
-    #[serde(borrow, default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub reason: Option<Cow<'a, str>>,
     /// Reserved for the caller's signature.
-    #[serde(borrow, default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub proof: Option<Cow<'a, str>>,
     /// Reserved for the writer's signature.
-    #[serde(borrow, default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub writersig: Option<Cow<'a, str>>,
     /// The event itself, as it stands in the record.
     #[serde(borrow)]
@@ -104,6 +157,7 @@ impl<'a> Envelope<'a> {
             traceparent: None,
             authtype: None,
             authid: None,
+            authcert: None,
             commanddigest: None,
             reason: None,
             proof: None,
@@ -126,7 +180,9 @@ impl<'a> Envelope<'a> {
 
     /// The bytes to append.
     pub fn encode(&self) -> Bytes {
-        serde_json::to_vec(self).expect("an envelope of strings and raw JSON always serialises").into()
+        serde_json::to_vec(self)
+            .expect("an envelope of strings and raw JSON always serialises")
+            .into()
     }
 
     /// The event's time in milliseconds since 1970, if it is one.
@@ -140,12 +196,15 @@ pub fn format_time(time_ms: i64) -> String {
     let nanos = i128::from(time_ms) * 1_000_000;
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let shape = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    time.format(&shape).expect("the shape asks only for what a UTC time has")
+    time.format(&shape)
+        .expect("the shape asks only for what a UTC time has")
 }
 
 /// RFC 3339 in any offset as milliseconds since 1970.
 pub fn parse_time(text: &str) -> Option<i64> {
-    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?.to_offset(UtcOffset::UTC);
+    let time = OffsetDateTime::parse(text, &Rfc3339)
+        .ok()?
+        .to_offset(UtcOffset::UTC);
     i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
 }
 
@@ -200,19 +259,31 @@ mod tests {
     fn garbage_truncation_and_foreign_versions_are_errors() {
         assert!(matches!(Envelope::decode(b"\xff\x00"), Err(DecodeError::Json(_))));
         for cut in 0..STORED.len() {
-            assert!(Envelope::decode(&STORED.as_bytes()[..cut]).is_err(), "cut at {cut}");
+            assert!(
+                Envelope::decode(&STORED.as_bytes()[..cut]).is_err(),
+                "cut at {cut}"
+            );
         }
         let other = STORED.replace(r#""specversion":"1.0""#, r#""specversion":"0.3""#);
-        assert!(matches!(Envelope::decode(other.as_bytes()), Err(DecodeError::SpecVersion(_))));
+        assert!(matches!(
+            Envelope::decode(other.as_bytes()),
+            Err(DecodeError::SpecVersion(_))
+        ));
         let other = STORED.replace("application/json", "application/cbor");
-        assert!(matches!(Envelope::decode(other.as_bytes()), Err(DecodeError::ContentType(_))));
+        assert!(matches!(
+            Envelope::decode(other.as_bytes()),
+            Err(DecodeError::ContentType(_))
+        ));
     }
 
     #[test]
     fn times_have_three_decimals_and_any_offset_is_read() {
         assert_eq!(format_time(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(format_time(1_789_868_676_007), "2026-09-20T01:44:36.007Z");
-        assert_eq!(parse_time("2026-09-20T03:44:36.007+02:00"), Some(1_789_868_676_007));
+        assert_eq!(
+            parse_time("2026-09-20T03:44:36.007+02:00"),
+            Some(1_789_868_676_007)
+        );
         assert_eq!(parse_time("yesterday"), None);
     }
 }

@@ -11,7 +11,9 @@ pub type Cause = Arc<dyn Error + Send + Sync>;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
     /// No space left where the log is kept.
-    #[error("the log is full ({detail}); nothing was stored: free or add space where it is kept, writing resumes by itself")]
+    #[error(
+        "the log is full ({detail}); nothing was stored: free or add space where it is kept, writing resumes by itself"
+    )]
     Full {
         /// What the store said.
         detail: String,
@@ -27,7 +29,9 @@ pub enum AppendError {
         limit: usize,
     },
     /// More events than an atomic append holds.
-    #[error("{events} events in one append are more than the {MAX_EVENTS} that can be stored together; split it")]
+    #[error(
+        "{events} events in one append are more than the {MAX_EVENTS} that can be stored together; split it"
+    )]
     TooManyEvents {
         /// What was asked for.
         events: usize,
@@ -39,7 +43,9 @@ pub enum AppendError {
         name: String,
     },
     /// The store no longer keeps what was appended from being changed.
-    #[error("the log's protections were changed while it was in use ({detail}); restore them, nothing is written until then")]
+    #[error(
+        "the log's protections were changed while it was in use ({detail}); restore them, nothing is written until then"
+    )]
     ProtectionsChanged {
         /// Which ones, and how they differ.
         detail: String,
@@ -51,7 +57,9 @@ pub enum AppendError {
         detail: String,
     },
     /// The store is not there at this moment, and the append was not sent.
-    #[error("the log is not reachable ({detail}); nothing was sent: check that its server runs, the connection comes back by itself")]
+    #[error(
+        "the log is not reachable ({detail}); nothing was sent: check that its server runs, the connection comes back by itself"
+    )]
     Unreachable {
         /// What is missing.
         detail: String,
@@ -63,7 +71,9 @@ pub enum AppendError {
         detail: String,
     },
     /// The store failed and stays out of use, because what it holds is no longer certain.
-    #[error("the log failed ({detail}) and is out of use until it is opened again: check the disk, then restart")]
+    #[error(
+        "the log failed ({detail}) and is out of use until it is opened again: check the disk, then restart"
+    )]
     Failed {
         /// What happened.
         detail: String,
@@ -88,7 +98,9 @@ pub enum ReadError {
         found: Option<u64>,
     },
     /// The log ends before a position that was already read.
-    #[error("the log ends at {last}, but position {position} was already read: it was truncated, restored or replaced")]
+    #[error(
+        "the log ends at {last}, but position {position} was already read: it was truncated, restored or replaced"
+    )]
     Shrunk {
         /// What was read before.
         position: u64,
@@ -169,13 +181,17 @@ impl ReadError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Gap { .. } | Self::Shrunk { .. } | Self::Damaged { .. } | Self::Failed { .. } | Self::Closed => {
-                false
-            }
+            Self::Gap { .. }
+            | Self::Shrunk { .. }
+            | Self::Damaged { .. }
+            | Self::Failed { .. }
+            | Self::Closed => false,
         }
     }
 }
 
 fn after(found: &Option<u64>) -> String {
-    found.map(|position| format!(" (the next is {position})")).unwrap_or_default()
+    found
+        .map(|position| format!(" (the next is {position})"))
+        .unwrap_or_default()
 }

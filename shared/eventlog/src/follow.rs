@@ -14,7 +14,7 @@ const BATCH: usize = 512;
 
 /// What a follower needs of a log. It must not keep the log open: a follower may outlive it.
 pub(crate) trait Source: Send + Sync + 'static {
-    /// Records from position `from` on, at most `limit`, fewer only at the end.
+    /// Records from position `from` on, at most `limit`, none only at the end.
     fn read_from(&self, from: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Stored>, ReadError>>;
 
     /// The last position.
@@ -26,7 +26,12 @@ pub(crate) trait Source: Send + Sync + 'static {
 
 /// Everything after `after`, for ever; one error ends it.
 pub(crate) fn follow(source: Arc<dyn Source>, after: u64) -> BoxStream<'static, Result<Stored, ReadError>> {
-    let start = Some(Follower { source, position: after, ready: VecDeque::new(), checked: false });
+    let start = Some(Follower {
+        source,
+        position: after,
+        ready: VecDeque::new(),
+        checked: false,
+    });
     stream::unfold(start, |follower| async move {
         let mut follower = follower?;
         match follower.next().await {
@@ -53,7 +58,10 @@ impl Follower {
             if let Some(record) = self.ready.pop_front() {
                 let expected = self.position + 1;
                 if record.position != expected {
-                    return Err(ReadError::Gap { expected, found: Some(record.position) });
+                    return Err(ReadError::Gap {
+                        expected,
+                        found: Some(record.position),
+                    });
                 }
                 self.position = expected;
                 return Ok(record);
@@ -72,7 +80,10 @@ impl Follower {
         }
         let last = self.source.last().await?;
         if last < self.position {
-            return Err(ReadError::Shrunk { position: self.position, last });
+            return Err(ReadError::Shrunk {
+                position: self.position,
+                last,
+            });
         }
         self.checked = true;
         Ok(())

@@ -28,7 +28,7 @@ pub trait EventLog: Send + Sync {
 
     /// Reads at most `limit` records from position `from` on, up to what was durable when it was called.
     ///
-    /// Fewer than `limit` records mean the end of the log; a hole in the positions is [`ReadError::Gap`].
+    /// Only an empty answer means the end of the log; a hole in the positions is [`ReadError::Gap`].
     fn read(&self, from: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Stored>, ReadError>>;
 
     /// Everything after position `after`, in order, and then whatever is appended later.

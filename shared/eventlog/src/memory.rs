@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::{
     Append, AppendError, EventLog, Lease, LeaseError, Outcome, ReadError, Stored, Subject,
     follow::{self, Source},
-    model::is_lease_key,
+    model::check_lease,
 };
 
 /// What happens to the next append; faults are taken in the order in which they were injected.
@@ -59,8 +59,13 @@ struct Inner {
 impl MemoryLog {
     /// An empty log.
     pub fn new() -> Self {
-        let shared = Shared { inner: Mutex::default(), last: watch::Sender::new(0) };
-        Self { shared: Arc::new(shared) }
+        let shared = Shared {
+            inner: Mutex::default(),
+            last: watch::Sender::new(0),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Lets something happen to an append to come.
@@ -79,9 +84,19 @@ impl MemoryLog {
             let inner = self.shared.lock();
             (inner.records.clone(), inner.last, inner.tails.clone())
         };
-        let inner = Inner { records, last, tails, ..Inner::default() };
-        let shared = Shared { inner: Mutex::new(inner), last: watch::Sender::new(last) };
-        Self { shared: Arc::new(shared) }
+        let inner = Inner {
+            records,
+            last,
+            tails,
+            ..Inner::default()
+        };
+        let shared = Shared {
+            inner: Mutex::new(inner),
+            last: watch::Sender::new(last),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     fn append_now(&self, append: Append) -> Result<Outcome, AppendError> {
@@ -119,7 +134,9 @@ impl Default for MemoryLog {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no code panics while it holds the log's lock")
+        self.inner
+            .lock()
+            .expect("no code panics while it holds the log's lock")
     }
 }
 
@@ -134,10 +151,17 @@ impl Inner {
         for event in append.events {
             self.last += 1;
             self.tails.insert(event.subject.clone(), self.last);
-            let record = Stored { position: self.last, subject: event.subject, data: event.data };
+            let record = Stored {
+                position: self.last,
+                subject: event.subject,
+                data: event.data,
+            };
             self.records.insert(self.last, record);
         }
-        Outcome::Stored { first, last: self.last }
+        Outcome::Stored {
+            first,
+            last: self.last,
+        }
     }
 
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Stored>, ReadError> {
@@ -149,7 +173,11 @@ impl Inner {
             match self.records.get(&expected) {
                 Some(record) => records.push(record.clone()),
                 None => {
-                    let found = self.records.range(expected..).next().map(|(position, _)| *position);
+                    let found = self
+                        .records
+                        .range(expected..)
+                        .next()
+                        .map(|(position, _)| *position);
                     return Err(ReadError::Gap { expected, found });
                 }
             }
@@ -161,13 +189,21 @@ impl Inner {
 impl Source for Shared {
     fn read_from(&self, from: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Stored>, ReadError>> {
         let inner = self.lock();
-        let result = if inner.closed { Err(ReadError::Closed) } else { inner.read(from, limit) };
+        let result = if inner.closed {
+            Err(ReadError::Closed)
+        } else {
+            inner.read(from, limit)
+        };
         async move { result }.boxed()
     }
 
     fn last(&self) -> BoxFuture<'_, Result<u64, ReadError>> {
         let inner = self.lock();
-        let result = if inner.closed { Err(ReadError::Closed) } else { Ok(inner.last) };
+        let result = if inner.closed {
+            Err(ReadError::Closed)
+        } else {
+            Ok(inner.last)
+        };
         async move { result }.boxed()
     }
 
@@ -175,7 +211,10 @@ impl Source for Shared {
         let mut last = self.last.subscribe();
         async move {
             // Closing is announced as the highest position there is, so that it wakes every follower.
-            last.wait_for(|last| *last > position).await.map(|_| ()).map_err(|_| ReadError::Closed)
+            last.wait_for(|last| *last > position)
+                .await
+                .map(|_| ())
+                .map_err(|_| ReadError::Closed)
         }
         .boxed()
     }
@@ -187,7 +226,13 @@ impl EventLog for MemoryLog {
     }
 
     fn append_all(&self, appends: Vec<Append>) -> BoxFuture<'_, Vec<Result<Outcome, AppendError>>> {
-        async move { appends.into_iter().map(|append| self.append_now(append)).collect() }.boxed()
+        async move {
+            appends
+                .into_iter()
+                .map(|append| self.append_now(append))
+                .collect()
+        }
+        .boxed()
     }
 
     fn read(&self, from: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Stored>, ReadError>> {
@@ -204,10 +249,15 @@ impl EventLog for MemoryLog {
             if inner.closed {
                 return Err(ReadError::Closed);
             }
-            let Some(&position) = inner.tails.get(subject) else { return Ok(None) };
+            let Some(&position) = inner.tails.get(subject) else {
+                return Ok(None);
+            };
             match inner.records.get(&position) {
                 Some(record) => Ok(Some(record.clone())),
-                None => Err(ReadError::Gap { expected: position, found: None }),
+                None => Err(ReadError::Gap {
+                    expected: position,
+                    found: None,
+                }),
             }
         }
         .boxed()
@@ -228,15 +278,17 @@ impl EventLog for MemoryLog {
     fn put_lease(&self, key: &str, value: Bytes, ttl: Duration) -> BoxFuture<'_, Result<(), LeaseError>> {
         let key = key.to_owned();
         async move {
-            if !is_lease_key(&key) {
-                return Err(LeaseError::Invalid { detail: format!("\"{key}\" is not a key") });
-            }
+            check_lease(&key, ttl)?;
             let mut inner = self.shared.lock();
             if inner.closed {
                 return Err(LeaseError::Closed);
             }
             inner.revision += 1;
-            let lease = Lease { key: key.clone(), value, revision: inner.revision };
+            let lease = Lease {
+                key: key.clone(),
+                value,
+                revision: inner.revision,
+            };
             inner.leases.insert(key, (lease, Instant::now() + ttl));
             Ok(())
         }
@@ -295,8 +347,20 @@ mod tests {
         }
         let mut follower = log.follow(0);
         log.lose(2);
-        assert!(matches!(log.read(1, 10).await, Err(ReadError::Gap { expected: 2, found: Some(3) })));
-        assert!(matches!(follower.next().await, Some(Err(ReadError::Gap { expected: 2, .. }))));
-        assert!(follower.next().await.is_none(), "nothing may be handed out behind a hole");
+        assert!(matches!(
+            log.read(1, 10).await,
+            Err(ReadError::Gap {
+                expected: 2,
+                found: Some(3)
+            })
+        ));
+        assert!(matches!(
+            follower.next().await,
+            Some(Err(ReadError::Gap { expected: 2, .. }))
+        ));
+        assert!(
+            follower.next().await.is_none(),
+            "nothing may be handed out behind a hole"
+        );
     }
 }

@@ -1,12 +1,12 @@
 //! The log's own words: subject, append, outcome, record, lease.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::AppendError;
+use crate::{AppendError, LeaseError};
 
 /// The most events one append may hold: JetStream's limit for an atomic batch (ADR-50).
 pub const MAX_EVENTS: usize = 1000;
@@ -26,7 +26,9 @@ pub struct Subject(String);
 
 /// Why a text is no literal subject.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{text}\" is not a literal subject: tokens of letters, digits, - and _ joined by dots, 255 bytes at most")]
+#[error(
+    "\"{text}\" is not a literal subject: tokens of letters, digits, - and _ joined by dots, 255 bytes at most"
+)]
 pub struct SubjectError {
     text: String,
 }
@@ -99,7 +101,13 @@ impl Subject {
     pub fn parse(text: impl Into<String>) -> Result<Self, SubjectError> {
         let text = text.into();
         let literal = text.len() <= 255 && text.split('.').all(is_token);
-        if literal { Ok(Self(text)) } else { Err(SubjectError { text: text.chars().take(80).collect() }) }
+        if literal {
+            Ok(Self(text))
+        } else {
+            Err(SubjectError {
+                text: text.chars().take(80).collect(),
+            })
+        }
     }
 
     /// The subject as the stores write it.
@@ -137,29 +145,52 @@ impl AsRef<str> for Subject {
 impl Append {
     /// An append of one event.
     pub fn one(event: NewEvent, expected: Option<u64>) -> Self {
-        Self { subject: event.subject.clone(), expected, events: vec![event] }
+        Self {
+            subject: event.subject.clone(),
+            expected,
+            events: vec![event],
+        }
     }
 
     /// Refuses what no store can take, alike in all of them.
     pub(crate) fn check(&self) -> Result<(), AppendError> {
         let Some(first) = self.events.first() else {
-            return Err(AppendError::Invalid { detail: "an append needs at least one event".into() });
+            return Err(AppendError::Invalid {
+                detail: "an append needs at least one event".into(),
+            });
         };
         if first.subject != self.subject {
-            let detail = format!("its first event is on {}, its condition on {}", first.subject, self.subject);
+            let detail = format!(
+                "its first event is on {}, its condition on {}",
+                first.subject, self.subject
+            );
             return Err(AppendError::Invalid { detail });
         }
         if self.events.len() > MAX_EVENTS {
-            return Err(AppendError::TooManyEvents { events: self.events.len() });
+            return Err(AppendError::TooManyEvents {
+                events: self.events.len(),
+            });
         }
-        if let Some(event) = self.events.iter().find(|event| event.data.len() > MAX_EVENT_BYTES) {
+        if let Some(event) = self
+            .events
+            .iter()
+            .find(|event| event.data.len() > MAX_EVENT_BYTES)
+        {
             let (subject, bytes) = (event.subject.clone(), event.data.len());
-            return Err(AppendError::TooLarge { subject, bytes, limit: MAX_EVENT_BYTES });
+            return Err(AppendError::TooLarge {
+                subject,
+                bytes,
+                limit: MAX_EVENT_BYTES,
+            });
         }
         let bytes = self.events.iter().map(|event| event.data.len()).sum();
         if bytes > MAX_APPEND_BYTES {
             let subject = self.subject.clone();
-            return Err(AppendError::TooLarge { subject, bytes, limit: MAX_APPEND_BYTES });
+            return Err(AppendError::TooLarge {
+                subject,
+                bytes,
+                limit: MAX_APPEND_BYTES,
+            });
         }
         Ok(())
     }
@@ -175,13 +206,25 @@ pub fn event_prefix(cluster: &str) -> String {
     format!("carousel.v1.{}.evt.", cluster_token(cluster))
 }
 
-/// Whether a lease's key is one that every store takes.
-pub(crate) fn is_lease_key(key: &str) -> bool {
-    key.len() <= 200 && key.split('.').all(is_token)
+/// Refuses a lease that not every store takes.
+pub(crate) fn check_lease(key: &str, ttl: Duration) -> Result<(), LeaseError> {
+    if key.len() > 200 || !key.split('.').all(is_token) {
+        let detail = "a key consists of letters, digits, -, _ and dots between them".into();
+        return Err(LeaseError::Invalid { detail });
+    }
+    if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&ttl) {
+        return Err(LeaseError::Invalid {
+            detail: "its time to live is between a second and an hour".into(),
+        });
+    }
+    Ok(())
 }
 
 fn is_token(token: &str) -> bool {
-    !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    !token.is_empty()
+        && token
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 #[cfg(test)]
@@ -193,7 +236,9 @@ mod tests {
         for good in ["a", "carousel.v1.acme_cluster.evt.rotation.host", "a-b.C_9"] {
             assert_eq!(Subject::parse(good).unwrap().as_str(), good);
         }
-        for bad in ["", ".", "a.", ".a", "a..b", "a.*", "a.>", "a b", "a\nb", "ä", "a/b", "$JS.API"] {
+        for bad in [
+            "", ".", "a.", ".a", "a..b", "a.*", "a.>", "a b", "a\nb", "ä", "a/b", "$JS.API",
+        ] {
             assert!(Subject::parse(bad).is_err(), "{bad:?} was taken");
         }
         assert!(Subject::parse("a".repeat(256)).is_err());

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     Append, AppendError, EventLog, Lease, LeaseError, Outcome, ReadError, SharedLog, Stored, Subject,
     follow::{self, Source},
-    model::is_lease_key,
+    model::check_lease,
 };
 
 pub use self::schema::SqliteOpenError;
@@ -57,7 +57,11 @@ impl SqliteLog {
         let log = tokio::task::spawn_blocking(move || {
             schema::check_file(&path)?;
             let reader = Reader::read_only(&path)?;
-            Ok::<_, SqliteOpenError>(Self { path, reader: Arc::new(reader), jobs: None })
+            Ok::<_, SqliteOpenError>(Self {
+                path,
+                reader: Arc::new(reader),
+                jobs: None,
+            })
         });
         Ok(Arc::new(log.await.map_err(SqliteOpenError::panicked)??))
     }
@@ -74,19 +78,34 @@ impl SqliteLog {
             let (jobs, queue) = mpsc::channel(QUEUE);
             let (reader, publish) = Reader::beside_writer(&path, tails, last)?;
             let reader = Arc::new(reader);
-            writer::start(writer::Start { connection, lock, queue, publish, reader: reader.clone(), last })
-                .map_err(|source| SqliteOpenError::io(&path, source))?;
-            Ok::<_, SqliteOpenError>(Self { path, reader, jobs: Some(jobs) })
+            writer::start(writer::Start {
+                connection,
+                lock,
+                queue,
+                publish,
+                reader: reader.clone(),
+                last,
+            })
+            .map_err(|source| SqliteOpenError::io(&path, source))?;
+            Ok::<_, SqliteOpenError>(Self {
+                path,
+                reader,
+                jobs: Some(jobs),
+            })
         });
         log.await.map_err(SqliteOpenError::panicked)?
     }
 
     fn jobs(&self) -> Result<&mpsc::Sender<Job>, AppendError> {
-        self.jobs.as_ref().ok_or_else(|| AppendError::ReadOnly { name: self.name() })
+        self.jobs
+            .as_ref()
+            .ok_or_else(|| AppendError::ReadOnly { name: self.name() })
     }
 
     fn lease_jobs(&self) -> Result<&mpsc::Sender<Job>, LeaseError> {
-        self.jobs.as_ref().ok_or_else(|| LeaseError::ReadOnly { name: self.name() })
+        self.jobs
+            .as_ref()
+            .ok_or_else(|| LeaseError::ReadOnly { name: self.name() })
     }
 
     async fn append_group(&self, appends: Vec<Append>) -> Vec<Result<Outcome, AppendError>> {
@@ -101,9 +120,9 @@ impl SqliteLog {
             return all(AppendError::Closed);
         }
         // The writing thread always answers; if it is gone, the group may be on the disk or not.
-        outcome.await.unwrap_or_else(|_| {
-            vec![Ok(Outcome::Unknown("the log's writing thread ended".into())); count]
-        })
+        outcome
+            .await
+            .unwrap_or_else(|_| vec![Ok(Outcome::Unknown("the log's writing thread ended".into())); count])
     }
 
     /// Sends a lease job and awaits its answer.
@@ -112,7 +131,10 @@ impl SqliteLog {
         job: impl FnOnce(oneshot::Sender<Result<T, LeaseError>>) -> Job,
     ) -> Result<T, LeaseError> {
         let (answer, outcome) = oneshot::channel();
-        self.lease_jobs()?.send(job(answer)).await.map_err(|_| LeaseError::Closed)?;
+        self.lease_jobs()?
+            .send(job(answer))
+            .await
+            .map_err(|_| LeaseError::Closed)?;
         outcome.await.map_err(|_| LeaseError::Closed)?
     }
 }
@@ -121,7 +143,10 @@ impl EventLog for SqliteLog {
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Outcome, AppendError>> {
         async move {
             append.check()?;
-            self.append_group(vec![append]).await.pop().expect("a group of one has one answer")
+            self.append_group(vec![append])
+                .await
+                .pop()
+                .expect("a group of one has one answer")
         }
         .boxed()
     }
@@ -129,7 +154,10 @@ impl EventLog for SqliteLog {
     fn append_all(&self, appends: Vec<Append>) -> BoxFuture<'_, Vec<Result<Outcome, AppendError>>> {
         async move {
             // What is malformed is answered here; the others keep their order and their places.
-            let mut answers: Vec<_> = appends.iter().map(|append| append.check().err().map(Err)).collect();
+            let mut answers: Vec<_> = appends
+                .iter()
+                .map(|append| append.check().err().map(Err))
+                .collect();
             let good: Vec<Append> = appends
                 .into_iter()
                 .zip(&answers)
@@ -139,7 +167,10 @@ impl EventLog for SqliteLog {
             for answer in answers.iter_mut().filter(|answer| answer.is_none()) {
                 *answer = stored.next();
             }
-            answers.into_iter().map(|answer| answer.expect("each append has one answer")).collect()
+            answers
+                .into_iter()
+                .map(|answer| answer.expect("each append has one answer"))
+                .collect()
         }
         .boxed()
     }
@@ -149,7 +180,7 @@ impl EventLog for SqliteLog {
     }
 
     fn follow(&self, after: u64) -> BoxStream<'static, Result<Stored, ReadError>> {
-        follow::follow(self.reader.clone(), after)
+        follow::follow(Arc::new(self.reader.clone()), after)
     }
 
     fn tail<'a>(&'a self, subject: &'a Subject) -> BoxFuture<'a, Result<Option<Stored>, ReadError>> {
@@ -171,10 +202,14 @@ impl EventLog for SqliteLog {
     fn put_lease(&self, key: &str, value: Bytes, ttl: Duration) -> BoxFuture<'_, Result<(), LeaseError>> {
         let key = key.to_owned();
         async move {
-            if !is_lease_key(&key) {
-                return Err(LeaseError::Invalid { detail: format!("\"{key}\" is not a key") });
-            }
-            self.lease_job(|answer| Job::PutLease { key, value, ttl, answer }).await
+            check_lease(&key, ttl)?;
+            self.lease_job(|answer| Job::PutLease {
+                key,
+                value,
+                ttl,
+                answer,
+            })
+            .await
         }
         .boxed()
     }

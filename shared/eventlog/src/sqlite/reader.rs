@@ -49,7 +49,13 @@ impl Reader {
         let (publish, last) = watch::channel(last);
         let idle = Mutex::new(vec![schema::open_reader(path)?]);
         let tails = RwLock::new(tails);
-        let reader = Self { path: path.into(), idle, last: Some(last), tails, closed: AtomicBool::new(false) };
+        let reader = Self {
+            path: path.into(),
+            idle,
+            last: Some(last),
+            tails,
+            closed: AtomicBool::new(false),
+        };
         Ok((reader, publish))
     }
 
@@ -57,22 +63,39 @@ impl Reader {
     pub(super) fn read_only(path: &Path) -> Result<Self, SqliteOpenError> {
         let idle = Mutex::new(vec![schema::open_reader(path)?]);
         let (tails, closed) = (RwLock::default(), AtomicBool::new(false));
-        Ok(Self { path: path.into(), idle, last: None, tails, closed })
+        Ok(Self {
+            path: path.into(),
+            idle,
+            last: None,
+            tails,
+            closed,
+        })
     }
 
     /// The subject's last committed position, 0 for none.
     pub(super) fn tail_position(&self, subject: &Subject) -> u64 {
-        self.tails.read().expect("no code panics while it holds the tails").get(subject).copied().unwrap_or(0)
+        self.tails
+            .read()
+            .expect("no code panics while it holds the tails")
+            .get(subject)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Called by the writer after a commit, before it answers: who has an answer reads his own write.
     pub(super) fn advance(&self, committed: HashMap<Subject, u64>) {
-        self.tails.write().expect("no code panics while it holds the tails").extend(committed);
+        self.tails
+            .write()
+            .expect("no code panics while it holds the tails")
+            .extend(committed);
     }
 
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.idle.lock().expect("no code panics while it holds the connections").clear();
+        self.idle
+            .lock()
+            .expect("no code panics while it holds the connections")
+            .clear();
     }
 
     /// The last record on a subject.
@@ -84,11 +107,17 @@ impl Reader {
             if self.last.is_none() {
                 // Without a writer there are no tails in memory; a scan is what a rare reader can afford.
                 let text = subject.as_str().to_owned();
-                return self.blocking(move |connection| last_by_scan(connection, &text)).await?;
+                return self
+                    .blocking(move |connection| last_by_scan(connection, &text))
+                    .await?;
             }
             let position = self.tail_position(subject);
             if position == 0 {
-                return if self.closed.load(Ordering::Acquire) { Err(ReadError::Closed) } else { Ok(None) };
+                return if self.closed.load(Ordering::Acquire) {
+                    Err(ReadError::Closed)
+                } else {
+                    Ok(None)
+                };
             }
             let records = self.read_from(position, 1).await?;
             Ok(records.into_iter().next())
@@ -108,17 +137,23 @@ impl Reader {
             reader.give_back(connection);
             Ok(result)
         };
-        tokio::task::spawn_blocking(run).await.map_err(|source| ReadError::Failed {
-            detail: "the reading thread ended".into(),
-            source: Some(Arc::new(source)),
-        })?
+        tokio::task::spawn_blocking(run)
+            .await
+            .map_err(|source| ReadError::Failed {
+                detail: "the reading thread ended".into(),
+                source: Some(Arc::new(source)),
+            })?
     }
 
     fn take(&self) -> Result<Connection, ReadError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(ReadError::Closed);
         }
-        let idle = self.idle.lock().expect("no code panics while it holds the connections").pop();
+        let idle = self
+            .idle
+            .lock()
+            .expect("no code panics while it holds the connections")
+            .pop();
         match idle {
             Some(connection) => Ok(connection),
             None => schema::open_reader(&self.path).map_err(|source| ReadError::Failed {
@@ -129,7 +164,10 @@ impl Reader {
     }
 
     fn give_back(&self, connection: Connection) {
-        let mut idle = self.idle.lock().expect("no code panics while it holds the connections");
+        let mut idle = self
+            .idle
+            .lock()
+            .expect("no code panics while it holds the connections");
         if idle.len() < IDLE_CONNECTIONS && !self.closed.load(Ordering::Acquire) {
             idle.push(connection);
         }
@@ -138,7 +176,11 @@ impl Reader {
 
 impl Source for Arc<Reader> {
     fn read_from(&self, from: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Stored>, ReadError>> {
-        async move { self.blocking(move |connection| read(connection, from.max(1), limit)).await? }.boxed()
+        async move {
+            self.blocking(move |connection| read(connection, from.max(1), limit))
+                .await?
+        }
+        .boxed()
     }
 
     fn last(&self) -> BoxFuture<'_, Result<u64, ReadError>> {
@@ -157,9 +199,11 @@ impl Source for Arc<Reader> {
         async move {
             match last {
                 // The sender lives in the writing thread: an error means that the log was closed.
-                Some(mut last) => {
-                    last.wait_for(|last| *last > position).await.map(|_| ()).map_err(|_| ReadError::Closed)
-                }
+                Some(mut last) => last
+                    .wait_for(|last| *last > position)
+                    .await
+                    .map(|_| ())
+                    .map_err(|_| ReadError::Closed),
                 None => {
                     tokio::time::sleep(POLL).await;
                     Ok(())
@@ -180,7 +224,10 @@ fn read(connection: &Connection, from: u64, limit: usize) -> Result<Vec<Stored>,
         let record = record(row)?;
         let expected = from + records.len() as u64;
         if record.position != expected {
-            return Err(ReadError::Gap { expected, found: Some(record.position) });
+            return Err(ReadError::Gap {
+                expected,
+                found: Some(record.position),
+            });
         }
         bytes += record.data.len();
         records.push(record);
@@ -195,25 +242,41 @@ fn record(row: &rusqlite::Row<'_>) -> Result<Stored, ReadError> {
     let position: u64 = row.get(0).map_err(failed)?;
     let text: String = row.get(1).map_err(failed)?;
     let data: Vec<u8> = row.get(2).map_err(failed)?;
-    let subject = Subject::parse(text)
-        .map_err(|error| ReadError::Damaged { detail: format!("position {position}: {error}") })?;
-    Ok(Stored { position, subject, data: Bytes::from(data) })
+    let subject = Subject::parse(text).map_err(|error| ReadError::Damaged {
+        detail: format!("position {position}: {error}"),
+    })?;
+    Ok(Stored {
+        position,
+        subject,
+        data: Bytes::from(data),
+    })
 }
 
 fn last_stored(connection: &Connection) -> Result<u64, ReadError> {
-    connection.query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get(0)).map_err(failed)
+    connection
+        .query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get(0))
+        .map_err(failed)
 }
 
 fn last_by_scan(connection: &Connection, subject: &str) -> Result<Option<Stored>, ReadError> {
     let sql = "SELECT seq, subject, data FROM events WHERE subject = ?1 ORDER BY seq DESC LIMIT 1";
-    connection.query_row(sql, [subject], |row| Ok(record(row))).optional().map_err(failed)?.transpose()
+    connection
+        .query_row(sql, [subject], |row| Ok(record(row)))
+        .optional()
+        .map_err(failed)?
+        .transpose()
 }
 
 fn failed(source: rusqlite::Error) -> ReadError {
     match source.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-            ReadError::Damaged { detail: source.to_string() }
+            ReadError::Damaged {
+                detail: source.to_string(),
+            }
         }
-        _ => ReadError::Failed { detail: "a query on the log's file".into(), source: Some(Arc::new(source)) },
+        _ => ReadError::Failed {
+            detail: "a query on the log's file".into(),
+            source: Some(Arc::new(source)),
+        },
     }
 }

@@ -38,7 +38,11 @@ CREATE TABLE leases (key TEXT PRIMARY KEY, value BLOB NOT NULL, ttl_ms INTEGER N
 ";
 
 /// The triggers without which the file is no longer append-only.
-const TRIGGERS: [&str; 3] = ["events_are_appended", "events_are_not_changed", "events_are_not_deleted"];
+const TRIGGERS: [&str; 3] = [
+    "events_are_appended",
+    "events_are_not_changed",
+    "events_are_not_deleted",
+];
 
 /// Why an embedded log was not opened. The file is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +124,12 @@ pub(super) fn create(path: &Path) -> Result<(), SqliteOpenError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}
     }
-    OpenOptions::new().create_new(true).write(true).mode(0o600).open(&fresh).map_err(io)?;
+    OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&fresh)
+        .map_err(io)?;
     let sqlite = |source| classify(path, source);
     let connection = Connection::open(&fresh).map_err(sqlite)?;
     let script = format!(
@@ -130,22 +139,35 @@ pub(super) fn create(path: &Path) -> Result<(), SqliteOpenError> {
     connection.execute_batch(&script).map_err(sqlite)?;
     connection.close().map_err(|(_, source)| sqlite(source))?;
     fs::rename(&fresh, path).map_err(io)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(io)
 }
 
 /// Refuses what is visibly no log before SQLite gets to see it, and possibly to change it.
 pub(super) fn check_file(path: &Path) -> Result<(), SqliteOpenError> {
     let bytes = match fs::metadata(path) {
         Ok(found) if found.is_file() => found.len(),
-        Ok(_) => return Err(SqliteOpenError::NotALog { path: path.into(), detail: "not a file".into() }),
+        Ok(_) => {
+            return Err(SqliteOpenError::NotALog {
+                path: path.into(),
+                detail: "not a file".into(),
+            });
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(SqliteOpenError::Missing { path: path.into() });
         }
         Err(source) => return Err(SqliteOpenError::io(path, source)),
     };
     if bytes == 0 {
-        return Err(SqliteOpenError::Damaged { path: path.into(), detail: "the file is empty".into() });
+        return Err(SqliteOpenError::Damaged {
+            path: path.into(),
+            detail: "the file is empty".into(),
+        });
     }
     Ok(())
 }
@@ -156,8 +178,12 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, SqliteOpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = open(path, flags)?;
     let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;";
-    connection.execute_batch(settings).map_err(|source| classify(path, source))?;
-    let bytes = fs::metadata(path).map_err(|source| SqliteOpenError::io(path, source))?.len();
+    connection
+        .execute_batch(settings)
+        .map_err(|source| classify(path, source))?;
+    let bytes = fs::metadata(path)
+        .map_err(|source| SqliteOpenError::io(path, source))?
+        .len();
     if bytes <= QUICK_CHECK_BYTES {
         quick_check(path, &connection)?;
     }
@@ -166,15 +192,25 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, SqliteOpenError> {
 
 /// Opens the file for reading only.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, SqliteOpenError> {
-    open(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+    open(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
 }
 
 /// Reads all positions and subjects once: no hole may be among them, and the last ones are the tails.
-pub(super) fn scan(path: &Path, connection: &Connection) -> Result<(HashMap<Subject, u64>, u64), SqliteOpenError> {
-    let damaged = |detail: String| SqliteOpenError::Damaged { path: path.into(), detail };
+pub(super) fn scan(
+    path: &Path,
+    connection: &Connection,
+) -> Result<(HashMap<Subject, u64>, u64), SqliteOpenError> {
+    let damaged = |detail: String| SqliteOpenError::Damaged {
+        path: path.into(),
+        detail,
+    };
     let sqlite = |source| classify(path, source);
-    let mut statement =
-        connection.prepare("SELECT seq, subject FROM events ORDER BY seq").map_err(sqlite)?;
+    let mut statement = connection
+        .prepare("SELECT seq, subject FROM events ORDER BY seq")
+        .map_err(sqlite)?;
     let mut rows = statement.query([]).map_err(sqlite)?;
     let (mut tails, mut last) = (HashMap::<Subject, u64>::new(), 0);
     while let Some(row) = rows.next().map_err(sqlite)? {
@@ -200,20 +236,35 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, SqliteOpenError> {
         .prepare("SELECT name FROM sqlite_schema")
         .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
         .map_err(sqlite)?;
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
+    let pragma = |name: &str| {
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+            .map_err(sqlite)
+    };
     let application = pragma("application_id")?;
     if application != APPLICATION_ID {
         let detail = format!("a SQLite file with application id {application:#x}");
-        return Err(SqliteOpenError::NotALog { path: path.into(), detail });
+        return Err(SqliteOpenError::NotALog {
+            path: path.into(),
+            detail,
+        });
     }
     let version = pragma("user_version")?;
     if version > VERSION {
-        return Err(SqliteOpenError::Newer { path: path.into(), found: version });
+        return Err(SqliteOpenError::Newer {
+            path: path.into(),
+            found: version,
+        });
     }
-    match TRIGGERS.iter().chain(&["events", "leases"]).find(|name| !names.iter().any(|have| have == *name)) {
-        Some(name) => {
-            Err(SqliteOpenError::Damaged { path: path.into(), detail: format!("{name} is missing from its schema") })
-        }
+    match TRIGGERS
+        .iter()
+        .chain(&["events", "leases"])
+        .find(|name| !names.iter().any(|have| have == *name))
+    {
+        Some(name) => Err(SqliteOpenError::Damaged {
+            path: path.into(),
+            detail: format!("{name} is missing from its schema"),
+        }),
         None => Ok(connection),
     }
 }
@@ -226,19 +277,27 @@ fn quick_check(path: &Path, connection: &Connection) -> Result<(), SqliteOpenErr
         return Ok(());
     }
     let detail = finding.lines().collect::<Vec<_>>().join("; ");
-    Err(SqliteOpenError::Damaged { path: path.into(), detail })
+    Err(SqliteOpenError::Damaged {
+        path: path.into(),
+        detail,
+    })
 }
 
 /// SQLite's error as what it means for the file.
 pub(super) fn classify(path: &Path, source: rusqlite::Error) -> SqliteOpenError {
     match source.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => {
-            SqliteOpenError::NotALog { path: path.into(), detail: "not a SQLite file".into() }
-        }
-        Some(ErrorCode::DatabaseCorrupt) => {
-            SqliteOpenError::Damaged { path: path.into(), detail: source.to_string() }
-        }
-        _ => SqliteOpenError::Io { path: path.into(), source: source.into() },
+        Some(ErrorCode::NotADatabase) => SqliteOpenError::NotALog {
+            path: path.into(),
+            detail: "not a SQLite file".into(),
+        },
+        Some(ErrorCode::DatabaseCorrupt) => SqliteOpenError::Damaged {
+            path: path.into(),
+            detail: source.to_string(),
+        },
+        _ => SqliteOpenError::Io {
+            path: path.into(),
+            source: source.into(),
+        },
     }
 }
 
@@ -250,10 +309,16 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 impl SqliteOpenError {
     pub(super) fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io { path: path.into(), source: source.into() }
+        Self::Io {
+            path: path.into(),
+            source: source.into(),
+        }
     }
 
     pub(super) fn panicked(source: tokio::task::JoinError) -> Self {
-        Self::Io { path: PathBuf::new(), source: source.into() }
+        Self::Io {
+            path: PathBuf::new(),
+            source: source.into(),
+        }
     }
 }
