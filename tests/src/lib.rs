@@ -11,6 +11,7 @@ mod wait;
 
 pub use binaries::bin;
 pub use cluster_dir::TestDir;
+pub use eventlog::testing::NatsServer;
 pub use process::{Finished, Proc, run, run_within};
 pub use wait::{deadline, eventually, skip};
 

@@ -1,7 +1,7 @@
 //! Logs on stderr and a trace context for every span.
 //!
 //! stdout belongs to data, so logs go to stderr. Each span carries a W3C `traceparent`, which travels in requests and
-//! in the events they cause: the log on the broker and the lines on stderr can be put together by it. No exporter is
+//! in the events they cause: a request can be followed across processes and into the audit. No exporter is
 //! built in; the identifiers are worth having without one.
 
 use std::io::{self, IsTerminal};
@@ -131,6 +131,7 @@ pub fn traceparent_of(span: &Span) -> Option<String> {
 
 /// Makes `span` a child of the remote span that `traceparent` names; call it before the span is entered.
 ///
+/// Record [`traceparent_of`] as a field of a request's span, and its log lines and its events can be put together.
 /// What cannot be parsed is ignored, as the W3C recommendation demands: a stranger's header must not break a request.
 /// Returns whether the parent was taken.
 pub fn with_parent(span: &Span, traceparent: &str) -> bool {
