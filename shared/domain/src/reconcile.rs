@@ -110,18 +110,21 @@ pub struct Have {
     pub proof: Proof,
     /// The newest generation that passed: what is restored on failure and presented to a gateway.
     pub last_passed: Option<Generation>,
-    /// Certificates that were issued to this node and are not installed.
+    /// Certificates that were issued to this node and are not installed (and whose keys are here).
     pub received: Vec<Leaf>,
     /// Requests without an answer.
     pub in_flight: Vec<InFlight>,
     /// Is the listener open (and do hooks run)?
     pub serving: bool,
-    /// Has a gateway named the newest desired state since this start, and is it `want`?
+    /// Has a gateway (or a signed bundle, with a recovery) named the row of `host` since this start, and is
+    /// it in `want`? A desired state without that row does not count: the newest one is not signed yet.
     pub synced: bool,
     /// Time since this start, in milliseconds.
     pub since_start_ms: u64,
     /// The issuers that live sessions stand on, ours or the peer's.
     pub sessions_on: BTreeSet<SpkiPin>,
+    /// Of those, the ones on which only sessions with excluded peers stand: they do not hold the gate.
+    pub only_excluded_on: BTreeSet<SpkiPin>,
     /// The issuer on which sessions are being drained; the shell closes what is left after the timeout.
     pub draining: Option<SpkiPin>,
     /// What was last reported, with the flag for sessions on the retiring issuer.
@@ -182,9 +185,15 @@ pub fn reconcile(have: &Have, want: &DesiredState) -> Vec<Step> {
     let is_settled = change.is_none();
     steps.extend(change);
     if let Some(row) = row_of(have, want, LEAF_TYPE) {
-        steps.extend(leaves::unfit(have, row).into_iter().map(|spki| Step::Discard { spki }));
         steps.extend(
-            leaves::missing(have, row).into_iter().map(|(usage, issuer)| Step::Request { usage, issuer }),
+            leaves::unfit(have, row)
+                .into_iter()
+                .map(|spki| Step::Discard { spki }),
+        );
+        steps.extend(
+            leaves::missing(have, row)
+                .into_iter()
+                .map(|(usage, issuer)| Step::Request { usage, issuer }),
         );
     }
     if !have.serving && may_serve(have, want, is_settled) {
@@ -207,7 +216,10 @@ pub fn accepts_revision(installed: Option<Position>, offered: Position) -> bool 
 /// `before` lends what a bundle does not carry (peers excluded from the same rotation).
 pub fn desired_of_bundle(bundle: &Bundle, uses: Uses, before: Option<&DesiredAuthority>) -> DesiredAuthority {
     if let (false, Some(before)) = (holds(Rule::BundleIsDesiredState), before) {
-        return DesiredAuthority { trusted: bundle.trusted(), ..before.clone() };
+        return DesiredAuthority {
+            trusted: bundle.trusted(),
+            ..before.clone()
+        };
     }
     let same_rotation = before.filter(|b| b.rotation == bundle.rotation);
     DesiredAuthority {
@@ -220,7 +232,9 @@ pub fn desired_of_bundle(bundle: &Bundle, uses: Uses, before: Option<&DesiredAut
         server_issuer: uses.server.then(|| bundle.server_issuer()).flatten(),
         also_serve: None,
         retiring: bundle.retiring_issuer(),
-        excluded_peers: same_rotation.map(|b| b.excluded_peers.clone()).unwrap_or_default(),
+        excluded_peers: same_rotation
+            .map(|b| b.excluded_peers.clone())
+            .unwrap_or_default(),
         started: same_rotation.and_then(|b| b.started),
     }
 }
@@ -245,14 +259,24 @@ pub fn facts(
             sessions_of_excluded: t == LEAF_TYPE && sessions_of_excluded,
         }
     };
-    generation.trusted.iter().map(|(t, trusted)| (*t, of_type(*t, trusted))).collect()
+    generation
+        .trusted
+        .iter()
+        .map(|(t, trusted)| (*t, of_type(*t, trusted)))
+        .collect()
 }
 
 /// The keys that must not be deleted: of what is installed, of what was received, of the last generation
 /// that passed (it is what a gateway accepts when the installed one fails), and of every request in
 /// flight (its certificate may be in the log already, and nothing else proves who we are then).
 pub fn keys_to_keep(have: &Have) -> BTreeSet<SpkiPin> {
-    let of = |g: &Generation| g.client.iter().chain(&g.server).map(|leaf| leaf.spki).collect::<Vec<_>>();
+    let of = |g: &Generation| {
+        g.client
+            .iter()
+            .chain(&g.server)
+            .map(|leaf| leaf.spki)
+            .collect::<Vec<_>>()
+    };
     let mut keep: BTreeSet<_> = of(&have.installed).into_iter().collect();
     keep.extend(have.received.iter().map(|leaf| leaf.spki));
     if holds(Rule::KeepProvenAndInFlight) {
@@ -262,14 +286,27 @@ pub fn keys_to_keep(have: &Have) -> BTreeSet<SpkiPin> {
     keep
 }
 
+/// The certificate to present to a gateway: of the last generation that passed, since presenting a later one
+/// supersedes it and nothing would be left if that one then failed its proof. Only where it is of no use any
+/// more (expired, or refused as unknown or untrusted) the installed one is presented unproven: after a join
+/// or a recovery there is no other way to the rest of what the row asks for.
+pub fn presentable<'a>(have: &'a Have, refused: &BTreeSet<SpkiPin>) -> Option<&'a Leaf> {
+    let is_usable =
+        |leaf: &&Leaf| leaf.usage.client() && have.now < leaf.not_after && !refused.contains(&leaf.spki);
+    let passed = have.last_passed.as_ref().and_then(|g| g.client.as_ref());
+    let passed = passed.filter(|_| holds(Rule::KeepProvenAndInFlight));
+    passed
+        .filter(is_usable)
+        .or_else(|| have.installed.client.as_ref().filter(is_usable))
+}
+
 /// May a gateway hand out this desired state? Only after its own trust and certificates satisfy the row:
 /// else an agent that obeys presents something to it that it does not accept yet, and is locked out.
 pub fn may_hand_out(own: &TypeFacts, row: &DesiredAuthority) -> bool {
     if !holds(Rule::GatewayHoldsBeforeHandingOut) {
         return true;
     }
-    own.revision >= row.revision
-        && own.trusted == row.trusted
+    own.trusted == row.trusted
         && (row.client_issuer.is_none() || own.client_issuer == row.client_issuer)
         && (row.server_issuer.is_none() || own.server_issuer == row.server_issuer)
 }
@@ -286,7 +323,10 @@ fn change(have: &Have, want: &DesiredState) -> Option<Step> {
     match have.proof {
         Proof::Failed { .. } => {
             // Nothing is built upon what failed, except where there is nothing to go back to.
-            let back = have.last_passed.as_ref().filter(|passed| **passed != have.installed);
+            let back = have
+                .last_passed
+                .as_ref()
+                .filter(|passed| **passed != have.installed);
             Some(match (back, next) {
                 (Some(_), _) => Step::Restore,
                 (None, Some(next)) => Step::Install(next),
@@ -304,7 +344,9 @@ fn next_generation(have: &Have, want: &DesiredState) -> Option<Generation> {
     let mut next = have.installed.clone();
     let mut is_wide = true;
     for t in want.authorities.keys() {
-        let Some(row) = row_of(have, want, *t) else { continue };
+        let Some(row) = row_of(have, want, *t) else {
+            continue;
+        };
         let trusted = next.trusted.entry(*t).or_default();
         is_wide &= row.trusted.is_subset(trusted);
         trusted.extend(row.trusted.iter().copied());
@@ -318,7 +360,9 @@ fn next_generation(have: &Have, want: &DesiredState) -> Option<Generation> {
     let is_proven = have.proof == Proof::Passed || !have.serving;
     if is_wide && !leaves_changed && is_proven {
         for t in want.authorities.keys() {
-            let Some(row) = row_of(have, want, *t) else { continue };
+            let Some(row) = row_of(have, want, *t) else {
+                continue;
+            };
             if *t != LEAF_TYPE || leaves::match_row(&next, row) {
                 next.trusted.insert(*t, row.trusted.clone());
             }
@@ -330,7 +374,8 @@ fn next_generation(have: &Have, want: &DesiredState) -> Option<Generation> {
 /// What a report would say now: the generation, and whether a session stands on the retiring issuer.
 fn reportable(have: &Have, want: &DesiredState) -> (Generation, bool) {
     let retiring = want.authorities.get(&LEAF_TYPE).and_then(|row| row.retiring);
-    (have.installed.clone(), retiring.is_some_and(|issuer| have.sessions_on.contains(&issuer)))
+    let holds_gate = |issuer| have.sessions_on.contains(&issuer) && !have.only_excluded_on.contains(&issuer);
+    (have.installed.clone(), retiring.is_some_and(holds_gate))
 }
 
 /// May the listener open? Only while holding the row that a gateway named since this start; a node that

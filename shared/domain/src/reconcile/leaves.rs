@@ -12,22 +12,33 @@ use crate::{
 /// Is it time to renew the leaf? After the given share of its life, in thousandths.
 pub fn renewal_due(leaf: &Leaf, now: Timestamp, permille: u16) -> bool {
     let life_ms = leaf.not_after.since_ms(leaf.not_before);
-    now >= leaf.not_before.plus_ms(life_ms.saturating_mul(u64::from(permille)) / 1000)
+    now >= leaf
+        .not_before
+        .plus_ms(life_ms.saturating_mul(u64::from(permille)) / 1000)
 }
 
 /// Do the certificates come from the issuers that the row names?
 pub(super) fn match_row(generation: &Generation, row: &DesiredAuthority) -> bool {
     ROLES.iter().all(|role| {
-        let Some(issuer) = role.issuer(row) else { return true };
-        role.of(generation).as_ref().is_some_and(|leaf| leaf.issuer == issuer)
+        let Some(issuer) = role.issuer(row) else {
+            return true;
+        };
+        role.of(generation)
+            .as_ref()
+            .is_some_and(|leaf| leaf.issuer == issuer)
     })
 }
 
 /// Are the certificates that the row asks for within their life?
 pub(super) fn are_alive(have: &Have, row: &DesiredAuthority) -> bool {
-    ROLES.iter().filter(|role| role.issuer(row).is_some()).all(|role| {
-        role.of(&have.installed).as_ref().is_some_and(|leaf| have.now < leaf.not_after)
-    })
+    ROLES
+        .iter()
+        .filter(|role| role.issuer(row).is_some())
+        .all(|role| {
+            role.of(&have.installed)
+                .as_ref()
+                .is_some_and(|leaf| have.now < leaf.not_after)
+        })
 }
 
 /// The requests that are to be made: per role where the issuer is not the row's or the life is half over,
@@ -44,13 +55,21 @@ pub(super) fn missing(have: &Have, row: &DesiredAuthority) -> Vec<(LeafUse, Spki
         }
         (client, server) => {
             let client = client.map(|issuer| (LeafUse::Client, issuer));
-            client.into_iter().chain(server.map(|issuer| (LeafUse::Server, issuer))).collect()
+            client
+                .into_iter()
+                .chain(server.map(|issuer| (LeafUse::Server, issuer)))
+                .collect()
         }
     };
     let is_asked = |request: &(LeafUse, SpkiPin)| {
-        have.in_flight.iter().any(|sent| (sent.usage, sent.issuer) == *request)
+        have.in_flight
+            .iter()
+            .any(|sent| (sent.usage, sent.issuer) == *request)
     };
-    requests.into_iter().filter(|request| !is_asked(request)).collect()
+    requests
+        .into_iter()
+        .filter(|request| !is_asked(request))
+        .collect()
 }
 
 /// Puts received certificates into the roles that they fit, the newest first.
@@ -65,8 +84,20 @@ pub(super) fn take_received(have: &Have, row: &DesiredAuthority, into: &mut Gene
 /// Received certificates that fit no role: the row has moved on since they were asked for, or a newer one
 /// is installed. They are thrown away; what is missing is asked for again.
 pub(super) fn unfit(have: &Have, row: &DesiredAuthority) -> Vec<SpkiPin> {
-    let is_unfit = |leaf: &&Leaf| !ROLES.iter().any(|role| role.fits(have, row, leaf));
-    have.received.iter().filter(is_unfit).map(|leaf| leaf.spki).collect()
+    // What is installed may still stand in the list after a crash; its key is in use.
+    let is_installed = |leaf: &Leaf| {
+        ROLES.iter().any(|role| {
+            role.of(&have.installed)
+                .as_ref()
+                .is_some_and(|l| l.spki == leaf.spki)
+        })
+    };
+    let is_unfit = |leaf: &&Leaf| !is_installed(leaf) && !ROLES.iter().any(|role| role.fits(have, row, leaf));
+    have.received
+        .iter()
+        .filter(is_unfit)
+        .map(|leaf| leaf.spki)
+        .collect()
 }
 
 /// The two roles in which a node uses a certificate.
@@ -145,8 +176,16 @@ impl Role {
         // Certificates of earlier generations are at hand too; they are not even looked at, because the
         // control plane refuses what a later one has superseded, and then the node is locked out.
         let earlier = [Some(&have.installed), have.last_passed.as_ref()];
-        let earlier = earlier.into_iter().flatten().filter(|_| !holds(Rule::NothingIsReinstalled));
-        let at_hand = have.received.iter().chain(earlier.flat_map(|g| g.client.iter().chain(&g.server)));
-        at_hand.filter(|leaf| self.fits(have, row, leaf)).max_by_key(|leaf| leaf.position)
+        let earlier = earlier
+            .into_iter()
+            .flatten()
+            .filter(|_| !holds(Rule::NothingIsReinstalled));
+        let at_hand = have
+            .received
+            .iter()
+            .chain(earlier.flat_map(|g| g.client.iter().chain(&g.server)));
+        at_hand
+            .filter(|leaf| self.fits(have, row, leaf))
+            .max_by_key(|leaf| leaf.position)
     }
 }

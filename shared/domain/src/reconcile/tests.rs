@@ -13,7 +13,14 @@ const LIFE_MS: u64 = 1_000_000;
 fn leaf(usage: LeafUse, issuer: SpkiPin, position: u64) -> Leaf {
     let spki = SpkiPin([position as u8; 32]);
     let (not_before, not_after) = (Timestamp(0), Timestamp(LIFE_MS as i64));
-    Leaf { usage, issuer, spki, position: Position(position), not_before, not_after }
+    Leaf {
+        usage,
+        issuer,
+        spki,
+        position: Position(position),
+        not_before,
+        not_after,
+    }
 }
 
 fn row(revision: u64, phase: Phase, trusted: &[SpkiPin], client: SpkiPin, server: SpkiPin) -> DesiredState {
@@ -63,6 +70,7 @@ fn settled() -> Have {
         synced: true,
         since_start_ms: 0,
         sessions_on: BTreeSet::new(),
+        only_excluded_on: BTreeSet::new(),
         draining: None,
         reported: Some((installed, false)),
         renew_permille: 500,
@@ -70,8 +78,8 @@ fn settled() -> Have {
 }
 
 /// A signer that issues at once, a disk and a prover that never fail: takes the steps until none is left.
-/// Returns every generation that was installed on the way.
-fn carry_out(have: &mut Have, want: &DesiredState, first_position: u64) -> Vec<Generation> {
+/// Returns every installation on the way: what was there before, and after.
+fn carry_out(have: &mut Have, want: &DesiredState, first_position: u64) -> Vec<(Generation, Generation)> {
     let mut installed = vec![];
     let mut position = first_position;
     for _ in 0..60 {
@@ -82,14 +90,17 @@ fn carry_out(have: &mut Have, want: &DesiredState, first_position: u64) -> Vec<G
         for step in steps {
             match step {
                 Step::Report => {
-                    let flag = have.sessions_on.contains(&A) && want.authorities[&HOST].retiring == Some(A);
+                    let on = have
+                        .sessions_on
+                        .difference(&have.only_excluded_on)
+                        .any(|issuer| *issuer == A);
+                    let flag = on && want.authorities[&HOST].retiring == Some(A);
                     have.reported = Some((have.installed.clone(), flag));
                 }
                 Step::Restore => have.installed = have.last_passed.clone().expect("there is one"),
                 Step::Install(next) => {
-                    have.installed = next.clone();
+                    installed.push((std::mem::replace(&mut have.installed, next.clone()), next));
                     have.proof = Proof::Due;
-                    installed.push(next);
                 }
                 Step::Prove => {
                     have.proof = Proof::Passed;
@@ -98,7 +109,11 @@ fn carry_out(have: &mut Have, want: &DesiredState, first_position: u64) -> Vec<G
                 Step::Discard { spki } => have.received.retain(|l| l.spki != spki),
                 Step::Request { usage, issuer } => {
                     position += 1;
-                    have.received.push(Leaf { not_before: have.now, not_after: have.now.plus_ms(LIFE_MS), ..leaf(usage, issuer, position) });
+                    have.received.push(Leaf {
+                        not_before: have.now,
+                        not_after: have.now.plus_ms(LIFE_MS),
+                        ..leaf(usage, issuer, position)
+                    });
                 }
                 Step::Serve => have.serving = true,
                 Step::Drain { issuer } => have.draining = Some(issuer),
@@ -121,17 +136,23 @@ fn a_node_that_slept_through_to_update_servers_widens_first_and_changes_certific
     let want = row(9, Phase::UpdateServers, &[A, B], B, B);
     let installed = carry_out(&mut have, &want, 10);
     assert_eq!(installed.len(), 2);
-    assert_eq!(installed[0].trusted[&HOST], [A, B].into());
-    assert_eq!(installed[0].client, settled().installed.client);
+    assert_eq!(installed[0].1.trusted[&HOST], [A, B].into());
+    assert_eq!(installed[0].1.client, settled().installed.client);
     assert_eq!(have.installed.client, have.installed.server);
-    assert_eq!(have.installed.client.as_ref().map(|l| (l.issuer, l.usage)), Some((B, LeafUse::Both)));
+    assert_eq!(
+        have.installed.client.as_ref().map(|l| (l.issuer, l.usage)),
+        Some((B, LeafUse::Both))
+    );
 }
 
 #[test]
 fn while_the_row_names_two_issuers_the_roles_hold_different_certificates() {
     let mut have = settled();
     carry_out(&mut have, &row(9, Phase::UpdateClients, &[A, B], B, A), 10);
-    assert_eq!(have.installed.client.as_ref().map(|l| (l.issuer, l.usage)), Some((B, LeafUse::Client)));
+    assert_eq!(
+        have.installed.client.as_ref().map(|l| (l.issuer, l.usage)),
+        Some((B, LeafUse::Client))
+    );
     assert_eq!(have.installed.server.as_ref().map(|l| l.issuer), Some(A));
 }
 
@@ -152,7 +173,12 @@ fn a_certificate_of_an_issuer_that_is_no_longer_wanted_is_thrown_away_and_asked_
     let mut have = settled();
     have.received.push(leaf(LeafUse::Both, B, 30));
     let want = row(5, Phase::Standby, &[A], A, A);
-    assert_eq!(reconcile(&have, &want), [Step::Discard { spki: SpkiPin([30; 32]) }]);
+    assert_eq!(
+        reconcile(&have, &want),
+        [Step::Discard {
+            spki: SpkiPin([30; 32])
+        }]
+    );
 }
 
 #[test]
@@ -162,8 +188,13 @@ fn a_certificate_issued_before_the_installed_one_is_never_installed() {
     have.installed.server = have.installed.client.clone();
     have.received.push(leaf(LeafUse::Both, A, 30));
     let steps = reconcile(&have, &row(5, Phase::Standby, &[A], A, A));
-    assert!(steps.contains(&Step::Discard { spki: SpkiPin([30; 32]) }));
-    assert!(steps.contains(&Step::Request { usage: LeafUse::Both, issuer: A }));
+    assert!(steps.contains(&Step::Discard {
+        spki: SpkiPin([30; 32])
+    }));
+    assert!(steps.contains(&Step::Request {
+        usage: LeafUse::Both,
+        issuer: A
+    }));
 }
 
 #[test]
@@ -171,8 +202,16 @@ fn what_was_asked_for_is_not_asked_for_again() {
     let mut have = settled();
     let want = row(9, Phase::UpdateServers, &[A, B], B, B);
     have.installed.trusted.insert(HOST, [A, B].into());
-    have.in_flight.push(InFlight { usage: LeafUse::Both, issuer: B, spki: SpkiPin([7; 32]) });
-    assert!(!reconcile(&have, &want).iter().any(|s| matches!(s, Step::Request { .. })));
+    have.in_flight.push(InFlight {
+        usage: LeafUse::Both,
+        issuer: B,
+        spki: SpkiPin([7; 32]),
+    });
+    assert!(
+        !reconcile(&have, &want)
+            .iter()
+            .any(|s| matches!(s, Step::Request { .. }))
+    );
     assert!(keys_to_keep(&have).contains(&SpkiPin([7; 32])));
 }
 
@@ -181,7 +220,13 @@ fn half_way_through_its_life_a_certificate_is_renewed_from_the_issuer_of_the_row
     let mut have = settled();
     have.now = Timestamp(500_000);
     let want = row(5, Phase::Standby, &[A], A, A);
-    assert_eq!(reconcile(&have, &want), [Step::Request { usage: LeafUse::Both, issuer: A }]);
+    assert_eq!(
+        reconcile(&have, &want),
+        [Step::Request {
+            usage: LeafUse::Both,
+            issuer: A
+        }]
+    );
     carry_out(&mut have, &want, 10);
     assert_eq!(have.installed.client.map(|l| l.position), Some(Position(11)));
 }
@@ -202,7 +247,10 @@ fn a_generation_that_did_not_pass_is_not_reported() {
     let mut have = settled();
     have.reported = None;
     have.proof = Proof::Due;
-    assert_eq!(reconcile(&have, &row(5, Phase::Standby, &[A], A, A)), [Step::Prove]);
+    assert_eq!(
+        reconcile(&have, &row(5, Phase::Standby, &[A], A, A)),
+        [Step::Prove]
+    );
 }
 
 #[test]
@@ -213,7 +261,12 @@ fn an_equal_row_of_a_new_phase_is_proven_and_reported_again() {
     have.reported = Some((have.installed.clone(), false));
     let installed = carry_out(&mut have, &row(8, Phase::Rollback, &[A, B], A, A), 10);
     assert_eq!(installed.len(), 1);
-    assert!(installed[0].same_material(&generation(5, &[A, B], leaf(LeafUse::Both, A, 1), leaf(LeafUse::Both, A, 1))));
+    assert!(installed[0].1.same_material(&generation(
+        5,
+        &[A, B],
+        leaf(LeafUse::Both, A, 1),
+        leaf(LeafUse::Both, A, 1)
+    )));
     assert_eq!(have.reported.map(|(g, _)| g.revisions[&HOST]), Some(Position(8)));
 }
 
@@ -228,7 +281,12 @@ fn a_row_of_a_lower_revision_changes_nothing() {
 
 #[test]
 fn after_a_start_nothing_is_served_before_the_current_row_is_held() {
-    let mut have = Have { serving: false, synced: false, proof: Proof::Due, ..settled() };
+    let mut have = Have {
+        serving: false,
+        synced: false,
+        proof: Proof::Due,
+        ..settled()
+    };
     let want = row(9, Phase::Standby, &[B], B, B);
     assert!(!reconcile(&have, &want).contains(&Step::Serve));
     have.synced = true;
@@ -241,6 +299,7 @@ fn after_a_start_nothing_is_served_before_the_current_row_is_held() {
                     position += 1;
                     have.received.push(leaf(usage, issuer, position));
                 }
+                Step::Discard { spki } => have.received.retain(|l| l.spki != spki),
                 Step::Serve => have.serving = true,
                 other => panic!("nothing else is due before it serves: {other:?}"),
             }
@@ -253,7 +312,12 @@ fn after_a_start_nothing_is_served_before_the_current_row_is_held() {
 
 #[test]
 fn a_node_that_finds_no_gateway_for_thirty_seconds_serves_what_it_has() {
-    let mut have = Have { serving: false, synced: false, proof: Proof::Due, ..settled() };
+    let mut have = Have {
+        serving: false,
+        synced: false,
+        proof: Proof::Due,
+        ..settled()
+    };
     let want = row(5, Phase::Standby, &[A], A, A);
     have.since_start_ms = UNSYNCED_AFTER_MS - 1;
     assert_eq!(reconcile(&have, &want), []);
@@ -271,6 +335,43 @@ fn sessions_are_drained_once_the_new_certificates_are_proven_and_closed_once_not
     carry_out(&mut have, &row(12, Phase::Standby, &[B], B, B), 20);
     assert!(have.sessions_on.is_empty());
     assert_eq!(have.reported.map(|(_, flag)| flag), Some(false));
+}
+
+#[test]
+fn sessions_with_excluded_peers_alone_do_not_hold_the_gate() {
+    let mut have = settled();
+    have.sessions_on.insert(A);
+    have.only_excluded_on.insert(A);
+    carry_out(&mut have, &row(9, Phase::UpdateServers, &[A, B], B, B), 10);
+    assert_eq!(have.reported.map(|(_, flag)| flag), Some(false));
+}
+
+#[test]
+fn a_gateway_is_shown_a_certificate_that_passed_for_as_long_as_one_is_of_use() {
+    let mut have = settled();
+    let (old, new) = (leaf(LeafUse::Both, A, 1), leaf(LeafUse::Both, A, 9));
+    have.installed.client = Some(new.clone());
+    assert_eq!(presentable(&have, &BTreeSet::new()), Some(&old));
+    assert_eq!(presentable(&have, &[old.spki].into()), Some(&new));
+    have.last_passed = None;
+    assert_eq!(presentable(&have, &BTreeSet::new()), Some(&new));
+}
+
+#[test]
+fn a_gateway_hands_out_a_row_only_once_it_satisfies_it_itself() {
+    let want = row(9, Phase::UpdateServers, &[A, B], B, B)
+        .authorities
+        .remove(&HOST)
+        .expect("it has host");
+    let own = |trusted: &[SpkiPin], server| TypeFacts {
+        trusted: trusted.iter().copied().collect(),
+        client_issuer: Some(B),
+        server_issuer: Some(server),
+        ..TypeFacts::default()
+    };
+    assert!(may_hand_out(&own(&[A, B], B), &want));
+    assert!(!may_hand_out(&own(&[A, B], A), &want));
+    assert!(!may_hand_out(&own(&[B], B), &want));
 }
 
 #[test]
@@ -296,38 +397,65 @@ fn any_leaf() -> impl Strategy<Value = Leaf> {
 
 fn any_have() -> impl Strategy<Value = Have> {
     let trusted = prop::collection::btree_set(any_pin(), 0..4);
-    let leaves = (prop::option::of(any_leaf()), prop::option::of(any_leaf()), prop::collection::vec(any_leaf(), 0..4));
-    let proof = prop_oneof![Just(Proof::Due), Just(Proof::Passed), Just(Proof::Failed { count: 1 })];
-    (trusted, leaves, proof, any::<[bool; 3]>(), prop::collection::btree_set(any_pin(), 0..3)).prop_map(
-        |(trusted, (client, server, received), proof, [serving, synced, has_passed], sessions_on)| {
-            let installed = Generation {
-                revisions: [(HOST, Position(5))].into(),
-                trusted: [(HOST, trusted)].into(),
-                client,
-                server,
-            };
-            Have {
-                now: Timestamp(400_000),
-                last_passed: has_passed.then(|| settled().installed),
-                installed,
-                proof,
-                received,
-                serving,
-                synced,
-                sessions_on,
-                reported: None,
-                ..settled()
-            }
-        },
+    let leaves = (
+        prop::option::of(any_leaf()),
+        prop::option::of(any_leaf()),
+        prop::collection::vec(any_leaf(), 0..4),
+    );
+    let proof = prop_oneof![
+        Just(Proof::Due),
+        Just(Proof::Passed),
+        Just(Proof::Failed { count: 1 })
+    ];
+    (
+        trusted,
+        leaves,
+        proof,
+        any::<[bool; 3]>(),
+        prop::collection::btree_set(any_pin(), 0..3),
     )
+        .prop_map(
+            |(trusted, (client, server, received), proof, [serving, synced, has_passed], sessions_on)| {
+                let installed = Generation {
+                    revisions: [(HOST, Position(5))].into(),
+                    trusted: [(HOST, trusted)].into(),
+                    client,
+                    server,
+                };
+                Have {
+                    now: Timestamp(400_000),
+                    last_passed: has_passed.then(|| settled().installed),
+                    installed,
+                    proof,
+                    received,
+                    serving,
+                    synced,
+                    sessions_on,
+                    reported: None,
+                    ..settled()
+                }
+            },
+        )
 }
 
 fn any_want() -> impl Strategy<Value = DesiredState> {
     (5u64..9, any_pin(), any_pin(), 0u8..4).prop_map(|(revision, active, prepared, phase)| match phase {
         0 => row(revision, Phase::Standby, &[active], active, active),
         1 => row(revision, Phase::Init, &[active, prepared], active, active),
-        2 => row(revision, Phase::UpdateClients, &[active, prepared], prepared, active),
-        _ => row(revision, Phase::UpdateServers, &[active, prepared], prepared, prepared),
+        2 => row(
+            revision,
+            Phase::UpdateClients,
+            &[active, prepared],
+            prepared,
+            active,
+        ),
+        _ => row(
+            revision,
+            Phase::UpdateServers,
+            &[active, prepared],
+            prepared,
+            prepared,
+        ),
     })
 }
 
@@ -338,17 +466,12 @@ proptest! {
         want in any_want(),
     ) {
         let mut have = Have { synced: true, ..have };
-        let mut trusted = have.last_passed.iter().chain([&have.installed]).fold(BTreeSet::new(), |mut all, g| {
-            all.extend(g.trusted[&HOST].iter().copied());
-            all
-        });
         let row = want.authorities[&HOST].clone();
-        for step in carry_out(&mut have, &want, 10) {
-            if !trusted.is_subset(&step.trusted[&HOST]) && step.trusted[&HOST] == row.trusted {
-                prop_assert_eq!(step.client.map(|l| l.issuer), row.client_issuer);
-                prop_assert_eq!(step.server.map(|l| l.issuer), row.server_issuer);
+        for (before, after) in carry_out(&mut have, &want, 10) {
+            if !before.trusted[&HOST].is_subset(&after.trusted[&HOST]) {
+                prop_assert_eq!(after.client.map(|l| l.issuer), row.client_issuer);
+                prop_assert_eq!(after.server.map(|l| l.issuer), row.server_issuer);
             }
-            trusted = step.trusted[&HOST].clone();
         }
         prop_assert_eq!(&have.installed.trusted[&HOST], &row.trusted);
         prop_assert_eq!(have.installed.client.as_ref().map(|l| l.issuer), row.client_issuer);
