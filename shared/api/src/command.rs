@@ -1,0 +1,150 @@
+//! The bodies of state-changing requests, and what is answered.
+//!
+//! Every body carries an id that its sender made (UUIDv7): with the caller it is the key of idempotency,
+//! and the SHA-256 of the raw body tells a repeated command from a reused id.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    Answer, AuthorityType, CommandId, Phase, Position, SpkiPin, Timestamp, TokenHash, TokenId,
+    access::{RoleName, Uses},
+    command::{Expectation, LaggingPolicy},
+    trust::SignedBundle,
+};
+use serde::{Deserialize, Serialize};
+
+macro_rules! bodies {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $ty:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            /// Made by the sender, UUIDv7.
+            pub id: CommandId,
+            /// Why, for the audit log.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub reason: Option<String>,
+            $($(#[$field_meta])* pub $field: $ty,)*
+        }
+    )*};
+}
+
+bodies! {
+    /// `POST /v1/rotate`.
+    RotateRequest {
+        /// Which authority.
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        /// The phase to enter; none starts a rotation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        phase: Option<Phase>,
+        /// `--manual`.
+        #[serde(default)]
+        manual: bool,
+        /// `--grace-period` in milliseconds, only where a rotation starts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grace_period_ms: Option<u64>,
+        /// `--on-lagging`, only where a semi-automatic rotation starts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_lagging: Option<LaggingPolicy>,
+        /// Pass over lagging nodes, consumers and time conditions; needs a reason.
+        #[serde(default)]
+        force: bool,
+        /// What the caller saw; another state now is `stale_view`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expects: Option<Expectation>,
+    }
+    /// The body of what needs no more than an id and a reason: exclude, include, remove, accept the clock, probe.
+    PlainRequest {}
+    /// `POST /v1/tokens`. The secret stays with its maker; only its digest travels.
+    TokenRequest {
+        /// SHA-256 of the token's bytes as text.
+        hash: TokenHash,
+        /// Names or suffix patterns (`*.db.example.com`).
+        names: Vec<String>,
+        /// Addresses that certificates may bear.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        addresses: Vec<std::net::IpAddr>,
+        /// Authority types with the roles in each; `host` in all roles is always among them.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        types: BTreeMap<AuthorityType, Uses>,
+        /// How many nodes may join with it.
+        uses: u32,
+        /// How long it lives, in milliseconds.
+        ttl_ms: u64,
+    }
+    /// `POST /v1/users`.
+    UserRequest {
+        /// The new operator's name.
+        name: String,
+        /// The roles.
+        roles: Vec<RoleName>,
+        /// The certificate request for the first certificate, PEM.
+        csr: String,
+    }
+    /// `POST /v1/users/self/certificate`.
+    RenewRequest {
+        /// The certificate request, PEM.
+        csr: String,
+    }
+}
+
+/// The answer to a command.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CommandAnswer {
+    /// A read that has seen this position sees the command's effect.
+    pub position: Position,
+    /// What was done.
+    pub answer: Answer,
+    /// Accepted, but the control plane's own parts were not there within 10 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
+/// The answer to `POST /v1/tokens`: what a join line needs beside the secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TokenAnswer {
+    /// The token's id, for `tokens rm`.
+    pub id: TokenId,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// The pin of each trusted host authority; either works during a rotation.
+    pub ca_pins: Vec<SpkiPin>,
+    /// The pin of the bundle key.
+    pub bundle_pin: SpkiPin,
+    /// The position of the event.
+    pub position: Position,
+}
+
+/// The answer to `POST /v1/users` and to a renewal: all that an identity file needs beside its key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UserCertificateAnswer {
+    /// The leaf, PEM.
+    pub certificate: String,
+    /// The end of its life.
+    pub not_after: Timestamp,
+    /// The authority that signed it.
+    pub issuer: SpkiPin,
+    /// The signed host bundle: what to trust.
+    pub bundle: SignedBundle,
+    /// The pin of the bundle key.
+    pub bundle_pin: SpkiPin,
+    /// The position of `certificate.issued`.
+    pub position: Position,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelled_field_is_refused_and_not_silently_ignored() {
+        let body = r#"{"id":"0198f3c2-77aa-7d01-9b1e-5c2f6a10e9d3","type":"host","fase":"init"}"#;
+        assert!(serde_json::from_str::<RotateRequest>(body).is_err());
+        let body = r#"{"id":"0198f3c2-77aa-7d01-9b1e-5c2f6a10e9d3","type":"host","phase":"init"}"#;
+        assert_eq!(
+            serde_json::from_str::<RotateRequest>(body).unwrap().phase,
+            Some(Phase::Init)
+        );
+    }
+}

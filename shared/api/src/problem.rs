@@ -1,0 +1,224 @@
+//! Problems: how the control plane says no over HTTP (RFC 9457).
+
+use domain::{AuthorityType, Code, NodeId, Phase, Position, Refusal, Timestamp, fact::Failure, gate::Gate};
+use serde::{Deserialize, Serialize};
+
+/// The media type of a problem.
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// An RFC 9457 problem. `code` is the domain's refusal code, alike in HTTP, the CLI, metrics and docs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// `about:blank#CODE`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What the code means, the same text each time.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What stands in the way this time.
+    pub detail: String,
+    /// The stable code that scripts match on.
+    pub code: Code,
+    /// The closed gate, when that is the obstacle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Box<GateDetails>>,
+    /// After how many seconds to ask again, for what passes by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
+}
+
+/// A closed gate: who has not reached, what is missing, and what would break if it were forced now.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct GateDetails {
+    /// Which authority.
+    #[serde(rename = "type")]
+    pub authority_type: AuthorityType,
+    /// The current phase, which everybody must have reached.
+    pub from: Phase,
+    /// The phase behind the gate.
+    pub to: Phase,
+    /// The log position it was evaluated at.
+    pub position: Position,
+    /// Nodes that must have reached.
+    pub required: u32,
+    /// Those that have.
+    pub reached: u32,
+    /// Nodes taken out of the rotation.
+    pub excluded: u32,
+    /// Nodes that have not reached, by name.
+    pub lagging: Vec<Laggard>,
+    /// Control-plane services that have not; never overridden.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<LaggingMemberDoc>,
+    /// Kinds of the new key that are not in the log yet; never overridden.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys_missing: Vec<String>,
+    /// External consumers that have not attested.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consumers: Vec<String>,
+    /// Leaves of the retiring authority that parties without an agent still hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_condition: Option<TimeConditionDoc>,
+    /// A new key has to be published until then before it may sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_until: Option<Timestamp>,
+    /// What the oracle says would break if the gate were forced now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_forced: Option<Connections>,
+}
+
+/// Ordered pairs of nodes that can open a connection, counted by the oracle's rule, never by hand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Connections {
+    /// Pairs that could not connect any more.
+    pub broken: u64,
+    /// All pairs.
+    pub total: u64,
+}
+
+/// A node that has not reached the phase.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Laggard {
+    /// Its id.
+    pub node: NodeId,
+    /// The name people know it by.
+    pub name: String,
+    /// The missing fact's stable name.
+    pub missing: String,
+    /// The missing fact in words: `still serves a certificate of the old CA`.
+    pub text: String,
+    /// The phase that it reached last.
+    pub reached: Phase,
+    /// Does it hold a stream or did it call within the last seconds?
+    #[serde(default)]
+    pub online: bool,
+    /// When anything was last heard from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    /// What its agent says keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// A control-plane service that has not reached the phase.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LaggingMemberDoc {
+    /// `gateway <id>`.
+    pub name: String,
+    /// The missing fact's stable name.
+    pub missing: String,
+    /// The missing fact in words.
+    pub text: String,
+}
+
+/// What the time condition waits for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TimeConditionDoc {
+    /// When the last of the leaves expires.
+    pub until: Timestamp,
+    /// Who holds them: `user/alice`.
+    pub holders: Vec<String>,
+}
+
+impl Problem {
+    /// A problem with a code and its sentence.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("about:blank#{code}"),
+            title: code.meaning().into(),
+            status: code.http_status(),
+            detail: detail.into(),
+            code,
+            gate: None,
+            retry_after_s: None,
+        }
+    }
+
+    /// The domain's refusal as a problem. Presence and the oracle's counts are the caller's to add.
+    pub fn of_refusal(refusal: &Refusal) -> Self {
+        let mut problem = Self::new(refusal.code, refusal.text.clone());
+        problem.gate = refusal
+            .gate
+            .as_deref()
+            .map(|gate| Box::new(GateDetails::of(gate)));
+        problem
+    }
+
+    /// Says when to ask again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+}
+
+impl GateDetails {
+    /// What the gate itself knows.
+    pub fn of(gate: &Gate) -> Self {
+        let laggard = |l: &domain::gate::Lagging| Laggard {
+            node: l.node,
+            name: l.hostname.to_string(),
+            missing: l.missing.name().into(),
+            text: l.missing.in_words(gate.from),
+            reached: l.reached,
+            online: false,
+            last_seen: l.last_seen,
+            failure: None,
+        };
+        let member = |m: &domain::gate::LaggingMember| LaggingMemberDoc {
+            name: format!("{} {}", m.service, m.member),
+            missing: m.missing.name().into(),
+            text: m.missing.in_words(gate.from),
+        };
+        Self {
+            authority_type: gate.authority_type,
+            from: gate.from,
+            to: gate.to,
+            position: gate.position,
+            required: gate.required,
+            reached: gate.reached,
+            excluded: gate.excluded,
+            lagging: gate.lagging.iter().map(laggard).collect(),
+            members: gate.members.iter().map(member).collect(),
+            keys_missing: gate.keys_missing.iter().map(|k| k.as_str().into()).collect(),
+            consumers: gate.consumers.clone(),
+            time_condition: gate.time_condition.as_ref().map(|t| TimeConditionDoc {
+                until: t.until,
+                holders: t.holders.iter().map(ToString::to_string).collect(),
+            }),
+            published_until: gate.publication,
+            if_forced: None,
+        }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_reads_back_as_it_was_written_and_names_its_code_twice() {
+        let problem = Problem::new(Code::NodesLagging, "2 of 12 nodes have not reached init").retry_after(3);
+        let text = serde_json::to_string(&problem).unwrap();
+        assert!(text.contains(r#""type":"about:blank#nodes_lagging""#), "{text}");
+        assert!(
+            text.contains(r#""code":"nodes_lagging""#) && text.contains(r#""status":409"#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Problem>(&text).unwrap(), problem);
+    }
+
+    #[test]
+    fn a_problem_of_another_implementation_without_our_extras_can_be_read() {
+        let text =
+            r#"{"type":"about:blank#internal","title":"t","status":500,"detail":"d","code":"internal"}"#;
+        assert_eq!(serde_json::from_str::<Problem>(text).unwrap().gate, None);
+    }
+}
