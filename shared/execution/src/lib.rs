@@ -1,1 +1,39 @@
-//! Carousel: execution.
+//! The only place where a command becomes events.
+//!
+//! A process has one [`Fold`], the state folded from the log and kept current, and any number of
+//! [`Executor`] handles: fold, decide, append on one condition, retry on a conflict, answer once the
+//! events are durable and folded. The signer, which decides nothing, writes its facts by [`FactWriter`].
+
+use std::sync::Arc;
+
+use domain::Timestamp;
+
+pub mod checkpoint;
+pub mod codec;
+mod executor;
+mod fold;
+mod writer;
+
+pub use executor::{ExecuteError, Executor};
+pub use fold::{Behind, Fold, FoldError};
+pub use writer::{Expected, FactWriter};
+
+/// Where the time comes from: the process's clock, or a test's.
+pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// SHA-256, as `decide` wants it.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().try_into().expect("SHA-256 gives 32 bytes")
+}
+
+/// A fresh UUIDv7 of the given time.
+pub fn fresh_id(now: Timestamp) -> uuid::Uuid {
+    let (seconds, millis) = (now.0.div_euclid(1_000), now.0.rem_euclid(1_000));
+    let at = uuid::Timestamp::from_unix(
+        uuid::NoContext,
+        u64::try_from(seconds).unwrap_or(0),
+        u32::try_from(millis).unwrap_or(0) * 1_000_000,
+    );
+    uuid::Uuid::new_v7(at)
+}

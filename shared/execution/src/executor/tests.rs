@@ -1,0 +1,165 @@
+//! What could go wrong between a command and its events.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use domain::{
+    AuthorityType, BodyDigest, BootId, ClusterName, Code, Command, CommandId, MemberId, Order, Phase,
+    Position, Principal, SpkiPin, Timestamp, UserName,
+    authority::{AuthorityKey, KeyKind},
+    command::{Genesis, Rotate, Settings},
+    event::{AuthorityActivated, AuthorityKeyGenerated},
+    id::SystemActor,
+};
+use eventlog::{EventLog, Fault, MemoryLog};
+use tokio_util::sync::CancellationToken;
+
+use super::{ExecuteError, Executor};
+use crate::{Fold, fresh_id};
+
+const NOW: Timestamp = Timestamp(1_789_868_676_000);
+
+struct World {
+    log: Arc<MemoryLog>,
+    fold: Fold,
+    executor: Executor,
+}
+
+async fn world() -> World {
+    let log = Arc::new(MemoryLog::new());
+    let stop = CancellationToken::new();
+    let fold = Fold::start(log.clone(), stop.clone()).await.unwrap();
+    let suspect = Arc::new(AtomicBool::new(false));
+    let executor = Executor::new(fold.clone(), Arc::new(|| NOW), suspect, stop);
+    let world = World { log, fold, executor };
+    let first_key = |authority_type, pin| {
+        let id = SpkiPin([pin; 32]);
+        let key = AuthorityKey {
+            id,
+            kind: KeyKind::Tls,
+            generation: 1,
+            certificate: String::new(),
+            algorithm: "ECDSA P-256".into(),
+            storage: "software".into(),
+            not_after: Timestamp(i64::MAX),
+            rotation: None,
+            position: Position(0),
+        };
+        let activated = AuthorityActivated {
+            authority_type,
+            kind: KeyKind::Tls,
+            authority: id,
+        };
+        (AuthorityKeyGenerated { authority_type, key }, activated)
+    };
+    let genesis = Genesis {
+        cluster: "acme.cluster".parse::<ClusterName>().unwrap(),
+        settings: Settings::default(),
+        bundle_key: SpkiPin([9; 32]),
+        bundle_public_key: String::new(),
+        keys: vec![
+            first_key(AuthorityType::Host, 1),
+            first_key(AuthorityType::User, 2),
+        ],
+        admin: "admin".parse::<UserName>().unwrap(),
+        gateway: MemberId(fresh_id(NOW)),
+        certificates: vec![],
+    };
+    let command = world.executor.own_command(
+        Principal::System(SystemActor::Host),
+        Order::Genesis(Box::new(genesis)),
+    );
+    world.executor.execute(command).await.unwrap();
+    world
+}
+
+fn rotate(id: CommandId, body: u8, target: Option<Phase>) -> Command {
+    Command {
+        id,
+        principal: Principal::User("admin".parse().unwrap()),
+        credential: None,
+        digest: BodyDigest([body; 32]),
+        reason: None,
+        order: Order::Rotate(Rotate {
+            authority_type: AuthorityType::Host,
+            target,
+            manual: true,
+            grace_period_ms: None,
+            on_lagging: None,
+            force: false,
+            expects: None,
+        }),
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_command_gets_its_first_answer_and_appends_nothing() {
+    let w = world().await;
+    let command = rotate(w.executor.command_id(), 1, None);
+    let first = w.executor.execute(command.clone()).await.unwrap();
+    let before = w.log.last_position().await.unwrap();
+    assert_eq!(w.executor.execute(command.clone()).await.unwrap(), first);
+    assert_eq!(w.log.last_position().await.unwrap(), before);
+    let reused = Command {
+        digest: BodyDigest([2; 32]),
+        ..command
+    };
+    match w.executor.execute(reused).await {
+        Err(ExecuteError::Refused(refusal)) => assert_eq!(refusal.code, Code::CommandIdReused),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_whose_answer_was_lost_counts_once() {
+    let w = world().await;
+    w.log.inject(Fault::LostAnswer);
+    let answered = w
+        .executor
+        .execute(rotate(w.executor.command_id(), 1, None))
+        .await
+        .unwrap();
+    assert_eq!(w.fold.read(|s| s.types[&AuthorityType::Host].phase), Phase::Init);
+    assert_eq!(w.log.last_position().await.unwrap(), answered.position.0);
+}
+
+#[tokio::test]
+async fn of_two_that_start_a_rotation_at_once_one_wins_and_the_other_is_told() {
+    let w = world().await;
+    let (a, b) = (w.executor.command_id(), w.executor.command_id());
+    let (a, b) = tokio::join!(
+        w.executor.execute(rotate(a, 1, None)),
+        w.executor.execute(rotate(b, 2, None))
+    );
+    let refused = [a, b]
+        .into_iter()
+        .filter(|r| matches!(r, Err(ExecuteError::Refused(x)) if x.code == Code::RotationInProgress));
+    assert_eq!(refused.count(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_on_record_once_and_its_repeats_are_counted() {
+    let w = world().await;
+    let before = w.log.last_position().await.unwrap();
+    for _ in 0..5 {
+        let command = rotate(w.executor.command_id(), 1, Some(Phase::Rollback));
+        assert!(w.executor.execute(command).await.is_err());
+    }
+    assert_eq!(w.log.last_position().await.unwrap(), before + 1);
+}
+
+#[tokio::test]
+async fn nobody_speaks_for_another_node() {
+    let w = world().await;
+    let member = MemberId(fresh_id(NOW));
+    let order = Order::StopMember {
+        member,
+        boot: BootId(fresh_id(NOW)),
+    };
+    let command = w
+        .executor
+        .own_command(Principal::Gateway(MemberId(fresh_id(NOW))), order);
+    match w.executor.execute(command).await {
+        Err(ExecuteError::Refused(refusal)) => assert_eq!(refusal.code, Code::NotPermitted),
+        other => panic!("{other:?}"),
+    }
+}
