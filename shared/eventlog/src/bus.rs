@@ -81,7 +81,17 @@ pub async fn connect(options: &BusOptions) -> Result<Client, ConnectError> {
             url: url.clone(),
             source,
         })?;
-    let settings = settings(options).await?;
+    let mut settings = settings(options).await?;
+    // The client does not read credentials out of a URL by itself.
+    if let Some((user, password)) = servers
+        .iter()
+        .find_map(|one| Some((one.username()?, one.password())))
+    {
+        settings = match password {
+            Some(password) => settings.user_and_password(decoded(user), decoded(password)),
+            None => settings.token(decoded(user)),
+        };
+    }
     settings
         .connect(servers)
         .await
@@ -127,6 +137,28 @@ async fn settings(options: &BusOptions) -> Result<ConnectOptions, ConnectError> 
         settings = settings.custom_inbox_prefix(prefix);
     }
     Ok(settings)
+}
+
+/// Undoes a URL's percent-encoding; what is no encoding stays as it is.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let code = tail
+            .get(..2)
+            .and_then(|hex| u8::from_str_radix(str::from_utf8(hex).ok()?, 16).ok());
+        match code {
+            Some(byte) if *first == b'%' => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// 50 ms to 2 s, partly random: after a broker's restart not everybody knocks at the same moment.
@@ -186,6 +218,12 @@ mod tests {
             assert!(!shown.contains("s3cret"), "{shown}");
             assert!(shown.contains("nats://one:4222,tls://two,three:1"), "{shown}");
         }
+    }
+
+    #[test]
+    fn a_password_may_be_percent_encoded() {
+        assert_eq!(decoded("a%40b%2Fc%"), "a@b/c%");
+        assert_eq!(decoded("%zz%4"), "%zz%4");
     }
 
     #[tokio::test]

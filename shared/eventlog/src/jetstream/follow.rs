@@ -14,7 +14,7 @@ use crate::{ReadError, Stored};
 /// How long a follower hears nothing before it compares its position with the stream's.
 ///
 /// The client recreates a consumer that misses heartbeats, but has been seen to hang after a server's restart.
-const WATCHDOG: Duration = Duration::from_secs(5);
+const WATCHDOG: Duration = Duration::from_secs(2);
 
 /// The longest pause between two attempts to reach the server again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

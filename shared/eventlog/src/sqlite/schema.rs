@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions, TryLockError},
-    io,
+    io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -169,7 +169,50 @@ pub(super) fn check_file(path: &Path) -> Result<(), SqliteOpenError> {
             detail: "the file is empty".into(),
         });
     }
-    Ok(())
+    check_length(path, bytes)
+}
+
+/// The header says how many pages there are. SQLite itself fills a page that lost its end with zeros.
+///
+/// While a WAL holds newer pages the header may lag, so that the check is made once it is empty.
+fn check_length(path: &Path, bytes: u64) -> Result<(), SqliteOpenError> {
+    let io = |source| SqliteOpenError::io(path, source);
+    if fs::metadata(with_suffix(path, "-wal")).is_ok_and(|wal| wal.len() > 0) {
+        return Ok(());
+    }
+    let mut header = [0; 100];
+    if let Err(error) = File::open(path).map_err(io)?.read_exact(&mut header) {
+        return match error.kind() {
+            io::ErrorKind::UnexpectedEof => Err(SqliteOpenError::Damaged {
+                path: path.into(),
+                detail: "the file is too short".into(),
+            }),
+            _ => Err(io(error)),
+        };
+    }
+    if !header.starts_with(b"SQLite format 3\0") {
+        return Err(SqliteOpenError::NotALog {
+            path: path.into(),
+            detail: "not a SQLite file".into(),
+        });
+    }
+    // Bytes 16 and 28 of the file format: page size (1 means 65536) and number of pages, big-endian.
+    let page = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        size => u64::from(size),
+    };
+    let expected = page
+        * u64::from(u32::from_be_bytes([
+            header[28], header[29], header[30], header[31],
+        ]));
+    if bytes == expected {
+        return Ok(());
+    }
+    let detail = format!("the file has {bytes} bytes, its header says {expected}");
+    Err(SqliteOpenError::Damaged {
+        path: path.into(),
+        detail,
+    })
 }
 
 /// Opens the file for writing after looking it over.
@@ -187,6 +230,11 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, SqliteOpenError> {
     if bytes <= QUICK_CHECK_BYTES {
         quick_check(path, &connection)?;
     }
+    // What a crash has left in the WAL is moved into the file, whose length can then be compared.
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .map_err(|source| classify(path, source))?;
+    check_file(path)?;
     Ok(connection)
 }
 

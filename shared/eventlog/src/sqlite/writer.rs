@@ -83,7 +83,8 @@ pub(super) fn start(start: Start) -> io::Result<()> {
     };
     thread::Builder::new().name("log-writer".into()).spawn(move || {
         let closing = writer.run(&mut queue);
-        // Closing order: the file, then the lock, then the answer, so that who has it may open the log again.
+        // Closing order: the queue, the file, the lock, then the answer, so that who has it may open the log again.
+        refuse_the_rest(&mut queue);
         writer.reader.close();
         drop(writer);
         drop(lock);
@@ -247,6 +248,22 @@ impl Writer {
                 });
                 Ok(Outcome::Unknown(detail))
             }
+        }
+    }
+}
+
+/// Answers what came after the closing: nothing of it was stored.
+fn refuse_the_rest(queue: &mut mpsc::Receiver<Job>) {
+    queue.close();
+    while let Ok(job) = queue.try_recv() {
+        match job {
+            Job::Append { appends, answer } => {
+                let _ = answer.send(vec![Err(AppendError::Closed); appends.len()]);
+            }
+            // Without an answer these say by themselves that the log is closed.
+            Job::PutLease { .. } | Job::Leases { .. } | Job::DropLease { .. } | Job::Close { .. } => {}
+            #[cfg(test)]
+            Job::Sql { .. } => {}
         }
     }
 }
