@@ -36,7 +36,7 @@ fn build() -> PathBuf {
         .expect("target/PROFILE/deps/NAME");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--locked", "-p", "carousel", "-p", "agent"]);
+    command.args(["build", "--quiet", "-p", "carousel", "-p", "agent"]);
     if profile_dir.ends_with("release") {
         command.arg("--release");
     }
