@@ -1,0 +1,248 @@
+//! Duties about authorities: keys, bundles, retirement, destruction, revocation.
+
+use domain::{
+    AuthorityId, AuthorityType, CertDigest, ClusterState, Duty, Fact, Position, Principal, RotationId,
+    Timestamp,
+    authority::KeyKind,
+    duty::bundle_content,
+    event::{
+        AuthorityActivated, AuthorityBundleSigned, AuthorityDestroyed, AuthorityKeyGenerated,
+        AuthorityRetired, CertificateRevoked, RotationOutcome,
+    },
+    owed,
+};
+use eventlog::{Outcome, Subject, event_prefix};
+use execution::Expected;
+use pki::bundle;
+
+use crate::{
+    founding::authority_certificate,
+    keystore::KeyPurpose,
+    service::{DutyError, Progress, READ_BACK, Signer},
+};
+
+impl Signer {
+    /// Does one duty that is no signature, if it is still owed.
+    pub(crate) async fn perform(&self, duty: &Duty) -> Result<Progress, DutyError> {
+        match duty {
+            Duty::GenerateKey {
+                authority_type,
+                kind,
+                rotation,
+                generation,
+            } => {
+                self.generate_key(duty, *authority_type, *kind, *rotation, *generation)
+                    .await
+            }
+            Duty::SignBundle { authority_type, .. } => self.sign_bundle(duty, *authority_type).await,
+            Duty::RecordRetirement {
+                authority_type,
+                authority,
+                outcome,
+                activated,
+            } => {
+                self.record_retirement(duty, *authority_type, *authority, *outcome, activated)
+                    .await
+            }
+            Duty::Destroy {
+                authority_type,
+                authority,
+            } => self.destroy(duty, *authority_type, *authority).await,
+            Duty::Revoke { holder, certificates } => self.revoke(duty, holder, certificates).await,
+            // Signatures are made in batches, see `signing`.
+            Duty::Sign { .. } => Ok(Progress::None),
+        }
+    }
+
+    /// The key is durable in the store before the log names it.
+    async fn generate_key(
+        &self,
+        duty: &Duty,
+        authority_type: AuthorityType,
+        kind: KeyKind,
+        rotation: RotationId,
+        generation: u32,
+    ) -> Result<Progress, DutyError> {
+        let Some(tail) = self.still_owed(duty, &self.authority_subject(authority_type)) else {
+            return Ok(Progress::Some);
+        };
+        let cluster = self.cluster.clone();
+        let purpose = KeyPurpose {
+            cluster,
+            authority_type,
+            kind,
+            generation,
+            rotation: Some(rotation),
+        };
+        let (authorities, now) = (self.authorities.clone(), self.now());
+        let key = tokio::task::spawn_blocking(move || {
+            let store = authorities.store();
+            // Crash point: made, but in no event. It is taken up again rather than destroyed, because an append
+            // whose answer was lost may still be stored: then the log names exactly this key.
+            let orphan = store.keys()?.into_iter().find(|(_, found)| *found == purpose);
+            let signer = match orphan {
+                Some((id, _)) => store.signer(&id)?,
+                None => store.make(&purpose)?.1,
+            };
+            let certificate = authority_certificate(&purpose, &*signer, now)?;
+            Ok::<_, DutyError>(certificate.authority_key(
+                generation,
+                signer.storage(),
+                Some(rotation),
+                Position(0),
+            ))
+        })
+        .await??;
+        let id = key.id;
+        let fact = AuthorityKeyGenerated { authority_type, key };
+        let done = self.append(&[fact.into()], tail).await?;
+        tracing::info!(%authority_type, generation, key = %id.short(), "made the new key of a rotation");
+        Ok(done)
+    }
+
+    async fn sign_bundle(&self, duty: &Duty, authority_type: AuthorityType) -> Result<Progress, DutyError> {
+        let subject = self.authority_subject(authority_type);
+        let now = self.now();
+        // Content and condition come from one look at the state: what is signed is what it says now.
+        let content = self.fold.read_with_tails(|state, tail| {
+            let now = state.now(now);
+            let content = is_owed(state, duty, now).then(|| bundle_content(state, authority_type, now))??;
+            Some((content, tail(&subject)))
+        });
+        let Some((content, tail)) = content else {
+            return Ok(Progress::Some);
+        };
+        let fact = AuthorityBundleSigned {
+            authority_type,
+            revision: content.revision,
+            phase: content.phase,
+            expires: content.expires,
+            bundle: bundle::sign(&content, &self.bundle_key, vec![]),
+        };
+        self.append(&[fact.into()], tail).await
+    }
+
+    /// The end of a rotation is a phase event; this says in the authority's own family what it did to the keys.
+    async fn record_retirement(
+        &self,
+        duty: &Duty,
+        authority_type: AuthorityType,
+        authority: AuthorityId,
+        outcome: RotationOutcome,
+        activated: &[(KeyKind, AuthorityId)],
+    ) -> Result<Progress, DutyError> {
+        let Some(tail) = self.still_owed(duty, &self.authority_subject(authority_type)) else {
+            return Ok(Progress::Some);
+        };
+        let mut facts: Vec<Fact> = activated
+            .iter()
+            .map(|(kind, id)| {
+                AuthorityActivated {
+                    authority_type,
+                    kind: *kind,
+                    authority: *id,
+                }
+                .into()
+            })
+            .collect();
+        facts.push(
+            AuthorityRetired {
+                authority_type,
+                authority,
+                outcome,
+            }
+            .into(),
+        );
+        self.append(&facts, tail).await
+    }
+
+    async fn destroy(
+        &self,
+        duty: &Duty,
+        authority_type: AuthorityType,
+        authority: AuthorityId,
+    ) -> Result<Progress, DutyError> {
+        let Some(tail) = self.still_owed(duty, &self.authority_subject(authority_type)) else {
+            return Ok(Progress::Some);
+        };
+        let authorities = self.authorities.clone();
+        let store = tokio::task::spawn_blocking(move || {
+            authorities.forget(&authority);
+            authorities
+                .store()
+                .destroy(&authority)
+                .map(|()| authorities.store().name())
+        })
+        .await??;
+        // Crash point: destroyed, but not recorded. The duty stands, and destroying again is fine.
+        let fact = AuthorityDestroyed {
+            authority_type,
+            authority,
+            stores: vec![store.into()],
+        };
+        let done = self.append(&[fact.into()], tail).await?;
+        tracing::info!(%authority_type, key = %authority.short(), "destroyed the key of a retired authority");
+        Ok(done)
+    }
+
+    async fn revoke(
+        &self,
+        duty: &Duty,
+        holder: &Principal,
+        certificates: &[CertDigest],
+    ) -> Result<Progress, DutyError> {
+        let Some(tail) = self.still_owed(duty, &self.certificate_subject(holder)) else {
+            return Ok(Progress::Some);
+        };
+        let fact = CertificateRevoked {
+            holder: holder.clone(),
+            certificates: certificates.to_vec(),
+            why: "its holder was removed".into(),
+        };
+        self.append(&[fact.into()], tail).await
+    }
+
+    /// If the duty is still owed, the last position on the subject at that moment: whoever writes after it, and
+    /// may have done the duty or made it void, makes the append conflict.
+    fn still_owed(&self, duty: &Duty, subject: &Subject) -> Option<u64> {
+        let now = self.now();
+        self.fold
+            .read_with_tails(|state, tail| is_owed(state, duty, state.now(now)).then(|| tail(subject)))
+    }
+
+    async fn append(&self, facts: &[Fact], tail: u64) -> Result<Progress, DutyError> {
+        let outcome = self
+            .writer
+            .append(&self.cluster, facts, self.now(), Expected::At(tail))
+            .await?;
+        match outcome {
+            Outcome::Stored { last, .. } => {
+                self.fold.wait_for(Position(last), READ_BACK).await?;
+                Ok(Progress::Some)
+            }
+            // Somebody else's fact came in between: look again once it is folded.
+            Outcome::Conflict { tail } => {
+                self.fold.wait_for(Position(tail), READ_BACK).await?;
+                Ok(Progress::Some)
+            }
+            Outcome::Unknown(why) => Err(DutyError::Unknown(why)),
+        }
+    }
+
+    pub(crate) fn authority_subject(&self, authority_type: AuthorityType) -> Subject {
+        self.subject("authority", authority_type.name())
+    }
+
+    pub(crate) fn certificate_subject(&self, holder: &Principal) -> Subject {
+        self.subject("certificate", &holder.holder_token())
+    }
+
+    fn subject(&self, family: &str, holder: &str) -> Subject {
+        let text = format!("{}{family}.{holder}", event_prefix(self.cluster.as_str()));
+        Subject::parse(text).expect("families and holders are tokens by construction")
+    }
+}
+
+fn is_owed(state: &ClusterState, duty: &Duty, now: Timestamp) -> bool {
+    owed(state, now).contains(duty)
+}

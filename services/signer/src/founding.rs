@@ -1,0 +1,334 @@
+//! The first keys and certificates of a cluster, made by `carousel init` before there is a log.
+
+use std::{net::IpAddr, path::Path, sync::Arc};
+
+use domain::{
+    AuthorityId, AuthorityType, AuthorizationId, ClusterName, ClusterState, EventId, Header, Hostname,
+    MemberId, Order, Position, Principal, Refusal, Serial, SpkiPin, Timestamp, UserName,
+    authority::{AuthorityKey, KeyKind},
+    command::{Genesis, Settings},
+    decide::{certificates::NOT_BEFORE_BACK_MS, genesis},
+    duty::bundle_content,
+    event::{
+        AuthorityActivated, AuthorityKeyGenerated, AuthorizationGranted, CertificateIssued, Event, LeafUse,
+        Occasion,
+    },
+    evolve::apply,
+    id::SystemActor,
+    phase::Phase,
+    trust::SignedBundle,
+};
+use pki::{
+    AuthorityError, Blueprint, CaCert, CaSigner, IssueError, KeyPair, authority, bundle, issue, pem, random,
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    kek::KekSource,
+    keystore::{FileStore, KeyPurpose, KeyStore, KeyStoreError},
+};
+
+pub use file::{GenesisFileError, load_genesis};
+
+mod file;
+
+/// What `init` was asked for.
+#[derive(Clone, Debug)]
+pub struct Founding {
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// Its durations.
+    pub settings: Settings,
+    /// Where the key-encryption key is kept.
+    pub kek: KekSource,
+    /// The first administrator.
+    pub admin: UserName,
+    /// The first gateway, stable over its restarts.
+    pub gateway: MemberId,
+    /// The names of the gateway's first certificate.
+    pub gateway_names: Vec<Hostname>,
+    /// Its addresses.
+    pub gateway_addresses: Vec<IpAddr>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// A first certificate with its key, for a 0600 file. Only these two keys are ever made by the control plane
+/// for somebody else: their holders do not exist yet.
+pub struct Credentials {
+    /// The certificate.
+    pub certificate_pem: String,
+    /// The private key, PKCS#8.
+    pub key_pem: Zeroizing<String>,
+    /// The end of the certificate's life.
+    pub not_after: Timestamp,
+}
+
+/// What `init` has made.
+pub struct Founded {
+    /// The first facts, for the first `serve`; also in the key directory, see [`load_genesis`].
+    pub genesis: Genesis,
+    /// The host authority's bundle as the log will describe it, for the administrator's identity file.
+    pub bundle: SignedBundle,
+    /// The pin of the bundle key.
+    pub bundle_pin: SpkiPin,
+    /// The pin of the host authority: the CA pin.
+    pub ca_pin: SpkiPin,
+    /// The administrator's.
+    pub admin: Credentials,
+    /// The gateway's.
+    pub gateway: Credentials,
+    /// What the person who runs `init` should know.
+    pub warnings: Vec<String>,
+}
+
+/// Why nothing was founded.
+#[derive(Debug, thiserror::Error)]
+pub enum FoundingError {
+    /// The keys could not be stored.
+    #[error(transparent)]
+    Store(#[from] KeyStoreError),
+    /// A CA certificate could not be made.
+    #[error("a CA certificate could not be made")]
+    Authority(#[from] AuthorityError),
+    /// A first certificate could not be made.
+    #[error("a first certificate could not be made")]
+    Issue(#[from] IssueError),
+    /// The first facts contradict themselves.
+    #[error("the first facts of the cluster do not fit together: {0}")]
+    Refused(Refusal),
+    /// The genesis could not be written.
+    #[error(transparent)]
+    File(#[from] GenesisFileError),
+}
+
+/// Makes the key store of a new cluster in `key_dir`, every first authority, and the first certificates.
+///
+/// Blocking. A crash half way leaves a directory that `init` refuses or begins again; no log is touched.
+///
+/// # Errors
+/// [`FoundingError`]; `Exists` if the directory holds keys already.
+pub fn found(key_dir: &Path, founding: &Founding) -> Result<Founded, FoundingError> {
+    let store = FileStore::create(key_dir, &founding.cluster, &founding.kek)?;
+    let bundle_key = store.bundle_key()?;
+    let authorities = AuthorityType::all()
+        .filter(|t| t.in_service())
+        .map(|t| Ok((t, first_authority(&store, founding, t)?)))
+        .collect::<Result<Vec<_>, FoundingError>>()?;
+    let of = |wanted: AuthorityType| {
+        let found = authorities.iter().find(|(t, _)| *t == wanted);
+        &found
+            .expect("host and user have X.509 keys in the table of authority types")
+            .1
+    };
+    let (admin, admin_facts) = first_leaf(
+        founding,
+        Principal::User(founding.admin.clone()),
+        of(AuthorityType::User),
+    )?;
+    let (gateway, gateway_facts) = first_leaf(
+        founding,
+        Principal::Gateway(founding.gateway),
+        of(AuthorityType::Host),
+    )?;
+    let genesis = Genesis {
+        cluster: founding.cluster.clone(),
+        settings: founding.settings.clone(),
+        bundle_key: bundle_key.spki_pin(),
+        bundle_public_key: bundle_key.public().to_base64(),
+        keys: authorities
+            .iter()
+            .map(|(t, authority)| first_facts(*t, &authority.key))
+            .collect(),
+        admin: founding.admin.clone(),
+        gateway: founding.gateway,
+        certificates: vec![admin_facts, gateway_facts],
+    };
+    let bundle = first_bundle(&genesis, &bundle_key, founding.now)?;
+    // The last act: from here on there is a cluster, and the first `serve` can begin its log.
+    file::save(key_dir, &genesis)?;
+    let warnings = founding.kek.is_beside_keys().then(|| {
+        let kek = key_dir.join("kek");
+        format!(
+            "the key-encryption key {} lies beside what it protects; move it with --kek",
+            kek.display()
+        )
+    });
+    Ok(Founded {
+        bundle,
+        bundle_pin: genesis.bundle_key,
+        ca_pin: of(AuthorityType::Host).key.id,
+        genesis,
+        admin,
+        gateway,
+        warnings: warnings.into_iter().collect(),
+    })
+}
+
+struct FirstAuthority {
+    authority_type: AuthorityType,
+    key: AuthorityKey,
+    certificate: CaCert,
+    signer: Arc<dyn CaSigner>,
+}
+
+fn first_authority(
+    store: &FileStore,
+    founding: &Founding,
+    authority_type: AuthorityType,
+) -> Result<FirstAuthority, FoundingError> {
+    let purpose = KeyPurpose {
+        cluster: founding.cluster.clone(),
+        authority_type,
+        kind: KeyKind::Tls,
+        generation: 1,
+        rotation: None,
+    };
+    let (_, signer) = store.make(&purpose)?;
+    let certificate = authority_certificate(&purpose, &*signer, founding.now)?;
+    let key = certificate.authority_key(1, signer.storage(), None, Position(0));
+    Ok(FirstAuthority {
+        authority_type,
+        key,
+        certificate,
+        signer,
+    })
+}
+
+/// The self-signed certificate of a key in the store.
+pub(crate) fn authority_certificate(
+    purpose: &KeyPurpose,
+    signer: &dyn CaSigner,
+    now: Timestamp,
+) -> Result<CaCert, AuthorityError> {
+    let blueprint = Blueprint {
+        cluster: &purpose.cluster,
+        authority_type: purpose.authority_type,
+        generation: purpose.generation,
+        serial: Serial::of_random(random()),
+        now,
+    };
+    authority::make(&blueprint, signer)
+}
+
+fn first_facts(
+    authority_type: AuthorityType,
+    key: &AuthorityKey,
+) -> (AuthorityKeyGenerated, AuthorityActivated) {
+    let authority: AuthorityId = key.id;
+    (
+        AuthorityKeyGenerated {
+            authority_type,
+            key: key.clone(),
+        },
+        AuthorityActivated {
+            authority_type,
+            kind: key.kind,
+            authority,
+        },
+    )
+}
+
+/// One of the two certificates that are made before their log exists, with both of its facts.
+fn first_leaf(
+    founding: &Founding,
+    holder: Principal,
+    issuer: &FirstAuthority,
+) -> Result<(Credentials, (AuthorizationGranted, CertificateIssued)), FoundingError> {
+    let key = KeyPair::generate();
+    let (is_gateway, now) = (matches!(holder, Principal::Gateway(_)), founding.now);
+    let ttl_ms = if is_gateway {
+        founding.settings.node_ttl_ms
+    } else {
+        founding.settings.user_ttl_ms
+    };
+    let granted = AuthorizationGranted {
+        authorization: AuthorizationId(execution::fresh_id(now)),
+        uri: holder.uri(&founding.cluster),
+        common_name: if is_gateway {
+            "gateway".into()
+        } else {
+            founding.admin.to_string()
+        },
+        holder,
+        authority_type: issuer.authority_type,
+        issuer: issuer.key.id,
+        usage: if is_gateway {
+            LeafUse::Both
+        } else {
+            LeafUse::Client
+        },
+        occasion: Occasion::Genesis,
+        spki: key.spki_pin(),
+        public_key: key.public().to_base64(),
+        names: if is_gateway {
+            founding.gateway_names.clone()
+        } else {
+            vec![]
+        },
+        addresses: if is_gateway {
+            founding.gateway_addresses.clone()
+        } else {
+            vec![]
+        },
+        serial: Serial::of_random(random()),
+        not_before: now.minus_ms(NOT_BEFORE_BACK_MS),
+        not_after: now.plus_ms(ttl_ms).min(issuer.key.not_after),
+        rotation: None,
+        phase: Phase::Standby,
+    };
+    let leaf = issue(&granted, &founding.cluster, &issuer.certificate, &*issuer.signer)?;
+    let credentials = Credentials {
+        certificate_pem: pem::encode_certificates([&leaf.der[..]]),
+        key_pem: key.to_pem(),
+        not_after: granted.not_after,
+    };
+    let issued = issued(&granted, &leaf);
+    Ok((credentials, (granted, issued)))
+}
+
+/// The fact of a signed authorisation.
+pub(crate) fn issued(granted: &AuthorizationGranted, leaf: &pki::IssuedLeaf) -> CertificateIssued {
+    CertificateIssued {
+        authorization: granted.authorization,
+        holder: granted.holder.clone(),
+        authority_type: granted.authority_type,
+        issuer: granted.issuer,
+        usage: granted.usage,
+        serial: granted.serial,
+        spki: granted.spki,
+        digest: leaf.digest,
+        not_after: granted.not_after,
+        certificate: leaf.to_base64(),
+    }
+}
+
+/// The host bundle as the genesis will be folded: its revision is a position that the log does not have yet,
+/// but that follows from the order of the genesis alone.
+fn first_bundle(genesis: &Genesis, key: &KeyPair, now: Timestamp) -> Result<SignedBundle, FoundingError> {
+    let mut state = ClusterState::default();
+    let decision = genesis::begin(&state, genesis).map_err(FoundingError::Refused)?;
+    for (n, fact) in (1..).zip(decision.facts) {
+        let header = Header {
+            position: Position(n),
+            id: EventId(uuid::Uuid::nil()),
+            time: now,
+            actor: Principal::System(SystemActor::Host),
+            credential: None,
+            command: None,
+            reason: None,
+        };
+        apply(&mut state, &Event { header, fact });
+    }
+    let content = bundle_content(&state, AuthorityType::Host, now);
+    Ok(bundle::sign(
+        &content.expect("the genesis makes a host authority"),
+        key,
+        vec![],
+    ))
+}
+
+/// The command that begins the log with this genesis.
+pub fn first_order(genesis: Genesis) -> Order {
+    Order::Genesis(Box::new(genesis))
+}

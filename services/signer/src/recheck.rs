@@ -1,0 +1,200 @@
+//! The signer's own judgement of an authorisation, before it signs.
+//!
+//! The orchestrator has decided it; whoever could write the log in its place is stopped here. The rules
+//! are asked again, from the log alone and without the code that granted it.
+
+use domain::{
+    AuthorityType, ClusterState, Principal, Timestamp,
+    authority::AuthorityKey,
+    event::{AuthorizationGranted, LeafUse, Occasion},
+    phase::Generation,
+    state::{Node, TypeState},
+    time::MINUTE_MS,
+};
+
+/// How far before the grant a certificate's life may begin, with something to spare for the grant itself.
+const BACKDATE_MS: u64 = 6 * MINUTE_MS;
+
+/// Why an authorisation is not signed. The words stand in `certificate.refused`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Objection {
+    /// The authority signs nothing (any more).
+    #[error("its authority is neither active nor prepared")]
+    Authority,
+    /// The row gives the holder's role to the other authority.
+    #[error("its phase gives certificates of this usage to the other authority")]
+    Phase,
+    /// The holder may not have a certificate of this type or usage.
+    #[error("its holder may not have a certificate of this type and usage")]
+    Profile,
+    /// The holder is not there (any more).
+    #[error("its holder is unknown or was removed")]
+    Holder,
+    /// It names what was not granted.
+    #[error("it bears a name or an address that its holder was not granted")]
+    Names,
+    /// The URI is another's.
+    #[error("its URI is not its holder's")]
+    Uri,
+    /// It lives too long, or not at all.
+    #[error("its life is longer than the profile allows, or over")]
+    Life,
+    /// The key is somebody else's.
+    #[error("its key belongs to another holder or to an authority")]
+    Key,
+}
+
+impl Objection {
+    /// A stable name for the metric.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Authority => "authority",
+            Self::Phase => "phase",
+            Self::Profile => "profile",
+            Self::Holder => "holder",
+            Self::Names => "names",
+            Self::Uri => "uri",
+            Self::Life => "life",
+            Self::Key => "key",
+        }
+    }
+}
+
+/// May this be signed, by the log as it is now?
+///
+/// # Errors
+/// The first [`Objection`].
+pub fn recheck(
+    state: &ClusterState,
+    granted: &AuthorizationGranted,
+    now: Timestamp,
+) -> Result<(), Objection> {
+    let of = state
+        .types
+        .get(&granted.authority_type)
+        .ok_or(Objection::Authority)?;
+    let authority = of
+        .active
+        .values()
+        .chain(of.prepared.values())
+        .find(|key| key.id == granted.issuer)
+        .ok_or(Objection::Authority)?;
+    check_row(of, granted)?;
+    check_holder(state, granted)?;
+    check_life(state, authority, granted, now)?;
+    let cluster = state.cluster_name().ok_or(Objection::Authority)?;
+    if granted.uri != granted.holder.uri(cluster) {
+        return Err(Objection::Uri);
+    }
+    if state.keys.get(&granted.spki) != Some(&granted.holder) {
+        return Err(Objection::Key);
+    }
+    Ok(())
+}
+
+/// Does the row under which it was granted name this issuer? A row that has changed since is judged by
+/// whoever installs: a certificate of a live authority harms nobody.
+fn check_row(of: &TypeState, granted: &AuthorizationGranted) -> Result<(), Objection> {
+    // Gateways hold certificates of both authorities; the row binds them only in what they present.
+    let is_bound = !matches!(granted.holder, Principal::Gateway(_));
+    if !is_bound || granted.rotation != of.rotation_id() || granted.phase != of.phase {
+        return Ok(());
+    }
+    let row = granted.phase.row();
+    let names = |generation: Generation| of.tls(generation).map(|key| key.id) == Some(granted.issuer);
+    let client = !granted.usage.client() || names(row.client);
+    let server = !granted.usage.server() || names(row.server);
+    if client && server {
+        Ok(())
+    } else {
+        Err(Objection::Phase)
+    }
+}
+
+fn check_holder(state: &ClusterState, granted: &AuthorizationGranted) -> Result<(), Objection> {
+    let t = granted.authority_type;
+    match &granted.holder {
+        Principal::Node(id) => check_node(state.nodes.get(id).ok_or(Objection::Holder)?, granted),
+        Principal::Gateway(id) => {
+            if t != AuthorityType::Host {
+                return Err(Objection::Profile);
+            }
+            // `gateway` leaves are for recorded members alone.
+            let member = state.members.get(id).ok_or(Objection::Holder)?;
+            let names = granted.names.iter().all(|name| member.names.contains(name));
+            let addresses = granted
+                .addresses
+                .iter()
+                .all(|address| member.addresses.contains(address));
+            if names && addresses {
+                Ok(())
+            } else {
+                Err(Objection::Names)
+            }
+        }
+        Principal::User(name) => {
+            if t != AuthorityType::User || granted.usage != LeafUse::Client {
+                return Err(Objection::Profile);
+            }
+            if !granted.names.is_empty() || !granted.addresses.is_empty() {
+                return Err(Objection::Names);
+            }
+            state
+                .users
+                .get(name)
+                .filter(|roles| !roles.is_empty())
+                .map(|_| ())
+                .ok_or(Objection::Holder)
+        }
+        // A party without an agent never has a certificate that opens the door.
+        Principal::External(_) if matches!(t, AuthorityType::Host | AuthorityType::User) => {
+            Err(Objection::Profile)
+        }
+        Principal::External(_) => Ok(()),
+        Principal::System(_) | Principal::Anonymous => Err(Objection::Profile),
+    }
+}
+
+fn check_node(node: &Node, granted: &AuthorizationGranted) -> Result<(), Objection> {
+    let uses = node.uses(granted.authority_type).ok_or(Objection::Profile)?;
+    if (granted.usage.client() && !uses.client) || (granted.usage.server() && !uses.server) {
+        return Err(Objection::Profile);
+    }
+    let is_granted = |name| node.names.contains(name) && node.grant.names.iter().any(|p| p.grants(name));
+    let addresses = granted
+        .addresses
+        .iter()
+        .all(|address| node.grant.addresses.contains(address));
+    if granted.names.iter().all(is_granted) && addresses {
+        Ok(())
+    } else {
+        Err(Objection::Names)
+    }
+}
+
+fn check_life(
+    state: &ClusterState,
+    authority: &AuthorityKey,
+    granted: &AuthorizationGranted,
+    now: Timestamp,
+) -> Result<(), Objection> {
+    let settings = state.settings();
+    let ttl_ms = match granted.authority_type {
+        AuthorityType::Host => settings.node_ttl_ms,
+        AuthorityType::User => settings.user_ttl_ms,
+        other => other.row().leaf_ttl_ms,
+    };
+    let within = granted.not_after <= authority.not_after
+        && granted.not_after.since_ms(granted.not_before) <= ttl_ms + BACKDATE_MS;
+    let is_now = granted.not_before <= now && granted.not_after > now;
+    // The genesis is signed before its log exists: whatever claims to be one later is not.
+    let is_later = granted.occasion != Occasion::Genesis;
+    if within && is_now && is_later {
+        Ok(())
+    } else {
+        Err(Objection::Life)
+    }
+}
+
+#[cfg(test)]
+mod tests;
