@@ -1,1 +1,3 @@
-//! Carousel: cli.
+//! The operator's commands: what is typed, what is asked of the control plane, and what is shown.
+
+pub mod args;

@@ -1,0 +1,558 @@
+//! The command line of `carousel`: every command and flag, and nothing of what they do.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use domain::{
+    AuthorityType, ClusterName, Phase, TokenId, UserName,
+    access::{NamePattern, RoleName},
+    command::LaggingPolicy,
+};
+
+/// Rotates certificate authorities across a fleet without losing a node, and can prove afterwards what happened.
+#[derive(Parser, Debug)]
+#[command(
+    name = "carousel",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+#[command(after_help = "Begin with `carousel demo`. More about any refusal: `carousel explain CODE`.")]
+pub struct Cli {
+    /// What all commands understand.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Args, Debug, Clone)]
+pub struct Global {
+    /// How to print: for people, for `jq`, or names for `xargs`.
+    #[arg(long, short = 'o', alias = "output", value_enum, default_value_t = Format::Text, global = true)]
+    pub format: Format,
+    /// The control plane, https://HOST:PORT (an identity file names its own).
+    #[arg(long, env = "CAROUSEL_SERVER", value_name = "URL", global = true)]
+    pub server: Option<String>,
+    /// Your identity file.
+    #[arg(long, env = "CAROUSEL_IDENTITY", value_name = "FILE", global = true)]
+    pub identity: Option<PathBuf>,
+    /// Why: stands in the audit log with whatever the command changes.
+    #[arg(long, value_name = "TEXT", global = true)]
+    pub reason: Option<String>,
+    /// Never ask on the terminal.
+    #[arg(long, global = true)]
+    pub no_input: bool,
+}
+
+/// How to print.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For people with wide terminals: more columns.
+    Wide,
+    /// One document; JSON Lines for what follows or waits.
+    Json,
+    /// The same as YAML.
+    Yaml,
+    /// One name per line.
+    Name,
+}
+
+/// Every command.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Show a whole rotation on this machine: a control plane, nodes, traffic, and the proof.
+    Demo(DemoArgs),
+    /// Make a new cluster's keys and first identity in a data directory.
+    Init(InitArgs),
+    /// Run the control plane.
+    Serve(ServeArgs),
+    /// Make a new administrator identity, on the control-plane host.
+    Recover(RecoverArgs),
+    /// Show the cluster and its rotations.
+    Status(StatusArgs),
+    /// Rotate authorities; export their public material.
+    #[command(subcommand)]
+    Auth(AuthCommand),
+    /// Wait until every node has reached the phase.
+    Wait(WaitArgs),
+    /// List nodes, authorities, rotations, tokens, certificates or consumers.
+    Get(GetArgs),
+    /// Take nodes out of a rotation, in again, or away.
+    #[command(subcommand)]
+    Nodes(NodesCommand),
+    /// Join tokens.
+    #[command(subcommand)]
+    Tokens(TokensCommand),
+    /// Operators.
+    #[command(subcommand)]
+    Users(UsersCommand),
+    /// Dial nodes and see what they serve.
+    Probe(ProbeArgs),
+    /// Preflight and health in one.
+    Check(CheckArgs),
+    /// What a refusal or check means and what to do; offline.
+    Explain {
+        /// A code such as `nodes_lagging`; none lists them all.
+        code: Option<String>,
+    },
+    /// The log as people read it, and its verification.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// The control plane's clock.
+    #[command(subcommand)]
+    Clock(ClockCommand),
+    /// Completions for a shell, on stdout.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Manual pages.
+    Man {
+        /// A directory for one page per command; without it the main page goes to stdout.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// `demo`.
+#[derive(Args, Debug, Clone)]
+pub struct DemoArgs {
+    /// How many nodes.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(2..=500))]
+    pub nodes: u32,
+    /// Which authority.
+    #[arg(long = "type", value_name = "TYPE", default_value = "host", value_parser = parse_type)]
+    pub authority_type: AuthorityType,
+    /// One type after the other, all that this version rotates.
+    #[arg(long, conflicts_with = "authority_type")]
+    pub all: bool,
+    /// Change the mind half way.
+    #[arg(long)]
+    pub rollback: bool,
+    /// Keep the data and the control plane to look around.
+    #[arg(long)]
+    pub keep: bool,
+    /// Keep the log in a JetStream of this server instead of the embedded log.
+    #[arg(long, value_name = "URL")]
+    pub nats: Option<String>,
+    /// Where to put the data (default: a temporary directory).
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// One line of JSON at the end.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `init`.
+#[derive(Args, Debug, Clone)]
+pub struct InitArgs {
+    /// The new data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The cluster's name, a DNS name.
+    #[arg(long, value_name = "NAME")]
+    pub cluster: ClusterName,
+    /// Where the key-encryption key is kept: file:PATH, env:NAME or pkcs11:URI.
+    #[arg(long, value_name = "KEK")]
+    pub kek: Option<String>,
+}
+
+/// `serve`.
+#[derive(Args, Debug, Clone)]
+pub struct ServeArgs {
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// A TOML file with the same settings.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The mTLS API [default: 127.0.0.1:3025]; port 0 picks one.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Names of the gateway's certificates, and the host of the `ready` line.
+    #[arg(long, value_name = "NAME[:PORT]")]
+    pub advertise: Vec<String>,
+    /// Plain /healthz /livez /readyz /metrics [default: 127.0.0.1:3026].
+    #[arg(long, value_name = "ADDR")]
+    pub admin_listen: Option<String>,
+    /// `embedded` or nats://HOST:PORT; remembered after the first start.
+    #[arg(long, value_name = "LOG")]
+    pub log: Option<String>,
+    /// `all`, or a list of gateway, orchestrator, projector, signer.
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    pub services: String,
+}
+
+/// `recover`.
+#[derive(Args, Debug, Clone)]
+pub struct RecoverArgs {
+    /// The control plane's data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// `status`.
+#[derive(Args, Debug, Clone)]
+pub struct StatusArgs {
+    /// As it was at this time (RFC 3339) or log position.
+    #[arg(long, value_name = "TIME|POS")]
+    pub at: Option<String>,
+}
+
+/// `auth`.
+#[derive(Subcommand, Debug)]
+pub enum AuthCommand {
+    /// Start a rotation, or make its next step.
+    Rotate(RotateArgs),
+    /// Public material of all trusted generations.
+    Export(ExportArgs),
+}
+
+/// `auth rotate`.
+#[derive(Args, Debug, Clone)]
+pub struct RotateArgs {
+    /// Which authority: host, user, db, db_client, openssh, jwt, saml_idp, oidc_idp, spiffe, okta, awsra, windows.
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
+    pub authority_type: Option<AuthorityType>,
+    /// Each step is made by hand. Without --phase: start with init.
+    #[arg(long)]
+    pub manual: bool,
+    /// The phase to enter: init, update_clients, update_servers, standby, rollback.
+    #[arg(long, value_parser = parse_phase)]
+    pub phase: Option<Phase>,
+    /// Length of a semi-automatic rotation, such as 48h; each of its three steps is due a third of it later.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub grace_period: Option<Duration>,
+    /// What a due step does when nodes lag. hold: waits until they have caught up. proceed: passes over nodes that
+    /// were not seen since the step before (of a fleet of one or of three: over an offline one, never over the
+    /// final standby). rollback: turns back if 5 % and at least two nodes lag (never in a fleet of one; in one of
+    /// three when two lag).
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub on_lagging: Option<OnLagging>,
+    /// Change nothing; show what each next step does and which connections break if it were forced now.
+    #[arg(long)]
+    pub plan: bool,
+    /// Pass over lagging nodes, consumers and time conditions (needs --reason).
+    #[arg(long)]
+    pub force: bool,
+    /// Wait until every node has reached the phase (semi-automatic: until the end).
+    #[arg(long)]
+    pub wait: bool,
+    /// Wait at most so long; then exit 5. Nothing is undone.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "wait")]
+    pub timeout: Option<Duration>,
+}
+
+/// `--on-lagging`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnLagging {
+    /// Wait for them.
+    Hold,
+    /// Pass over those that are offline.
+    Proceed,
+    /// Turn back.
+    Rollback,
+}
+
+impl From<OnLagging> for LaggingPolicy {
+    fn from(policy: OnLagging) -> Self {
+        match policy {
+            OnLagging::Hold => Self::Hold,
+            OnLagging::Proceed => Self::Proceed,
+            OnLagging::Rollback => Self::Rollback,
+        }
+    }
+}
+
+/// `auth export`.
+#[derive(Args, Debug, Clone)]
+pub struct ExportArgs {
+    /// Which authority.
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
+    pub authority_type: Option<AuthorityType>,
+    /// In which form.
+    #[arg(long = "as", value_enum, default_value_t = ExportForm::Pem, value_name = "FORM")]
+    pub form: ExportForm,
+}
+
+/// Forms of public material.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExportForm {
+    /// CA certificates, PEM.
+    Pem,
+    /// CA certificates, DER, one after the other.
+    Der,
+    /// OpenSSH lines.
+    Ssh,
+    /// A JSON Web Key set.
+    Jwks,
+    /// Pins.
+    Pin,
+}
+
+/// `wait`.
+#[derive(Args, Debug, Clone)]
+pub struct WaitArgs {
+    /// Which authority.
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
+    pub authority_type: Option<AuthorityType>,
+    /// Wait for this phase rather than for the current one.
+    #[arg(long, value_parser = parse_phase)]
+    pub phase: Option<Phase>,
+    /// At most so long; then exit 5.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// What `get` lists.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Nodes.
+    #[value(alias = "node")]
+    Nodes,
+    /// Keys of all generations.
+    #[value(alias = "authority")]
+    Authorities,
+    /// Rotations, the newest first.
+    #[value(alias = "rotation")]
+    Rotations,
+    /// Join tokens.
+    #[value(alias = "token")]
+    Tokens,
+    /// Certificates.
+    #[value(alias = "certificate")]
+    Certificates,
+    /// External consumers.
+    #[value(alias = "consumer")]
+    Consumers,
+}
+
+/// `get`.
+#[derive(Args, Debug, Clone)]
+pub struct GetArgs {
+    /// What to list.
+    #[arg(value_enum)]
+    pub kind: Kind,
+    /// Columns of this authority (default: the one in rotation, else host).
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
+    pub authority_type: Option<AuthorityType>,
+    /// Only nodes that have not reached the phase of this authority (default: of any in rotation).
+    #[arg(long, value_name = "TYPE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub lagging: Option<String>,
+    /// Only nodes that are offline.
+    #[arg(long)]
+    pub offline: bool,
+    /// Only nodes that are excluded.
+    #[arg(long)]
+    pub excluded: bool,
+    /// Only nodes with this label.
+    #[arg(long, short = 'l', value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+}
+
+/// `nodes`.
+#[derive(Subcommand, Debug)]
+pub enum NodesCommand {
+    /// Take an unreachable node out of the rotations in progress.
+    Exclude(NodeArg),
+    /// Take it in again.
+    Include(NodeArg),
+    /// Remove a node for good; its certificates stop counting.
+    Rm(NodeArg),
+}
+
+/// One node.
+#[derive(Args, Debug, Clone)]
+pub struct NodeArg {
+    /// Its host name or id.
+    pub name: String,
+}
+
+/// `tokens`.
+#[derive(Subcommand, Debug)]
+pub enum TokensCommand {
+    /// Make a join token; prints the line to run on the node.
+    Add(TokenAddArgs),
+    /// Remove one.
+    Rm {
+        /// Its id.
+        id: TokenId,
+    },
+}
+
+/// `tokens add`.
+#[derive(Args, Debug, Clone)]
+#[command(group = clap::ArgGroup::new("granted").required(true).multiple(true))]
+pub struct TokenAddArgs {
+    /// A name that the node may bear; repeat for several names of one node.
+    #[arg(long = "name", value_name = "NAME", group = "granted", value_parser = parse_name)]
+    pub name: Vec<NamePattern>,
+    /// A pattern such as '*.db.acme' that each joining node may bear one name of.
+    #[arg(long = "names", value_name = "PATTERN", group = "granted", value_parser = parse_name)]
+    pub names: Vec<NamePattern>,
+    /// Authority types that the node verifies, beside host.
+    #[arg(long = "use", value_name = "TYPE", value_parser = parse_type)]
+    pub uses_types: Vec<AuthorityType>,
+    /// An address that its certificates may bear and its probe endpoint may listen on.
+    #[arg(long, value_name = "ADDR")]
+    pub address: Vec<IpAddr>,
+    /// How long the token lives.
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_duration)]
+    pub ttl: Duration,
+    /// How many nodes may join with it.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: u32,
+}
+
+/// `users`.
+#[derive(Subcommand, Debug)]
+pub enum UsersCommand {
+    /// Add an operator and write the identity file.
+    Add {
+        /// The name.
+        name: UserName,
+        /// admin, operator, auditor, separated by commas.
+        #[arg(long, value_delimiter = ',', required = true, value_parser = parse_role)]
+        roles: Vec<RoleName>,
+        /// Where to write the identity (0600).
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Remove an operator; the certificates stop counting.
+    Rm {
+        /// The name.
+        name: UserName,
+    },
+    /// List operators.
+    Ls,
+}
+
+/// `probe`.
+#[derive(Args, Debug, Clone)]
+pub struct ProbeArgs {
+    /// The node's host name or id.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub node: Option<String>,
+    /// Every node.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `check`.
+#[derive(Args, Debug, Clone)]
+pub struct CheckArgs {
+    /// `warn`: warnings count as errors.
+    #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn"], default_value = "error")]
+    pub fail_on: String,
+    /// Repeat until clean.
+    #[arg(long)]
+    pub wait: bool,
+    /// Wait at most so long; then exit 5.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "wait")]
+    pub timeout: Option<Duration>,
+}
+
+/// `audit`.
+#[derive(Subcommand, Debug)]
+pub enum AuditCommand {
+    /// When, who, what, why.
+    Ls(AuditFilter),
+    /// The same, live.
+    Follow(AuditFilter),
+    /// One event in full, and what it led to.
+    Show {
+        /// Its position.
+        position: u64,
+    },
+    /// The state then, from the log alone.
+    Replay {
+        /// A time (RFC 3339) or log position.
+        #[arg(long, value_name = "TIME|POS")]
+        as_of: String,
+        /// What to show.
+        #[arg(long, value_parser = ["status", "nodes", "authorities", "certificates"], default_value = "status")]
+        view: String,
+    },
+    /// What changed between two moments.
+    Diff {
+        /// The earlier one.
+        a: String,
+        /// The later one.
+        b: String,
+    },
+    /// Re-read the log and decide it again.
+    Verify {
+        /// Verify the log of a stopped control plane in this data directory instead.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+}
+
+/// What `audit ls` and `follow` show.
+#[derive(Args, Debug, Clone, Default)]
+pub struct AuditFilter {
+    /// From this time, or so long ago (30m).
+    #[arg(long, value_name = "TIME|DURATION")]
+    pub since: Option<String>,
+    /// Up to this time, or so long ago.
+    #[arg(long, value_name = "TIME|DURATION")]
+    pub until: Option<String>,
+    /// Only this author: a user's name, `clock`, `signer`, or a principal such as node/ID.
+    #[arg(long)]
+    pub actor: Option<String>,
+    /// Only events of this type, such as rotation or rotation.phase-entered.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub event_type: Option<String>,
+    /// Only events about this node.
+    #[arg(long)]
+    pub node: Option<String>,
+    /// Only events about this authority.
+    #[arg(long, value_name = "TYPE", value_parser = parse_type)]
+    pub ca: Option<AuthorityType>,
+    /// Only events of this rotation.
+    #[arg(long, value_name = "ID")]
+    pub rotation: Option<domain::RotationId>,
+    /// Do not fold events of a kind into one row.
+    #[arg(long)]
+    pub all: bool,
+    /// Newest first.
+    #[arg(long)]
+    pub reverse: bool,
+}
+
+/// `clock`.
+#[derive(Subcommand, Debug)]
+pub enum ClockCommand {
+    /// Accept the clock after it was suspect (needs --reason).
+    Accept,
+}
+
+fn parse_type(text: &str) -> Result<AuthorityType, String> {
+    text.parse()
+        .map_err(|_| format!("not an authority type; valid: {}", AuthorityType::names()))
+}
+
+fn parse_phase(text: &str) -> Result<Phase, String> {
+    text.parse()
+        .map_err(|_| "not a phase; valid: init, update_clients, update_servers, standby, rollback".into())
+}
+
+fn parse_name(text: &str) -> Result<NamePattern, String> {
+    text.parse().map_err(|e: domain::InvalidId| e.to_string())
+}
+
+fn parse_role(text: &str) -> Result<RoleName, String> {
+    text.parse().map_err(|e: domain::InvalidId| e.to_string())
+}
+
+/// `48h`, `1h 30m`, `10s`; also Go's `48h0m0s`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("{e}; give a duration such as 48h, 90m or 30s"))
+}
