@@ -10,18 +10,19 @@ use uuid::Uuid;
 use crate::{
     access::Uses,
     authority::AuthorityType,
-    command::{Answer, Command, Given, KeyRequest},
-    decide::{Decided, Decision, access::names},
+    command::{Answer, Given, KeyRequest},
+    decide::{Decided, Decision},
     event::{AuthorizationGranted, AuthorizationVoided, LeafUse, Occasion},
-    id::{
-        AuthorityId, AuthorizationId, Hostname, MemberId, NodeId, Position, Principal, Serial, SpkiPin, UserName,
-    },
+    id::{AuthorityId, AuthorizationId, Hostname, NodeId, Position, Principal, Serial, SpkiPin, UserName},
     identity,
     refusal::{Code, Refusal},
-    rules::{Rule, holds},
-    state::{AuthorizationOutcome, ClusterState, Node, TypeState},
+    state::{AuthorizationOutcome, ClusterState, TypeState},
     time::{MINUTE_MS, Timestamp},
 };
+
+pub use request::request;
+
+mod request;
 
 /// How far back a certificate's life begins, in milliseconds: the clocks of its readers may be behind ours.
 pub const NOT_BEFORE_BACK_MS: u64 = 5 * MINUTE_MS;
@@ -72,7 +73,7 @@ impl Leaf {
         })
     }
 
-    /// A node's first `host` certificate after a join or a recovery.
+    /// A node's first `host` certificate after a join or a recovery; its host name comes first in `names`.
     ///
     /// # Errors
     /// `type_not_in_service` while the cluster has no key of type `host`.
@@ -94,7 +95,10 @@ impl Leaf {
             issuer,
             usage,
             occasion,
-            common_name: names.first().map(ToString::to_string).unwrap_or_else(|| node.to_string()),
+            common_name: names
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_else(|| node.to_string()),
             names,
             addresses,
             ttl_ms: state.settings().node_ttl_ms,
@@ -122,43 +126,12 @@ pub struct Earlier {
 impl Earlier {
     /// The first result again.
     pub fn repeated(self, answer: Answer) -> Decision {
-        Decision { facts: vec![], answer, repeats: Some(self.position) }
-    }
-}
-
-/// Decides a request of a node, member or user for a certificate of its own.
-///
-/// # Errors
-/// `stale_view` if the row no longer names the asked issuer, `type_not_granted`, `key_reused`,
-/// `name_taken`, `node_removed`, `member_unknown`.
-pub fn request(
-    state: &ClusterState,
-    command: &Command,
-    authority_type: AuthorityType,
-    usage: LeafUse,
-    issuer: Option<SpkiPin>,
-    key: &KeyRequest,
-    given: &Given,
-) -> Decided {
-    let leaf = match &command.principal {
-        Principal::Node(id) => of_node(state, *id, authority_type, usage, issuer, given)?,
-        Principal::Gateway(id) => of_member(state, *id, authority_type, usage, issuer)?,
-        Principal::User(name) => of_user(state, name, authority_type, usage, issuer)?,
-        Principal::External(_) | Principal::System(_) | Principal::Anonymous => {
-            let text = format!("{} has no certificate of its own to ask for", command.principal);
-            return Err(Refusal::new(Code::NotPermitted, text));
+        Decision {
+            facts: vec![],
+            answer,
+            repeats: Some(self.position),
         }
-    };
-    // The same key again for the same certificate: a request that was repeated after its answer was lost.
-    if let Some(earlier) = earlier(state, &leaf.holder, key.spki)
-        && (earlier.authority_type, earlier.issuer, earlier.usage) == (authority_type, leaf.issuer, leaf.usage)
-    {
-        return Ok(earlier.repeated(Answer::Authorized { authorization: earlier.authorization }));
     }
-    check_key(state, &leaf.holder, key)?;
-    let granted = authorize(state, leaf, key, given.fresh[0], given)?;
-    let answer = Answer::Authorized { authorization: granted.authorization };
-    Ok(Decision::new(vec![granted.into()], answer))
 }
 
 /// Records that an authorisation may not be signed any more; nothing if it is settled already.
@@ -169,16 +142,27 @@ pub fn void(state: &ClusterState, authorization: AuthorizationId, why: &str) -> 
     if let Some(pending) = state.pending.get(&authorization) {
         let holder = pending.granted.holder.clone();
         return Ok(Decision::done(vec![
-            AuthorizationVoided { authorization, holder, why: why.to_owned() }.into(),
+            AuthorizationVoided {
+                authorization,
+                holder,
+                why: why.to_owned(),
+            }
+            .into(),
         ]));
     }
     match state.settled_authorizations.get(&authorization) {
         // Found void, or refused, before: whoever repeats the duty after a crash finds it done.
-        Some(AuthorizationOutcome::Voided(_) | AuthorizationOutcome::Refused(_)) => Ok(Decision::done(vec![])),
-        Some(AuthorizationOutcome::Issued(_)) => {
-            Err(Refusal::new(Code::NotFound, format!("the authorisation {authorization} is signed already")))
+        Some(AuthorizationOutcome::Voided(_) | AuthorizationOutcome::Refused(_)) => {
+            Ok(Decision::done(vec![]))
         }
-        None => Err(Refusal::new(Code::NotFound, format!("no authorisation {authorization} waits to be signed"))),
+        Some(AuthorizationOutcome::Issued(_)) => Err(Refusal::new(
+            Code::NotFound,
+            format!("the authorisation {authorization} is signed already"),
+        )),
+        None => Err(Refusal::new(
+            Code::NotFound,
+            format!("no authorisation {authorization} waits to be signed"),
+        )),
     }
 }
 
@@ -196,12 +180,22 @@ pub fn authorize(
     given: &Given,
 ) -> Result<AuthorizationGranted, Refusal> {
     let of = type_state(state, leaf.authority_type)?;
-    let authority = of.active.values().chain(of.prepared.values()).find(|k| k.id == leaf.issuer);
+    let authority = of
+        .active
+        .values()
+        .chain(of.prepared.values())
+        .find(|k| k.id == leaf.issuer);
     let Some(authority) = authority.filter(|a| a.not_after > given.now) else {
-        let text = format!("the {} {} signs nothing now", leaf.authority_type.row().title, leaf.issuer.short());
+        let text = format!(
+            "the {} {} signs nothing now",
+            leaf.authority_type.row().title,
+            leaf.issuer.short()
+        );
         return Err(Refusal::new(Code::KeyMissing, text));
     };
-    let cluster = state.cluster_name().ok_or_else(|| Refusal::new(Code::NoCluster, "the log holds no cluster yet"))?;
+    let cluster = state
+        .cluster_name()
+        .ok_or_else(|| Refusal::new(Code::NoCluster, "the log holds no cluster yet"))?;
     Ok(AuthorizationGranted {
         authorization: AuthorizationId(id),
         uri: identity::uri(cluster, &leaf.holder),
@@ -230,7 +224,13 @@ pub fn earlier(state: &ClusterState, holder: &Principal, spki: SpkiPin) -> Optio
     if state.keys.get(&spki) != Some(holder) {
         return None;
     }
-    let issued = state.held.get(holder).into_iter().flatten().rev().filter_map(|d| state.certificates.get(d));
+    let issued = state
+        .held
+        .get(holder)
+        .into_iter()
+        .flatten()
+        .rev()
+        .filter_map(|d| state.certificates.get(d));
     let issued = issued.filter(|c| c.spki == spki).map(|c| Earlier {
         authorization: c.authorization,
         position: c.position,
@@ -239,7 +239,10 @@ pub fn earlier(state: &ClusterState, holder: &Principal, spki: SpkiPin) -> Optio
         usage: c.usage,
         not_after: c.not_after,
     });
-    let pending = state.pending.values().filter(|p| p.granted.spki == spki && p.granted.holder == *holder);
+    let pending = state
+        .pending
+        .values()
+        .filter(|p| p.granted.spki == spki && p.granted.holder == *holder);
     let pending = pending.map(|p| Earlier {
         authorization: p.granted.authorization,
         position: p.position,
@@ -278,9 +281,15 @@ pub fn node_first_usage(state: &ClusterState) -> LeafUse {
 }
 
 fn first_usage(state: &ClusterState, uses: Uses) -> LeafUse {
-    let one_issuer =
-        state.types.get(&AuthorityType::Host).is_some_and(|of| row_issuer(of, LeafUse::Both).is_some());
-    if uses.server && one_issuer { LeafUse::Both } else { LeafUse::Client }
+    let one_issuer = state
+        .types
+        .get(&AuthorityType::Host)
+        .is_some_and(|of| row_issuer(of, LeafUse::Both).is_some());
+    if uses.server && one_issuer {
+        LeafUse::Both
+    } else {
+        LeafUse::Client
+    }
 }
 
 /// The issuer that the current row names for a usage; none for both roles while it names two.
@@ -288,125 +297,22 @@ fn row_issuer(of: &TypeState, usage: LeafUse) -> Option<AuthorityId> {
     match usage {
         LeafUse::Client => of.client_issuer(),
         LeafUse::Server => of.server_issuer(),
-        LeafUse::Both => of.client_issuer().filter(|issuer| of.server_issuer() == Some(*issuer)),
+        LeafUse::Both => of
+            .client_issuer()
+            .filter(|issuer| of.server_issuer() == Some(*issuer)),
     }
-}
-
-fn of_node(
-    state: &ClusterState,
-    id: NodeId,
-    authority_type: AuthorityType,
-    usage: LeafUse,
-    asked: Option<SpkiPin>,
-    given: &Given,
-) -> Result<Leaf, Refusal> {
-    let Some(node) = state.nodes.get(&id) else {
-        let text = "this node was removed: it needs a new join token";
-        return Err(Refusal::new(Code::NodeRemoved, text));
-    };
-    check_role(node, authority_type, usage)?;
-    let of = type_state(state, authority_type)?;
-    let issuer = if holds(Rule::RenewalFollowsTheRow) {
-        same_issuer(row_issuer(of, usage), asked)?
-    } else {
-        asked.filter(|i| of.trusted().contains(i)).or(row_issuer(of, usage)).ok_or_else(stale)?
-    };
-    // A node that slept past its expiry may have lost its name to another one meanwhile.
-    for name in &node.names {
-        names::check_free(state, name, Some(id), given.now)?;
-    }
-    let is_host = authority_type == AuthorityType::Host;
-    Ok(Leaf {
-        holder: Principal::Node(id),
-        authority_type,
-        issuer,
-        usage,
-        occasion: Occasion::Renewal,
-        common_name: node.hostname.to_string(),
-        names: node.names.clone(),
-        addresses: node.grant.addresses.clone(),
-        ttl_ms: if is_host { state.settings().node_ttl_ms } else { authority_type.row().leaf_ttl_ms },
-    })
-}
-
-/// A gateway holds certificates of every trusted authority while there are two, so the row does not bind it.
-fn of_member(
-    state: &ClusterState,
-    id: MemberId,
-    authority_type: AuthorityType,
-    usage: LeafUse,
-    asked: Option<SpkiPin>,
-) -> Result<Leaf, Refusal> {
-    if authority_type != AuthorityType::Host {
-        let text = format!("a control-plane service holds certificates of `host`, not of `{authority_type}`");
-        return Err(Refusal::new(Code::TypeNotGranted, text));
-    }
-    let Some(member) = state.members.get(&id) else {
-        let text = format!("no member {id} is recorded: it must report its start first");
-        return Err(Refusal::new(Code::MemberUnknown, text));
-    };
-    let of = type_state(state, authority_type)?;
-    let issuer = asked.or(row_issuer(of, usage)).filter(|i| of.trusted().contains(i)).ok_or_else(stale)?;
-    Ok(Leaf {
-        holder: Principal::Gateway(id),
-        authority_type,
-        issuer,
-        usage,
-        occasion: Occasion::Renewal,
-        common_name: member.service.clone(),
-        names: member.names.clone(),
-        addresses: member.addresses.clone(),
-        ttl_ms: state.settings().node_ttl_ms,
-    })
-}
-
-fn of_user(
-    state: &ClusterState,
-    user: &UserName,
-    authority_type: AuthorityType,
-    usage: LeafUse,
-    asked: Option<SpkiPin>,
-) -> Result<Leaf, Refusal> {
-    if authority_type != AuthorityType::User || usage != LeafUse::Client {
-        let text = format!("{user} may ask for client certificates of `user` alone");
-        return Err(Refusal::new(Code::TypeNotGranted, text));
-    }
-    let leaf = Leaf::of_user(state, user, Occasion::Renewal)?;
-    same_issuer(Some(leaf.issuer), asked)?;
-    Ok(leaf)
-}
-
-fn check_role(node: &Node, authority_type: AuthorityType, usage: LeafUse) -> Result<(), Refusal> {
-    let granted = node.uses(authority_type).is_some_and(|uses| {
-        (uses.client || !usage.client()) && (uses.server || !usage.server())
-    });
-    if granted {
-        return Ok(());
-    }
-    let role = match usage {
-        LeafUse::Client => "client",
-        LeafUse::Server => "server",
-        LeafUse::Both => "client and server",
-    };
-    let text = format!("the grant of {} does not include `{authority_type}` as {role}", node.hostname);
-    Err(Refusal::new(Code::TypeNotGranted, text))
-}
-
-/// The row's issuer, if the asker saw the same one (or left it to the row).
-fn same_issuer(row: Option<AuthorityId>, asked: Option<SpkiPin>) -> Result<AuthorityId, Refusal> {
-    let row = row.ok_or_else(stale)?;
-    if asked.is_none_or(|asked| asked == row) { Ok(row) } else { Err(stale()) }
 }
 
 fn type_state(state: &ClusterState, authority_type: AuthorityType) -> Result<&TypeState, Refusal> {
-    state.types.get(&authority_type).ok_or_else(|| not_in_service(authority_type))
+    state
+        .types
+        .get(&authority_type)
+        .ok_or_else(|| not_in_service(authority_type))
 }
 
 fn not_in_service(authority_type: AuthorityType) -> Refusal {
-    Refusal::new(Code::TypeNotInService, format!("this cluster has no TLS key of type `{authority_type}`"))
-}
-
-fn stale() -> Refusal {
-    let text = "the row names another issuer for this role now: ask again with the newest desired state";
-    Refusal::new(Code::StaleView, text)
+    Refusal::new(
+        Code::TypeNotInService,
+        format!("this cluster has no TLS key of type `{authority_type}`"),
+    )
 }
