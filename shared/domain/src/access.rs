@@ -61,18 +61,20 @@ pub enum Action {
 }
 
 /// May a principal with these roles do this? The one table; tested route by route.
+///
+/// Roles are those that the log names now, never those of the certificate; only users have any.
 pub fn permits(principal: &Principal, roles: &BTreeSet<RoleName>, action: Action) -> bool {
-    match (action, principal) {
-        (Action::Public, _) => true,
-        (Action::Read, Principal::User(_)) => !roles.is_empty(),
-        (Action::Rotate, Principal::User(_)) => roles.contains(&RoleName::Operator),
-        (Action::Administer, Principal::User(_)) => roles.contains(&RoleName::Admin),
-        (Action::RenewOwn, Principal::User(_)) => !roles.is_empty(),
-        (Action::NodeSelf, Principal::Node(_)) => true,
-        (Action::MemberSelf, Principal::Gateway(_)) => true,
-        // The schedule rotates; everything else of the control plane's own is `System`.
-        (Action::System | Action::Rotate | Action::MemberSelf, Principal::System(_)) => true,
-        _ => false,
+    let is_user = matches!(principal, Principal::User(_));
+    // The schedule and the host itself act for the control plane.
+    let is_system = matches!(principal, Principal::System(_));
+    match action {
+        Action::Public => true,
+        Action::Read | Action::RenewOwn => is_user && !roles.is_empty(),
+        Action::Rotate => is_system || (is_user && roles.contains(&RoleName::Operator)),
+        Action::Administer => is_user && roles.contains(&RoleName::Admin),
+        Action::NodeSelf => matches!(principal, Principal::Node(_)),
+        Action::MemberSelf => is_system || matches!(principal, Principal::Gateway(_)),
+        Action::System => is_system,
     }
 }
 
@@ -92,13 +94,25 @@ pub struct Uses {
 
 impl Uses {
     /// Client, server and verifier: what `host` is to a node.
-    pub const ALL: Self = Self { client: true, server: true, verifier: true };
+    pub const ALL: Self = Self {
+        client: true,
+        server: true,
+        verifier: true,
+    };
     /// Verifier only: what every other type is to a node unless its grant says more.
-    pub const VERIFIER: Self = Self { client: false, server: false, verifier: true };
+    pub const VERIFIER: Self = Self {
+        client: false,
+        server: false,
+        verifier: true,
+    };
 
     /// The roles that a node has in a type when its grant names just the type.
     pub fn usual(authority_type: AuthorityType) -> Self {
-        if authority_type == AuthorityType::Host { Self::ALL } else { Self::VERIFIER }
+        if authority_type == AuthorityType::Host {
+            Self::ALL
+        } else {
+            Self::VERIFIER
+        }
     }
 }
 
@@ -116,9 +130,10 @@ impl NamePattern {
     pub fn grants(&self, name: &Hostname) -> bool {
         match self {
             Self::Exact(exact) => exact == name,
-            Self::Below(suffix) => {
-                name.as_str().strip_suffix(suffix.as_str()).is_some_and(|head| head.len() > 1 && head.ends_with('.'))
-            }
+            Self::Below(suffix) => name
+                .as_str()
+                .strip_suffix(suffix.as_str())
+                .is_some_and(|head| head.len() > 1 && head.ends_with('.')),
         }
     }
 }
@@ -158,4 +173,113 @@ pub struct Grant {
     pub addresses: Vec<IpAddr>,
     /// The authority types it uses, with the roles in each.
     pub uses: BTreeMap<AuthorityType, Uses>,
+}
+
+impl Grant {
+    /// The names that the certificates of a node bear, its host name first: a token for one node gives it all
+    /// exact names of the grant, a token for several gives each the name it asks for.
+    pub fn names_for(&self, hostname: &Hostname, single_use: bool) -> Vec<Hostname> {
+        let mut names = vec![hostname.clone()];
+        for pattern in self.names.iter().filter(|_| single_use) {
+            match pattern {
+                NamePattern::Exact(name) if !names.contains(name) => names.push(name.clone()),
+                NamePattern::Exact(_) | NamePattern::Below(_) => {}
+            }
+        }
+        names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SystemActor;
+
+    const ACTIONS: [Action; 8] = [
+        Action::Read,
+        Action::Rotate,
+        Action::Administer,
+        Action::RenewOwn,
+        Action::NodeSelf,
+        Action::MemberSelf,
+        Action::System,
+        Action::Public,
+    ];
+
+    fn id<T: FromStr<Err: fmt::Debug>>() -> T {
+        "01890000-0000-7000-8000-000000000001".parse().unwrap()
+    }
+
+    /// What each principal may do, in the order of `ACTIONS`: the table once more, as people read it.
+    #[rustfmt::skip]
+    fn table() -> Vec<(Principal, Vec<RoleName>, [u8; 8])> {
+        use RoleName::{Admin, Auditor, Operator};
+        let user = || Principal::User("alice".parse().unwrap());
+        vec![
+            //                                         read rot adm own node memb sys pub
+            (user(), vec![],                           [0,  0,  0,  0,  0,   0,   0,  1]),
+            (user(), vec![Auditor],                    [1,  0,  0,  1,  0,   0,   0,  1]),
+            (user(), vec![Operator],                   [1,  1,  0,  1,  0,   0,   0,  1]),
+            (user(), vec![Admin],                      [1,  0,  1,  1,  0,   0,   0,  1]),
+            (user(), vec![Auditor, Operator],          [1,  1,  0,  1,  0,   0,   0,  1]),
+            (user(), vec![Auditor, Admin],             [1,  0,  1,  1,  0,   0,   0,  1]),
+            (user(), vec![Operator, Admin],            [1,  1,  1,  1,  0,   0,   0,  1]),
+            (user(), vec![Auditor, Operator, Admin],   [1,  1,  1,  1,  0,   0,   0,  1]),
+            (Principal::Node(id()), vec![],            [0,  0,  0,  0,  1,   0,   0,  1]),
+            (Principal::Gateway(id()), vec![],         [0,  0,  0,  0,  0,   1,   0,  1]),
+            (Principal::External("db".into()), vec![], [0,  0,  0,  0,  0,   0,   0,  1]),
+            (Principal::System(SystemActor::Clock), vec![],  [0, 1, 0, 0, 0, 1,   1,  1]),
+            (Principal::System(SystemActor::Signer), vec![], [0, 1, 0, 0, 0, 1,   1,  1]),
+            (Principal::System(SystemActor::Host), vec![],   [0, 1, 0, 0, 0, 1,   1,  1]),
+            (Principal::Anonymous, vec![],             [0,  0,  0,  0,  0,   0,   0,  1]),
+        ]
+    }
+
+    #[test]
+    fn each_principal_may_do_what_the_table_says_and_nothing_else() {
+        for (principal, roles, row) in table() {
+            for (action, allowed) in ACTIONS.into_iter().zip(row) {
+                let roles = roles.iter().copied().collect();
+                assert_eq!(
+                    permits(&principal, &roles, action),
+                    allowed == 1,
+                    "{principal} {roles:?} {action:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn roles_of_anybody_but_a_user_count_for_nothing() {
+        let all = BTreeSet::from([RoleName::Auditor, RoleName::Operator, RoleName::Admin]);
+        for principal in [
+            Principal::Node(id()),
+            Principal::Gateway(id()),
+            Principal::External("x".into()),
+            Principal::Anonymous,
+        ] {
+            for action in [
+                Action::Read,
+                Action::Rotate,
+                Action::Administer,
+                Action::RenewOwn,
+                Action::System,
+            ] {
+                assert!(!permits(&principal, &all, action), "{principal} {action:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_grants_names_below_its_suffix_and_not_the_suffix_itself() {
+        let pattern: NamePattern = "*.db.example.com".parse().unwrap();
+        let grants = |name: &str| pattern.grants(&name.parse().unwrap());
+        assert!(grants("a.db.example.com") && grants("a.b.db.example.com"));
+        assert!(
+            !grants("db.example.com") && !grants("xdb.example.com") && !grants("a.db.example.com.evil.org")
+        );
+        for bad in ["*", "*.", "a.*.com", "**.com", "*.*.com", "*example.com"] {
+            assert!(bad.parse::<NamePattern>().is_err(), "{bad}");
+        }
+    }
 }

@@ -36,7 +36,10 @@ pub fn uri(cluster: &ClusterName, holder: &Principal) -> String {
 /// comparison somewhere.
 pub fn parse_uri(text: &str) -> Option<(ClusterName, Principal)> {
     let (cluster, holder) = text.strip_prefix(SCHEME)?.split_once('/')?;
-    let (cluster, holder) = (cluster.parse::<ClusterName>().ok()?, holder.parse::<Principal>().ok()?);
+    let (cluster, holder) = (
+        cluster.parse::<ClusterName>().ok()?,
+        holder.parse::<Principal>().ok()?,
+    );
     let may_hold = match holder {
         Principal::Node(_) | Principal::Gateway(_) | Principal::User(_) | Principal::External(_) => true,
         Principal::System(_) | Principal::Anonymous => false,
@@ -50,8 +53,13 @@ pub fn parse_uri(text: &str) -> Option<(ClusterName, Principal)> {
 /// `certificate_unknown` (also for one that was revoked or has expired), `certificate_superseded`,
 /// `node_removed`. Whoever gets `certificate_unknown` first reads to the log's end and asks again: the
 /// certificate may be newer than the fold.
-pub fn identify(state: &ClusterState, presented: &Presented<'_>, now: Timestamp) -> Result<Principal, Refusal> {
-    let (cluster, holder) = parse_uri(presented.uri).ok_or_else(|| unknown("its name is none of this cluster's"))?;
+pub fn identify(
+    state: &ClusterState,
+    presented: &Presented<'_>,
+    now: Timestamp,
+) -> Result<Principal, Refusal> {
+    let (cluster, holder) =
+        parse_uri(presented.uri).ok_or_else(|| unknown("its name is none of this cluster's"))?;
     if state.cluster_name() != Some(&cluster) {
         return Err(unknown("it belongs to another cluster"));
     }
@@ -82,7 +90,12 @@ pub fn recoverable(
     proven_by: CertDigest,
     now: Timestamp,
 ) -> Result<&Node, Refusal> {
-    let refused = |why: &str| Refusal::new(Code::RecoveryRefused, format!("{why}: the node needs a new join token"));
+    let refused = |why: &str| {
+        Refusal::new(
+            Code::RecoveryRefused,
+            format!("{why}: the node needs a new join token"),
+        )
+    };
     let holder = Principal::Node(node);
     let known = state.certificates.get(&proven_by);
     let certificate = known
@@ -92,9 +105,18 @@ pub fn recoverable(
     if certificate.revoked {
         return Err(refused("the certificate was revoked"));
     }
+    // Only client certificates are ever superseded: the key of another one in an old copy would prove nothing.
+    if !certificate.usage.client() {
+        return Err(refused(
+            "a recovery is proven with the key of a client certificate, and this one is for servers",
+        ));
+    }
     check_superseded(certificate, now)?;
     if now > certificate.not_after.plus_ms(state.settings().max_offline_ms) {
-        return Err(refused(&format!("the certificate expired at {}, too long ago", certificate.not_after)));
+        return Err(refused(&format!(
+            "the certificate expired at {}, too long ago",
+            certificate.not_after
+        )));
     }
     state.nodes.get(&node).ok_or_else(removed)
 }
@@ -162,9 +184,91 @@ fn check_superseded(certificate: &Certificate, now: Timestamp) -> Result<(), Ref
 }
 
 fn removed() -> Refusal {
-    Refusal::new(Code::NodeRemoved, "this node was removed: it needs a new join token")
+    Refusal::new(
+        Code::NodeRemoved,
+        "this node was removed: it needs a new join token",
+    )
 }
 
 fn unknown(why: &str) -> Refusal {
-    Refusal::new(Code::CertificateUnknown, format!("the certificate does not count here: {why}"))
+    Refusal::new(
+        Code::CertificateUnknown,
+        format!("the certificate does not count here: {why}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "01890000-0000-7000-8000-000000000001";
+
+    fn cluster() -> ClusterName {
+        "acme.cluster".parse().unwrap()
+    }
+
+    #[test]
+    fn a_holder_s_uri_reads_back() {
+        for holder in [
+            &format!("node/{ID}"),
+            &format!("gateway/{ID}"),
+            "user/alice",
+            "external/pg-1",
+        ] {
+            let holder: Principal = holder.parse().unwrap();
+            assert_eq!(parse_uri(&uri(&cluster(), &holder)), Some((cluster(), holder)));
+        }
+    }
+
+    #[test]
+    fn whatever_is_not_spelt_as_we_spell_it_is_nobody() {
+        let upper = format!(
+            "carousel://acme.cluster/node/{}",
+            ID.to_uppercase().replace("01890000", "0189ABCD")
+        );
+        let bare = format!("carousel://acme.cluster/node/{}", ID.replace('-', ""));
+        for bad in [
+            "",
+            "carousel://",
+            "carousel://acme.cluster",
+            "carousel://acme.cluster/",
+            "carousel://acme.cluster/node/",
+            "carousel://acme.cluster/node/x",
+            "carousel://acme.cluster/root/alice",
+            "carousel://acme.cluster/user/alice/",
+            "carousel://acme.cluster/user/Alice",
+            "carousel://ACME.cluster/user/alice",
+            "carousel://acme.cluster//user/alice",
+            "carousel:///user/alice",
+            "carousel://acme.cluster/system/clock",
+            "carousel://acme.cluster/anonymous/-",
+            "https://acme.cluster/user/alice",
+            "CAROUSEL://acme.cluster/user/alice",
+            &upper,
+            &bare,
+        ] {
+            assert_eq!(parse_uri(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_who_it_is_in_this_cluster_alone() {
+        let (node, gateway) = (
+            Principal::Node(ID.parse().unwrap()),
+            Principal::Gateway(ID.parse().unwrap()),
+        );
+        let at = |cluster: &str, holder: &Principal| uri(&cluster.parse().unwrap(), holder);
+        assert!(server_is(&at("acme.cluster", &node), &cluster(), &node));
+        assert!(
+            !server_is(&at("acme.cluster", &gateway), &cluster(), &node),
+            "the same id as another kind"
+        );
+        assert!(!server_is(&at("evil.cluster", &node), &cluster(), &node));
+        assert!(is_gateway(&at("acme.cluster", &gateway), &cluster()));
+        assert!(
+            !is_gateway(&at("acme.cluster", &node), &cluster()),
+            "a node is no gateway"
+        );
+        assert!(!is_gateway(&at("evil.cluster", &gateway), &cluster()));
+    }
 }

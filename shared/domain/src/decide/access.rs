@@ -40,17 +40,29 @@ pub fn create_token(
     given: &Given,
 ) -> Decided {
     if uses == 0 || uses > MAX_TOKEN_USES {
-        return Err(invalid(format!("the number of uses must be from 1 to {MAX_TOKEN_USES}")));
+        return Err(invalid(format!(
+            "the number of uses must be from 1 to {MAX_TOKEN_USES}"
+        )));
     }
     if ttl_ms == 0 || ttl_ms > MAX_TOKEN_TTL_MS {
-        return Err(invalid("the token must live longer than nothing and at most 7 days"));
+        return Err(invalid(
+            "the token must live longer than nothing and at most 7 days",
+        ));
     }
     if state.token_hashes.contains_key(&hash) {
-        return Err(invalid("a token with this secret exists: make a new one from fresh random bytes"));
+        return Err(invalid(
+            "a token with this secret exists: make a new one from fresh random bytes",
+        ));
     }
     let grant = usable_grant(state, grant)?;
     let (token, expires) = (TokenId(given.fresh[0]), given.now.plus_ms(ttl_ms));
-    let fact = AccessTokenCreated { token, hash, grant, uses, expires };
+    let fact = AccessTokenCreated {
+        token,
+        hash,
+        grant,
+        uses,
+        expires,
+    };
     Ok(Decision::new(vec![fact.into()], Answer::Token { token, expires }))
 }
 
@@ -78,7 +90,10 @@ pub fn add_user(
     given: &Given,
 ) -> Decided {
     if state.users.contains_key(user) {
-        return Err(Refusal::new(Code::UserExists, format!("a user {user} exists: choose another name")));
+        return Err(Refusal::new(
+            Code::UserExists,
+            format!("a user {user} exists: choose another name"),
+        ));
     }
     if roles.is_empty() {
         let text = "a user needs at least one role: admin, operator or auditor";
@@ -86,8 +101,13 @@ pub fn add_user(
     }
     certificates::check_key(state, &Principal::User(user.clone()), key)?;
     let granted = login(state, user, key, given)?;
-    let answer = Answer::Authorized { authorization: granted.authorization };
-    let added = AccessUserAdded { user: user.clone(), roles: roles.iter().copied().collect() };
+    let answer = Answer::Authorized {
+        authorization: granted.authorization,
+    };
+    let added = AccessUserAdded {
+        user: user.clone(),
+        roles: roles.iter().copied().collect(),
+    };
     Ok(Decision::new(vec![added.into(), granted.into()], answer))
 }
 
@@ -97,15 +117,24 @@ pub fn add_user(
 /// `user_unknown`; `last_admin`, because nobody could add one again.
 pub fn remove_user(state: &ClusterState, user: &UserName) -> Decided {
     let Some(roles) = state.users.get(user) else {
-        return Err(Refusal::new(Code::UserUnknown, format!("there is no user {user}")));
+        return Err(Refusal::new(
+            Code::UserUnknown,
+            format!("there is no user {user}"),
+        ));
     };
     let is_admin = |roles: &BTreeSet<RoleName>| roles.contains(&RoleName::Admin);
-    let other_admin = state.users.iter().any(|(name, roles)| name != user && is_admin(roles));
+    let other_admin = state
+        .users
+        .iter()
+        .any(|(name, roles)| name != user && is_admin(roles));
     if is_admin(roles) && !other_admin {
-        let text = format!("{user} is the last administrator: add another one first with `carousel users add`");
+        let text =
+            format!("{user} is the last administrator: add another one first with `carousel users add`");
         return Err(Refusal::new(Code::LastAdmin, text));
     }
-    Ok(Decision::done(vec![AccessUserRemoved { user: user.clone() }.into()]))
+    Ok(Decision::done(vec![
+        AccessUserRemoved { user: user.clone() }.into(),
+    ]))
 }
 
 /// Gives an administrator a new certificate, from the control-plane host.
@@ -116,17 +145,33 @@ pub fn recover_admin(state: &ClusterState, user: &UserName, key: &KeyRequest, gi
     let holder = Principal::User(user.clone());
     // The host asks again after a crash with the key that it made durable: the first result stands.
     if let Some(earlier) = certificates::earlier(state, &holder, key.spki) {
-        return Ok(earlier.repeated(Answer::Authorized { authorization: earlier.authorization }));
+        return Ok(earlier.repeated(Answer::Authorized {
+            authorization: earlier.authorization,
+        }));
     }
     certificates::check_key(state, &holder, key)?;
     let granted = login(state, user, key, given)?;
-    let answer = Answer::Authorized { authorization: granted.authorization };
+    let answer = Answer::Authorized {
+        authorization: granted.authorization,
+    };
     let mut facts: Vec<Fact> = Vec::with_capacity(3);
     if !state.users.contains_key(user) {
         let roles = vec![RoleName::Operator, RoleName::Admin];
-        facts.push(AccessUserAdded { user: user.clone(), roles }.into());
+        facts.push(
+            AccessUserAdded {
+                user: user.clone(),
+                roles,
+            }
+            .into(),
+        );
     }
-    facts.push(AccessRecovered { user: user.clone(), spki: key.spki }.into());
+    facts.push(
+        AccessRecovered {
+            user: user.clone(),
+            spki: key.spki,
+        }
+        .into(),
+    );
     facts.push(granted.into());
     Ok(Decision::new(facts, answer))
 }
@@ -136,7 +181,10 @@ pub fn recover_admin(state: &ClusterState, user: &UserName, key: &KeyRequest, gi
 /// # Errors
 /// `certificate_unknown` if it is not this holder's, or no longer counts.
 pub fn present(state: &ClusterState, holder: &Principal, digest: CertDigest) -> Decided {
-    let known = state.certificates.get(&digest).filter(|c| c.holder == *holder && !c.revoked);
+    let known = state
+        .certificates
+        .get(&digest)
+        .filter(|c| c.holder == *holder && !c.revoked);
     let Some(certificate) = known else {
         let text = format!("the log knows no such certificate of {holder}");
         return Err(Refusal::new(Code::CertificateUnknown, text));
@@ -144,26 +192,39 @@ pub fn present(state: &ClusterState, holder: &Principal, digest: CertDigest) -> 
     if certificate.presented.is_some() {
         return Ok(Decision::done(vec![]));
     }
-    let fact = AccessCredentialPresented { holder: holder.clone(), certificate: digest };
+    let fact = AccessCredentialPresented {
+        holder: holder.clone(),
+        certificate: digest,
+    };
     Ok(Decision::done(vec![fact.into()]))
 }
 
 /// The grant as it will stand in the log: checked, and with `host`, without which a node cannot speak to us.
 fn usable_grant(state: &ClusterState, grant: &Grant) -> Result<Grant, Refusal> {
     if grant.names.is_empty() || grant.names.len() > names::MAX_NAMES {
-        return Err(invalid(format!("a token grants from 1 to {} names or patterns", names::MAX_NAMES)));
+        return Err(invalid(format!(
+            "a token grants from 1 to {} names or patterns",
+            names::MAX_NAMES
+        )));
     }
     if grant.addresses.len() > names::MAX_ADDRESSES {
-        return Err(invalid(format!("a token grants at most {} addresses", names::MAX_ADDRESSES)));
+        return Err(invalid(format!(
+            "a token grants at most {} addresses",
+            names::MAX_ADDRESSES
+        )));
     }
     for pattern in &grant.names {
         names::check_pattern(state, pattern)?;
     }
     names::check_addresses(state, &grant.addresses)?;
     let mut uses = grant.uses.clone();
-    let host = uses.entry(AuthorityType::Host).or_insert(Uses::usual(AuthorityType::Host));
+    let host = uses
+        .entry(AuthorityType::Host)
+        .or_insert(Uses::usual(AuthorityType::Host));
     if !host.client || !host.verifier {
-        return Err(invalid("a node needs `host` as client and verifier: it could not speak to a gateway"));
+        return Err(invalid(
+            "a node needs `host` as client and verifier: it could not speak to a gateway",
+        ));
     }
     for (authority_type, uses) in &uses {
         if !authority_type.in_service() {
@@ -171,10 +232,16 @@ fn usable_grant(state: &ClusterState, grant: &Grant) -> Result<Grant, Refusal> {
             return Err(Refusal::new(Code::TypeNotInService, text));
         }
         if *uses == Uses::default() {
-            return Err(invalid(format!("the token names `{authority_type}` without a role in it")));
+            return Err(invalid(format!(
+                "the token names `{authority_type}` without a role in it"
+            )));
         }
     }
-    Ok(Grant { names: grant.names.clone(), addresses: grant.addresses.clone(), uses })
+    Ok(Grant {
+        names: grant.names.clone(),
+        addresses: grant.addresses.clone(),
+        uses,
+    })
 }
 
 /// The authorisation of a person's certificate, by the issuer that the row names for people.

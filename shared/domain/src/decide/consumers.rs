@@ -19,18 +19,36 @@ const MAX_TEXT: usize = 200;
 /// `consumer_exists`, `consumer_unknown`, `type_not_in_service`, `no_rotation`, `stale_view`.
 pub fn decide(state: &ClusterState, command: &Command) -> Decided {
     match &command.order {
-        Order::AddConsumer { authority_type, consumer, owner, contact } => {
-            add(state, *authority_type, consumer, owner, contact)
-        }
-        Order::AttestConsumer { authority_type, consumer, expects, probed } => {
-            attest(state, command, *authority_type, consumer, expects, *probed)
-        }
-        Order::WithdrawConsumer { authority_type, consumer } => {
+        Order::AddConsumer {
+            authority_type,
+            consumer,
+            owner,
+            contact,
+        } => add(state, *authority_type, consumer, owner, contact),
+        Order::AttestConsumer {
+            authority_type,
+            consumer,
+            expects,
+            probed,
+        } => attest(state, command, *authority_type, consumer, expects, *probed),
+        Order::WithdrawConsumer {
+            authority_type,
+            consumer,
+        } => {
             find(state, *authority_type, consumer)?;
             let (authority_type, consumer) = (*authority_type, consumer.clone());
-            Ok(Decision::done(vec![ConsumerWithdrawn { authority_type, consumer }.into()]))
+            Ok(Decision::done(vec![
+                ConsumerWithdrawn {
+                    authority_type,
+                    consumer,
+                }
+                .into(),
+            ]))
         }
-        other => Err(Refusal::new(Code::Internal, format!("`{}` is no order about a consumer", other.name()))),
+        other => Err(Refusal::new(
+            Code::Internal,
+            format!("`{}` is no order about a consumer", other.name()),
+        )),
     }
 }
 
@@ -42,7 +60,8 @@ fn add(
     contact: &str,
 ) -> Decided {
     if !state.types.contains_key(&authority_type) {
-        let text = format!("this cluster has no key of type `{authority_type}`, so nothing of it is exported");
+        let text =
+            format!("this cluster has no key of type `{authority_type}`, so nothing of it is exported");
         return Err(Refusal::new(Code::TypeNotInService, text));
     }
     if state.consumers.contains_key(&(authority_type, consumer.clone())) {
@@ -55,7 +74,15 @@ fn add(
         return Err(Refusal::new(Code::BadRequest, text));
     }
     let (consumer, owner, contact) = (consumer.clone(), owner.to_owned(), contact.to_owned());
-    Ok(Decision::done(vec![ConsumerAdded { authority_type, consumer, owner, contact }.into()]))
+    Ok(Decision::done(vec![
+        ConsumerAdded {
+            authority_type,
+            consumer,
+            owner,
+            contact,
+        }
+        .into(),
+    ]))
 }
 
 /// An attestation holds for one rotation and phase: what the attester looked at must be what is.
@@ -74,16 +101,30 @@ fn attest(
         return Err(Refusal::new(Code::NoRotation, text));
     };
     if (expects.rotation, expects.phase) != (Some(rotation), phase) {
-        let text = format!("the rotation of `{authority_type}` is in {phase} now: look again, then attest for that");
+        let text =
+            format!("the rotation of `{authority_type}` is in {phase} now: look again, then attest for that");
         return Err(Refusal::new(Code::StaleView, text));
     }
     if known.attested == Some((rotation, phase)) {
-        return Ok(Decision::noop(command, format!("{consumer} has attested for {phase} already"), None));
+        return Ok(Decision::noop(
+            command,
+            format!("{consumer} has attested for {phase} already"),
+            None,
+        ));
     }
     // Only the control plane probes; a person's word is a person's word.
     let probed = probed && matches!(command.principal, Principal::System(_));
     let consumer = consumer.clone();
-    Ok(Decision::done(vec![ConsumerAttested { authority_type, consumer, rotation, phase, probed }.into()]))
+    Ok(Decision::done(vec![
+        ConsumerAttested {
+            authority_type,
+            consumer,
+            rotation,
+            phase,
+            probed,
+        }
+        .into(),
+    ]))
 }
 
 fn find<'a>(
@@ -91,8 +132,13 @@ fn find<'a>(
     authority_type: AuthorityType,
     consumer: &ConsumerName,
 ) -> Result<&'a Consumer, Refusal> {
-    state.consumers.get(&(authority_type, consumer.clone())).ok_or_else(|| {
-        let text = format!("there is no consumer {consumer} of `{authority_type}`: `carousel get consumers` lists them");
-        Refusal::new(Code::ConsumerUnknown, text)
-    })
+    state
+        .consumers
+        .get(&(authority_type, consumer.clone()))
+        .ok_or_else(|| {
+            let text = format!(
+                "there is no consumer {consumer} of `{authority_type}`: `carousel get consumers` lists them"
+            );
+            Refusal::new(Code::ConsumerUnknown, text)
+        })
 }

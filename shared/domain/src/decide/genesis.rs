@@ -21,7 +21,9 @@ use crate::{
 /// `cluster_exists`; `bad_request` if the parts do not fit together.
 pub fn begin(state: &ClusterState, genesis: &Genesis) -> Decided {
     if let Some(name) = state.cluster_name() {
-        let text = format!("the log holds the cluster {name} already: it needs another log, or that cluster's data directory");
+        let text = format!(
+            "the log holds the cluster {name} already: it needs another log, or that cluster's data directory"
+        );
         return Err(Refusal::new(Code::ClusterExists, text));
     }
     check(genesis)?;
@@ -32,7 +34,10 @@ pub fn begin(state: &ClusterState, genesis: &Genesis) -> Decided {
         bundle_key: genesis.bundle_key,
         bundle_public_key: genesis.bundle_public_key.clone(),
     };
-    let admin = AccessUserAdded { user: genesis.admin.clone(), roles: vec![RoleName::Operator, RoleName::Admin] };
+    let admin = AccessUserAdded {
+        user: genesis.admin.clone(),
+        roles: vec![RoleName::Operator, RoleName::Admin],
+    };
     let mut facts: Vec<Fact> = vec![created.into()];
     for (generated, activated) in &genesis.keys {
         facts.extend([Fact::from(generated.clone()), activated.clone().into()]);
@@ -46,21 +51,40 @@ pub fn begin(state: &ClusterState, genesis: &Genesis) -> Decided {
 
 /// Do the parts fit together? They were made by `init` in another process, maybe of another version.
 fn check(genesis: &Genesis) -> Result<(), Refusal> {
-    let types: BTreeSet<_> = genesis.keys.iter().map(|(generated, _)| generated.authority_type).collect();
+    let types: BTreeSet<_> = genesis
+        .keys
+        .iter()
+        .map(|(generated, _)| generated.authority_type)
+        .collect();
     let activated = genesis.keys.iter().all(|(generated, activated)| {
         (generated.authority_type, generated.key.kind, generated.key.id)
             == (activated.authority_type, activated.kind, activated.authority)
     });
-    let holders = [Principal::User(genesis.admin.clone()), Principal::Gateway(genesis.gateway)];
+    let holders = [
+        Principal::User(genesis.admin.clone()),
+        Principal::Gateway(genesis.gateway),
+    ];
     let authorised = genesis.certificates.iter().all(|(granted, issued)| {
         holders.contains(&granted.holder)
-            && (granted.authorization, &granted.holder, granted.spki, granted.issuer, granted.serial)
-                == (issued.authorization, &issued.holder, issued.spki, issued.issuer, issued.serial)
+            && (
+                granted.authorization,
+                &granted.holder,
+                granted.spki,
+                granted.issuer,
+                granted.serial,
+            ) == (
+                issued.authorization,
+                &issued.holder,
+                issued.spki,
+                issued.issuer,
+                issued.serial,
+            )
     });
     let has_doors = types.contains(&AuthorityType::Host) && types.contains(&AuthorityType::User);
     if activated && authorised && has_doors {
         return Ok(());
     }
-    let text = "the data directory's first facts do not fit together: run `carousel init` into an empty directory";
+    let text =
+        "the data directory's first facts do not fit together: run `carousel init` into an empty directory";
     Err(Refusal::new(Code::BadRequest, text))
 }

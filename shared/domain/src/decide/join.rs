@@ -1,7 +1,7 @@
 //! How nodes come in, and come back: a token and a name, or the key of an old certificate.
 
 use crate::{
-    access::{Grant, NamePattern, Uses},
+    access::{Grant, Uses},
     authority::AuthorityType,
     command::{Answer, Given, Join, KeyRequest},
     decide::{
@@ -10,7 +10,7 @@ use crate::{
         certificates::{self, Leaf, authorize, check_key},
     },
     event::{AccessTokenUsed, AuthorizationGranted, Fact, NodeJoined, NodeRecovered, NodeRejoined, Occasion},
-    id::{CertDigest, Hostname, NodeId, Principal},
+    id::{CertDigest, NodeId, Principal},
     identity,
     refusal::{Code, Refusal},
     state::{ClusterState, Node, Token},
@@ -25,19 +25,34 @@ use crate::{
 /// `token_unknown`, `token_expired`, `token_used`, `name_not_granted`, `name_reserved`, `name_taken`,
 /// `key_reused`, `node_removed`.
 pub fn join(state: &ClusterState, join: &Join, given: &Given) -> Decided {
-    let token = state.token_hashes.get(&join.token).and_then(|id| state.tokens.get(id)).ok_or_else(|| {
-        Refusal::new(Code::TokenUnknown, "no such join token: it was mistyped or removed; ask for a new one")
-    })?;
+    let token = state
+        .token_hashes
+        .get(&join.token)
+        .and_then(|id| state.tokens.get(id))
+        .ok_or_else(|| {
+            Refusal::new(
+                Code::TokenUnknown,
+                "no such join token: it was mistyped or removed; ask for a new one",
+            )
+        })?;
     if let Some(node) = token.used.get(&join.key.spki) {
         return joined_before(state, *node, &join.key, given);
     }
     check_token(token, given.now)?;
-    if !token.grant.names.iter().any(|pattern| pattern.grants(&join.hostname)) {
-        let text = format!("the token does not grant the name {}: ask for one that does", join.hostname);
+    if !token
+        .grant
+        .names
+        .iter()
+        .any(|pattern| pattern.grants(&join.hostname))
+    {
+        let text = format!(
+            "the token does not grant the name {}: ask for one that does",
+            join.hostname
+        );
         return Err(Refusal::new(Code::NameNotGranted, text));
     }
     let standing = standing(state, join, given)?;
-    let names = names_of(token, &join.hostname);
+    let names = token.grant.names_for(&join.hostname, token.uses == 1);
     let own = match standing {
         Standing::New(_) | Standing::Unproven(_) => None,
         Standing::Proven(node, _) => Some(node),
@@ -48,10 +63,23 @@ pub fn join(state: &ClusterState, join: &Join, given: &Given) -> Decided {
     let node = standing.node();
     check_key(state, &Principal::Node(node), &join.key)?;
     let addresses = token.grant.addresses.clone();
-    let leaf = Leaf::first_of_node(state, node, names, addresses, host_uses(&token.grant), Occasion::Join)?;
-    let leaf = Leaf { common_name: join.hostname.to_string(), ..leaf };
+    let leaf = Leaf::first_of_node(
+        state,
+        node,
+        names,
+        addresses,
+        host_uses(&token.grant),
+        Occasion::Join,
+    )?;
+    let leaf = Leaf {
+        common_name: join.hostname.to_string(),
+        ..leaf
+    };
     let granted = authorize(state, leaf, &join.key, given.fresh[1], given)?;
-    let answer = Answer::Joined { node, authorization: granted.authorization };
+    let answer = Answer::Joined {
+        node,
+        authorization: granted.authorization,
+    };
     Ok(Decision::new(facts(token, join, &standing, granted), answer))
 }
 
@@ -75,14 +103,24 @@ pub fn recover(
         && Some(earlier.authorization) != proof
         && earlier.not_after > given.now
     {
-        let answer = Answer::Joined { node: *node, authorization: earlier.authorization };
+        let answer = Answer::Joined {
+            node: *node,
+            authorization: earlier.authorization,
+        };
         return Ok(earlier.repeated(answer));
     }
     check_key(state, &holder, key)?;
     let granted = again(state, known, key, Occasion::Recovery, given)?;
-    let answer = Answer::Joined { node: *node, authorization: granted.authorization };
+    let answer = Answer::Joined {
+        node: *node,
+        authorization: granted.authorization,
+    };
     // The node's subject carries the condition: a removal stands on it too, so that the two exclude each other.
-    let recovered = NodeRecovered { node: *node, proven_by, spki: key.spki };
+    let recovered = NodeRecovered {
+        node: *node,
+        proven_by,
+        spki: key.spki,
+    };
     Ok(Decision::new(vec![recovered.into(), granted.into()], answer))
 }
 
@@ -108,11 +146,18 @@ impl Standing {
 /// With another name and no proof it is somebody new: a token for one name must not take over a node of another.
 fn standing(state: &ClusterState, join: &Join, given: &Given) -> Result<Standing, Refusal> {
     let fresh = Standing::New(NodeId(given.fresh[0]));
-    let Some(rejoin) = &join.rejoin else { return Ok(fresh) };
-    let Some(node) = state.nodes.get(&rejoin.node) else { return Ok(fresh) };
+    let Some(rejoin) = &join.rejoin else {
+        return Ok(fresh);
+    };
+    let Some(node) = state.nodes.get(&rejoin.node) else {
+        return Ok(fresh);
+    };
     let holder = Principal::Node(node.id);
     let proof = rejoin.proven_by.filter(|digest| {
-        state.certificates.get(digest).is_some_and(|c| c.holder == holder && !c.revoked)
+        state
+            .certificates
+            .get(digest)
+            .is_some_and(|c| c.holder == holder && !c.revoked)
     });
     if let Some(digest) = proof {
         return Ok(Standing::Proven(node.id, digest));
@@ -136,9 +181,19 @@ fn standing(state: &ClusterState, join: &Join, given: &Given) -> Result<Standing
 /// Until when a certificate of the node counts; none if nothing of it is alive.
 fn alive_until(state: &ClusterState, node: &Node, now: Timestamp) -> Option<Timestamp> {
     let held = state.held.get(&Principal::Node(node.id)).into_iter().flatten();
-    let issued = held.filter_map(|d| state.certificates.get(d)).filter(|c| !c.revoked).map(|c| c.not_after);
-    let named = node.names.iter().flat_map(|name| bearers(state, name, now)).filter(|(id, _)| *id == node.id);
-    issued.chain(named.map(|(_, until)| until)).filter(|until| *until > now).max()
+    let issued = held
+        .filter_map(|d| state.certificates.get(d))
+        .filter(|c| !c.revoked)
+        .map(|c| c.not_after);
+    let named = node
+        .names
+        .iter()
+        .flat_map(|name| bearers(state, name, now))
+        .filter(|(id, _)| *id == node.id);
+    issued
+        .chain(named.map(|(_, until)| until))
+        .filter(|until| *until > now)
+        .max()
 }
 
 /// The first result of a token and key, found in the state.
@@ -148,13 +203,19 @@ fn joined_before(state: &ClusterState, node: NodeId, key: &KeyRequest, given: &G
         return Err(Refusal::new(Code::NodeRemoved, text));
     };
     if let Some(earlier) = certificates::earlier(state, &Principal::Node(node), key.spki) {
-        let answer = Answer::Joined { node, authorization: earlier.authorization };
+        let answer = Answer::Joined {
+            node,
+            authorization: earlier.authorization,
+        };
         return Ok(earlier.repeated(answer));
     }
     // The authorisation was voided before it was signed (its authority went): the same node gets another one.
     check_key(state, &Principal::Node(node), key)?;
     let granted = again(state, known, key, Occasion::Join, given)?;
-    let answer = Answer::Joined { node, authorization: granted.authorization };
+    let answer = Answer::Joined {
+        node,
+        authorization: granted.authorization,
+    };
     Ok(Decision::new(vec![granted.into()], answer))
 }
 
@@ -171,7 +232,10 @@ fn again(
     }
     let (names, addresses) = (node.names.clone(), node.grant.addresses.clone());
     let leaf = Leaf::first_of_node(state, node.id, names, addresses, host_uses(&node.grant), occasion)?;
-    let leaf = Leaf { common_name: node.hostname.to_string(), ..leaf };
+    let leaf = Leaf {
+        common_name: node.hostname.to_string(),
+        ..leaf
+    };
     authorize(state, leaf, key, given.fresh[1], given)
 }
 
@@ -187,21 +251,6 @@ fn check_token(token: &Token, now: Timestamp) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The names that the node's certificates bear: a token for one node gives it all its exact names, a token
-/// for several gives each the name it asks for.
-fn names_of(token: &Token, hostname: &Hostname) -> Vec<Hostname> {
-    let mut names = vec![hostname.clone()];
-    if token.uses == 1 {
-        for pattern in &token.grant.names {
-            match pattern {
-                NamePattern::Exact(name) if !names.contains(name) => names.push(name.clone()),
-                NamePattern::Exact(_) | NamePattern::Below(_) => {}
-            }
-        }
-    }
-    names
-}
-
 fn host_uses(grant: &Grant) -> Uses {
     grant.uses.get(&AuthorityType::Host).copied().unwrap_or(Uses::ALL)
 }
@@ -211,12 +260,32 @@ fn host_uses(grant: &Grant) -> Uses {
 fn facts(token: &Token, join: &Join, standing: &Standing, granted: AuthorizationGranted) -> Vec<Fact> {
     let (node, hostname, spki) = (standing.node(), join.hostname.clone(), join.key.spki);
     let grant = token.grant.clone();
-    let used = AccessTokenUsed { token: token.id, node, hostname: hostname.clone(), spki };
+    let used = AccessTokenUsed {
+        token: token.id,
+        node,
+        hostname: hostname.clone(),
+        spki,
+    };
     let rejoined = |proven_by| -> Fact {
-        NodeRejoined { node, hostname: hostname.clone(), grant: grant.clone(), token: token.id, spki, proven_by }.into()
+        NodeRejoined {
+            node,
+            hostname: hostname.clone(),
+            grant: grant.clone(),
+            token: token.id,
+            spki,
+            proven_by,
+        }
+        .into()
     };
     let entered = match standing {
-        Standing::New(_) => NodeJoined { node, hostname, grant, token: token.id, spki }.into(),
+        Standing::New(_) => NodeJoined {
+            node,
+            hostname,
+            grant,
+            token: token.id,
+            spki,
+        }
+        .into(),
         Standing::Proven(_, digest) => rejoined(Some(*digest)),
         Standing::Unproven(_) => rejoined(None),
     };

@@ -29,11 +29,19 @@ pub fn report(state: &ClusterState, order: &Order) -> Decided {
             check_all(state, facts)?;
             start(state, *member, order)
         }
-        Order::ReportMember { member, boot, seq, facts } => {
+        Order::ReportMember {
+            member,
+            boot,
+            seq,
+            facts,
+        } => {
             check_all(state, facts)?;
             steady(state, *member, *boot, *seq, facts)
         }
-        other => Err(Refusal::new(Code::Internal, format!("`{}` is no report of a member", other.name()))),
+        other => Err(Refusal::new(
+            Code::Internal,
+            format!("`{}` is no report of a member", other.name()),
+        )),
     }
 }
 
@@ -49,12 +57,27 @@ pub fn lose(state: &ClusterState, member: MemberId, boot: BootId, silent_ms: u64
         return Ok(Decision::done(vec![]));
     }
     // An orchestrator that was down has heard nothing from anybody: that is its silence, not theirs.
-    let counted_ms = if holds(Rule::SilenceCountsFromStart) { silent_ms.min(uptime_ms) } else { silent_ms };
+    let counted_ms = if holds(Rule::SilenceCountsFromStart) {
+        silent_ms.min(uptime_ms)
+    } else {
+        silent_ms
+    };
     if counted_ms < SILENCE_MS {
-        let text = format!("the {} {member} was silent for {} s only", known.service, counted_ms / SECOND_MS);
+        let text = format!(
+            "the {} {member} was silent for {} s only",
+            known.service,
+            counted_ms / SECOND_MS
+        );
         return Err(Refusal::new(Code::StaleView, text));
     }
-    Ok(Decision::done(vec![MemberLost { member, boot, silent_ms: counted_ms }.into()]))
+    Ok(Decision::done(vec![
+        MemberLost {
+            member,
+            boot,
+            silent_ms: counted_ms,
+        }
+        .into(),
+    ]))
 }
 
 /// Decides that a member ended in order.
@@ -71,18 +94,31 @@ pub fn stop(state: &ClusterState, member: MemberId, boot: BootId) -> Decided {
 }
 
 fn start(state: &ClusterState, member: MemberId, order: &Order) -> Decided {
-    let Order::StartMember { boot, seq, service, names, addresses, facts, .. } = order else {
+    let Order::StartMember {
+        boot,
+        seq,
+        service,
+        names,
+        addresses,
+        facts,
+        ..
+    } = order
+    else {
         return Err(Refusal::new(Code::Internal, "a start was expected"));
     };
     if let Some(known) = state.members.get(&member).filter(|m| m.boot == Some(*boot)) {
-        let same = known.running && known.facts == *facts && (&known.names, &known.addresses) == (names, addresses);
+        let same =
+            known.running && known.facts == *facts && (&known.names, &known.addresses) == (names, addresses);
         if same {
             return Ok(Decision::done(vec![]));
         }
         rises(known, *seq)?;
     }
     if names.len() > names::MAX_NAMES || addresses.len() > names::MAX_ADDRESSES {
-        return Err(Refusal::new(Code::ReportInvalid, "too many names or addresses: advertise fewer"));
+        return Err(Refusal::new(
+            Code::ReportInvalid,
+            "too many names or addresses: advertise fewer",
+        ));
     }
     for name in names {
         // Reserved from here on; but a node that has the name already keeps it until its certificate ends.
@@ -109,18 +145,32 @@ fn steady(
 ) -> Decided {
     let known = find(state, member)?;
     if known.boot != Some(boot) {
-        let text = format!("another start of the {} {member} is in service: this one must end", known.service);
+        let text = format!(
+            "another start of the {} {member} is in service: this one must end",
+            known.service
+        );
         return Err(Refusal::new(Code::StaleView, text));
     }
     if !known.running {
-        let text = format!("the {} {member} counts as lost: it must report a start before it serves", known.service);
+        let text = format!(
+            "the {} {member} counts as lost: it must report a start before it serves",
+            known.service
+        );
         return Err(Refusal::new(Code::MemberUnknown, text));
     }
     if known.facts == *facts {
         return Ok(Decision::done(vec![]));
     }
     rises(known, seq)?;
-    Ok(Decision::done(vec![MemberReported { member, boot, seq, facts: facts.clone() }.into()]))
+    Ok(Decision::done(vec![
+        MemberReported {
+            member,
+            boot,
+            seq,
+            facts: facts.clone(),
+        }
+        .into(),
+    ]))
 }
 
 /// A report that was overtaken by a later one of the same start says nothing any more.
@@ -128,16 +178,24 @@ fn rises(known: &Member, seq: u64) -> Result<(), Refusal> {
     if seq > known.seq {
         return Ok(());
     }
-    let text = format!("a later report of the {} {} is in the log: report again", known.service, known.id);
+    let text = format!(
+        "a later report of the {} {} is in the log: report again",
+        known.service, known.id
+    );
     Err(Refusal::new(Code::StaleView, text))
 }
 
 fn check_all(state: &ClusterState, facts: &BTreeMap<AuthorityType, TypeFacts>) -> Result<(), Refusal> {
-    facts.iter().try_for_each(|(authority_type, facts)| check_facts(state, *authority_type, facts))
+    facts
+        .iter()
+        .try_for_each(|(authority_type, facts)| check_facts(state, *authority_type, facts))
 }
 
 fn find(state: &ClusterState, member: MemberId) -> Result<&Member, Refusal> {
     state.members.get(&member).ok_or_else(|| {
-        Refusal::new(Code::MemberUnknown, format!("no member {member} is recorded: it must report its start first"))
+        Refusal::new(
+            Code::MemberUnknown,
+            format!("no member {member} is recorded: it must report its start first"),
+        )
     })
 }

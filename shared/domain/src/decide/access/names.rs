@@ -25,7 +25,9 @@ pub fn is_reserved(state: &ClusterState, name: &Hostname) -> bool {
     text == "localhost"
         || text.ends_with(".localhost")
         || text == "localhost.localdomain"
-        || state.cluster_name().is_some_and(|cluster| cluster.as_str() == text)
+        || state
+            .cluster_name()
+            .is_some_and(|cluster| cluster.as_str() == text)
         || state.members.values().any(|member| member.names.contains(name))
 }
 
@@ -37,7 +39,11 @@ pub fn address_is_reserved(state: &ClusterState, address: IpAddr) -> bool {
         || address.is_unspecified()
         || address.is_multicast()
         || matches!(address, IpAddr::V4(v4) if v4.is_broadcast())
-        || state.members.values().flat_map(|m| &m.addresses).any(|a| a.to_canonical() == address)
+        || state
+            .members
+            .values()
+            .flat_map(|m| &m.addresses)
+            .any(|a| a.to_canonical() == address)
 }
 
 /// Refuses a pattern whose names could only be reserved ones.
@@ -50,7 +56,11 @@ pub fn check_pattern(state: &ClusterState, pattern: &NamePattern) -> Result<(), 
     let (NamePattern::Exact(name) | NamePattern::Below(name)) = pattern;
     let only_local = matches!(pattern, NamePattern::Below(_)) && name.as_str() == "localhost";
     let reserved = matches!(pattern, NamePattern::Exact(_)) && is_reserved(state, name);
-    if reserved || only_local { Err(reserved_name(name)) } else { Ok(()) }
+    if reserved || only_local {
+        Err(reserved_name(name))
+    } else {
+        Ok(())
+    }
 }
 
 /// Refuses addresses that no node may bear.
@@ -60,7 +70,8 @@ pub fn check_pattern(state: &ClusterState, pattern: &NamePattern) -> Result<(), 
 pub fn check_addresses(state: &ClusterState, addresses: &[IpAddr]) -> Result<(), Refusal> {
     match addresses.iter().find(|a| address_is_reserved(state, **a)) {
         Some(address) => {
-            let text = format!("the address {address} is the control plane's, or no single host's: leave it out");
+            let text =
+                format!("the address {address} is the control plane's, or no single host's: leave it out");
             Err(Refusal::new(Code::NameReserved, text))
         }
         None => Ok(()),
@@ -113,7 +124,9 @@ pub fn bearers<'a>(
     now: Timestamp,
 ) -> impl Iterator<Item = (NodeId, Timestamp)> + use<'a> {
     let of_name = state.names.get(name).into_iter().flatten();
-    of_name.filter(move |(_, until)| **until > now).map(|(node, until)| (*node, *until))
+    of_name
+        .filter(move |(_, until)| **until > now)
+        .map(|(node, until)| (*node, *until))
 }
 
 fn reserved_name(name: &Hostname) -> Refusal {

@@ -32,14 +32,26 @@ const MAX_TRUSTED: usize = 16;
 ///
 /// # Errors
 /// `node_removed`, `report_invalid`, `type_not_granted`, `address_not_granted`, `report_too_often`.
-pub fn report(state: &ClusterState, node: &NodeId, report: &FactReport, seen: &Seen, given: &Given) -> Decided {
+pub fn report(
+    state: &ClusterState,
+    node: &NodeId,
+    report: &FactReport,
+    seen: &Seen,
+    given: &Given,
+) -> Decided {
     let Some(known) = state.nodes.get(node) else {
-        return Err(Refusal::new(Code::NodeRemoved, "this node was removed: it needs a new join token"));
+        return Err(Refusal::new(
+            Code::NodeRemoved,
+            "this node was removed: it needs a new join token",
+        ));
     };
     check_form(report)?;
     for (authority_type, facts) in &report.authorities {
         if known.uses(*authority_type).is_none() {
-            let text = format!("the grant of {} does not include `{authority_type}`", known.hostname);
+            let text = format!(
+                "the grant of {} does not include `{authority_type}`",
+                known.hostname
+            );
             return Err(Refusal::new(Code::TypeNotGranted, text));
         }
         check_facts(state, *authority_type, facts)?;
@@ -50,35 +62,67 @@ pub fn report(state: &ClusterState, node: &NodeId, report: &FactReport, seen: &S
     if let Some(before) = &known.report {
         // The very same report: its answer was lost on the way.
         if (&before.report, &before.seen) == (report, seen) {
-            return Ok(Decision { repeats: Some(before.position), ..Decision::done(vec![]) });
+            return Ok(Decision {
+                repeats: Some(before.position),
+                ..Decision::done(vec![])
+            });
         }
         check_interval(state, report, seen, before, given)?;
     }
-    Ok(Decision::done(vec![NodeReported { node: *node, report: report.clone(), seen: seen.clone() }.into()]))
+    Ok(Decision::done(vec![
+        NodeReported {
+            node: *node,
+            report: report.clone(),
+            seen: seen.clone(),
+        }
+        .into(),
+    ]))
 }
 
 /// Refuses facts that cannot be true: authorities of this type that never were, or a row of the future.
 ///
 /// # Errors
 /// `report_invalid`.
-pub fn check_facts(state: &ClusterState, authority_type: AuthorityType, facts: &TypeFacts) -> Result<(), Refusal> {
+pub fn check_facts(
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    facts: &TypeFacts,
+) -> Result<(), Refusal> {
     let Some(of) = state.types.get(&authority_type) else {
-        return Err(invalid(format!("this cluster has no key of type `{authority_type}`")));
+        return Err(invalid(format!(
+            "this cluster has no key of type `{authority_type}`"
+        )));
     };
     if facts.trusted.len() > MAX_TRUSTED {
-        return Err(invalid(format!("more than {MAX_TRUSTED} trusted authorities of `{authority_type}`")));
+        return Err(invalid(format!(
+            "more than {MAX_TRUSTED} trusted authorities of `{authority_type}`"
+        )));
     }
     let is_known = |pin: &SpkiPin| {
-        let living = of.active.values().chain(of.prepared.values()).any(|k| k.id == *pin);
+        let living = of
+            .active
+            .values()
+            .chain(of.prepared.values())
+            .any(|k| k.id == *pin);
         living || of.retired.iter().any(|k| k.key.id == *pin)
     };
-    let named = facts.trusted.iter().chain(&facts.client_issuer).chain(&facts.server_issuer);
+    let named = facts
+        .trusted
+        .iter()
+        .chain(&facts.client_issuer)
+        .chain(&facts.server_issuer);
     if let Some(unknown) = named.into_iter().find(|pin| !is_known(pin)) {
-        let text = format!("{} was never an authority of type `{authority_type}`", unknown.short());
+        let text = format!(
+            "{} was never an authority of type `{authority_type}`",
+            unknown.short()
+        );
         return Err(invalid(text));
     }
     if facts.revision > state.position {
-        let text = format!("the row at position {} of `{authority_type}` is not in the log", facts.revision);
+        let text = format!(
+            "the row at position {} of `{authority_type}` is not in the log",
+            facts.revision
+        );
         return Err(invalid(text));
     }
     Ok(())
@@ -90,11 +134,16 @@ fn check_form(report: &FactReport) -> Result<(), Refusal> {
     let texts_fit = report.version.len() <= MAX_WORD
         && failure.is_none_or(|f| f.step.len() <= MAX_WORD && f.detail.chars().count() <= MAX_DETAIL);
     let labels_fit = report.labels.len() <= MAX_LABELS
-        && report.labels.iter().all(|(key, value)| key.len() <= MAX_WORD && value.len() <= MAX_WORD);
+        && report
+            .labels
+            .iter()
+            .all(|(key, value)| key.len() <= MAX_WORD && value.len() <= MAX_WORD);
     if texts_fit && labels_fit {
         return Ok(());
     }
-    Err(invalid(format!("at most {MAX_LABELS} labels, {MAX_WORD} bytes a word, {MAX_DETAIL} characters of detail")))
+    Err(invalid(format!(
+        "at most {MAX_LABELS} labels, {MAX_WORD} bytes a word, {MAX_DETAIL} characters of detail"
+    )))
 }
 
 /// The address that the gateway will dial to probe the node: granted, or where no address is granted the one
@@ -104,13 +153,22 @@ fn check_addr(state: &ClusterState, node: &Node, addr: &str, seen: &Seen) -> Res
     if port.parse::<u16>().is_err() || port == "0" || addr.len() > 260 {
         return Err(bad_addr(addr));
     }
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let host = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
     let is_granted = match host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
         Ok(ip) if ip.is_loopback() => state.settings().allow_loopback,
         Ok(ip) if node.grant.addresses.is_empty() => source(seen) == Some(ip),
-        Ok(ip) => node.grant.addresses.iter().any(|granted| granted.to_canonical() == ip),
+        Ok(ip) => node
+            .grant
+            .addresses
+            .iter()
+            .any(|granted| granted.to_canonical() == ip),
         Err(_) if host == "localhost" => state.settings().allow_loopback,
-        Err(_) => node.names.contains(&host.parse::<Hostname>().map_err(|_| bad_addr(addr))?),
+        Err(_) => node
+            .names
+            .contains(&host.parse::<Hostname>().map_err(|_| bad_addr(addr))?),
     };
     if is_granted {
         return Ok(());
@@ -125,7 +183,10 @@ fn check_addr(state: &ClusterState, node: &Node, addr: &str, seen: &Seen) -> Res
 /// The source address of the connection; it is written with or without its port.
 fn source(seen: &Seen) -> Option<IpAddr> {
     let from = seen.from.as_deref()?;
-    let ip = from.parse::<SocketAddr>().map(|a| a.ip()).or_else(|_| from.parse::<IpAddr>());
+    let ip = from
+        .parse::<SocketAddr>()
+        .map(|a| a.ip())
+        .or_else(|_| from.parse::<IpAddr>());
     ip.ok().map(|ip| ip.to_canonical())
 }
 
@@ -140,7 +201,10 @@ fn check_interval(
     let says_news = report.differs_from(&before.report)
         || (seen.certificate, seen.issuer) != (before.seen.certificate, before.seen.issuer);
     let row_changed = before.report.authorities.iter().any(|(authority_type, facts)| {
-        state.types.get(authority_type).is_some_and(|of| of.row_position > facts.revision)
+        state
+            .types
+            .get(authority_type)
+            .is_some_and(|of| of.row_position > facts.revision)
     });
     if says_news || row_changed || given.now.since_ms(before.at) >= REPORT_INTERVAL_MS {
         return Ok(());

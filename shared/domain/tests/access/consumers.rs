@@ -1,0 +1,103 @@
+//! External consumers of exported authorities.
+
+use domain::{
+    authority::AuthorityType,
+    command::{Expectation, Order},
+    event::Fact,
+    id::ConsumerName,
+    phase::Phase,
+    refusal::Code,
+};
+
+use crate::world::{World, admin, clock, names_of};
+
+const DB: AuthorityType = AuthorityType::Db;
+
+fn consumer() -> ConsumerName {
+    "billing".parse().unwrap()
+}
+
+fn add(owner: &str) -> Order {
+    Order::AddConsumer {
+        authority_type: DB,
+        consumer: consumer(),
+        owner: owner.into(),
+        contact: "#billing".into(),
+    }
+}
+
+fn attest(world: &World, phase: Phase, probed: bool) -> Order {
+    let expects = Expectation {
+        rotation: world.state.types[&DB].rotation_id(),
+        phase,
+    };
+    Order::AttestConsumer {
+        authority_type: DB,
+        consumer: consumer(),
+        expects,
+        probed,
+    }
+}
+
+#[test]
+fn a_consumer_is_registered_once_with_somebody_who_answers_for_it() {
+    let mut world = World::new();
+    assert_eq!(world.refused(admin(), add(" ")), Code::BadRequest);
+    world.ask(admin(), add("team billing")).unwrap();
+    assert_eq!(world.refused(admin(), add("team billing")), Code::ConsumerExists);
+    let withdraw = Order::WithdrawConsumer {
+        authority_type: DB,
+        consumer: consumer(),
+    };
+    assert_eq!(
+        names_of(&world.decide(admin(), withdraw.clone()).unwrap()),
+        ["consumer.withdrawn"]
+    );
+    assert_eq!(world.refused(admin(), withdraw), Code::ConsumerUnknown);
+    let nothing = Order::AddConsumer {
+        authority_type: AuthorityType::Jwt,
+        consumer: consumer(),
+        owner: "x".into(),
+        contact: String::new(),
+    };
+    assert_eq!(world.refused(admin(), nothing), Code::TypeNotInService);
+}
+
+#[test]
+fn an_attestation_holds_for_the_phase_that_was_looked_at() {
+    let mut world = World::new();
+    let idle = attest(&world, Phase::Init, false);
+    assert_eq!(world.refused(admin(), idle.clone()), Code::ConsumerUnknown);
+    world.ask(admin(), add("team billing")).unwrap();
+    assert_eq!(world.refused(admin(), idle), Code::NoRotation);
+    world.enter(DB, Phase::Init);
+    let order = attest(&world, Phase::Init, false);
+    assert_eq!(
+        names_of(&world.decide(admin(), order.clone()).unwrap()),
+        ["consumer.attested"]
+    );
+    assert_eq!(
+        names_of(&world.decide(admin(), order.clone()).unwrap()),
+        ["command.noop"]
+    );
+    world.enter(DB, Phase::UpdateClients);
+    assert_eq!(
+        world.refused(admin(), order),
+        Code::StaleView,
+        "what was seen is not what is"
+    );
+}
+
+#[test]
+fn only_the_control_plane_says_that_it_probed() {
+    let mut world = World::new();
+    world.ask(admin(), add("team billing")).unwrap();
+    world.enter(DB, Phase::Init);
+    let order = attest(&world, Phase::Init, true);
+    let decision = world.decide(admin(), order).unwrap();
+    assert!(matches!(&decision.facts[0], Fact::ConsumerAttested(f) if !f.probed));
+    world.enter(DB, Phase::UpdateClients);
+    let order = attest(&world, Phase::UpdateClients, true);
+    let decision = world.decide(clock(), order).unwrap();
+    assert!(matches!(&decision.facts[0], Fact::ConsumerAttested(f) if f.probed));
+}

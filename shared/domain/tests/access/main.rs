@@ -1,0 +1,21 @@
+//! Given a log, when somebody asks, then the domain says this: who may come in, and as whom.
+//!
+//! Each test drives the two functions that the product runs, `decide` and `evolve`, over a log of its own.
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of tests may panic like the tests themselves"
+)]
+
+mod certificates;
+mod consumers;
+mod genesis;
+mod identity;
+mod joining;
+mod members;
+mod nodes;
+mod properties;
+mod recovering;
+mod reports;
+mod tokens;
+mod users;
+mod world;

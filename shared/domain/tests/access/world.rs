@@ -1,0 +1,461 @@
+//! A small cluster in memory: a log, its fold, a clock that only tests move, and a signer that signs at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::{
+    access::{Grant, NamePattern, RoleName, Uses},
+    authority::{AuthorityKey, AuthorityType, KeyKind},
+    command::{Answer, Command, Genesis, Given, Join, KeyRequest, Order, Rejoin, Rotate, Settings},
+    decide::{Decision, decide},
+    event::{
+        AuthorityActivated, AuthorityKeyGenerated, AuthorizationGranted, CertificateIssued, Event, Fact,
+        Header, LeafUse, Occasion,
+    },
+    evolve::apply,
+    fact::{FactReport, Seen, TypeFacts},
+    id::*,
+    phase::Phase,
+    refusal::{Code, Refusal},
+    state::{Certificate, ClusterState},
+    time::{DAY_MS, HOUR_MS, Timestamp},
+};
+use uuid::Uuid;
+
+pub(crate) const START: Timestamp = Timestamp(1_789_868_676_000);
+pub(crate) const ADMIN: &str = "root";
+
+/// A cluster with its log.
+pub(crate) struct World {
+    pub(crate) state: ClusterState,
+    pub(crate) log: Vec<Event>,
+    pub(crate) now: Timestamp,
+    pub(crate) gateway: MemberId,
+    counter: u64,
+}
+
+impl World {
+    /// A cluster `acme.cluster` with keys for `host`, `user` and `db`, an administrator and a gateway.
+    pub(crate) fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    pub(crate) fn with(settings: Settings) -> Self {
+        let mut world = Self::empty();
+        let genesis = world.genesis(settings);
+        world.ask(host(), Order::Genesis(Box::new(genesis))).unwrap();
+        world
+    }
+
+    /// A log without a cluster.
+    pub(crate) fn empty() -> Self {
+        let gateway = MemberId(Uuid::from_u128(0x6a7e));
+        Self {
+            state: ClusterState::default(),
+            log: vec![],
+            now: START,
+            gateway,
+            counter: 0,
+        }
+    }
+
+    pub(crate) fn genesis(&mut self, settings: Settings) -> Genesis {
+        let types = [AuthorityType::Host, AuthorityType::User, AuthorityType::Db];
+        let keys: Vec<_> = types.into_iter().map(|t| self.first_key(t)).collect();
+        let (host_ca, user_ca) = (keys[0].0.key.id, keys[1].0.key.id);
+        let admin = Principal::User(ADMIN.parse().unwrap());
+        let gateway = Principal::Gateway(self.gateway);
+        let certificates = vec![
+            self.first_certificate(admin, AuthorityType::User, user_ca, LeafUse::Client),
+            self.first_certificate(gateway, AuthorityType::Host, host_ca, LeafUse::Both),
+        ];
+        Genesis {
+            cluster: "acme.cluster".parse().unwrap(),
+            settings,
+            bundle_key: pin(0xb0b),
+            bundle_public_key: "bundle".into(),
+            keys,
+            admin: ADMIN.parse().unwrap(),
+            gateway: self.gateway,
+            certificates,
+        }
+    }
+
+    fn first_key(&mut self, authority_type: AuthorityType) -> (AuthorityKeyGenerated, AuthorityActivated) {
+        let key = self.authority_key(1, None);
+        let activated = AuthorityActivated {
+            authority_type,
+            kind: KeyKind::Tls,
+            authority: key.id,
+        };
+        (AuthorityKeyGenerated { authority_type, key }, activated)
+    }
+
+    pub(crate) fn authority_key(&mut self, generation: u32, rotation: Option<RotationId>) -> AuthorityKey {
+        AuthorityKey {
+            id: self.pin(),
+            kind: KeyKind::Tls,
+            generation,
+            certificate: "ca".into(),
+            algorithm: "ECDSA P-256".into(),
+            storage: "software".into(),
+            not_after: START.plus_ms(3_650 * DAY_MS),
+            rotation,
+            position: Position(0),
+        }
+    }
+
+    fn first_certificate(
+        &mut self,
+        holder: Principal,
+        authority_type: AuthorityType,
+        issuer: SpkiPin,
+        usage: LeafUse,
+    ) -> (AuthorizationGranted, CertificateIssued) {
+        let granted = AuthorizationGranted {
+            authorization: AuthorizationId(self.uuid()),
+            uri: domain::identity::uri(&"acme.cluster".parse().unwrap(), &holder),
+            holder,
+            authority_type,
+            issuer,
+            usage,
+            occasion: Occasion::Genesis,
+            spki: self.pin(),
+            public_key: "key".into(),
+            common_name: "first".into(),
+            names: vec![],
+            addresses: vec![],
+            serial: Serial::of_random([7; 16]),
+            not_before: self.now,
+            not_after: self.now.plus_ms(12 * HOUR_MS),
+            rotation: None,
+            phase: Phase::Standby,
+        };
+        let issued = self.issued(&granted);
+        (granted, issued)
+    }
+
+    fn issued(&mut self, f: &AuthorizationGranted) -> CertificateIssued {
+        CertificateIssued {
+            authorization: f.authorization,
+            holder: f.holder.clone(),
+            authority_type: f.authority_type,
+            issuer: f.issuer,
+            usage: f.usage,
+            serial: f.serial,
+            spki: f.spki,
+            digest: CertDigest(self.pin().0),
+            not_after: f.not_after,
+            certificate: "leaf".into(),
+        }
+    }
+
+    /// Decides an order and appends what it gives.
+    pub(crate) fn ask(&mut self, principal: Principal, order: Order) -> Result<Answer, Refusal> {
+        self.decide(principal, order).map(|d| d.answer)
+    }
+
+    pub(crate) fn decide(&mut self, principal: Principal, order: Order) -> Result<Decision, Refusal> {
+        self.decide_because(principal, order, Some("a test"))
+    }
+
+    pub(crate) fn decide_because(
+        &mut self,
+        principal: Principal,
+        order: Order,
+        reason: Option<&str>,
+    ) -> Result<Decision, Refusal> {
+        let command = Command {
+            id: CommandId(self.uuid()),
+            principal: principal.clone(),
+            credential: None,
+            digest: BodyDigest([1; 32]),
+            reason: reason.map(Into::into),
+            order,
+        };
+        let given = Given {
+            now: self.now,
+            fresh: std::array::from_fn(|_| self.uuid()),
+            serials: [[1; 16], [2; 16]],
+            clock_suspect: false,
+            sha256: |_| [0; 32],
+        };
+        let decision = decide(&self.state, &command, &given)?;
+        for fact in decision.facts.clone() {
+            self.append(principal.clone(), fact);
+        }
+        Ok(decision)
+    }
+
+    pub(crate) fn refused(&mut self, principal: Principal, order: Order) -> Code {
+        let events = self.log.len();
+        let refusal = self.decide(principal, order).expect_err("it should be refused");
+        assert_eq!(self.log.len(), events, "a refusal changes nothing");
+        assert!(refusal.text.len() > 10, "{refusal} says what to do");
+        refusal.code
+    }
+
+    pub(crate) fn append(&mut self, actor: Principal, fact: Fact) {
+        let header = Header {
+            position: Position(self.log.len() as u64 + 1),
+            id: EventId(self.uuid()),
+            time: self.now,
+            actor,
+            credential: None,
+            command: None,
+            reason: None,
+        };
+        let event = Event { header, fact };
+        apply(&mut self.state, &event);
+        self.log.push(event);
+    }
+
+    /// The signer signs all that waits.
+    pub(crate) fn sign(&mut self) {
+        let pending: Vec<_> = self.state.pending.values().map(|p| p.granted.clone()).collect();
+        for granted in pending {
+            let issued = self.issued(&granted);
+            self.append(Principal::System(SystemActor::Signer), issued.into());
+        }
+    }
+
+    pub(crate) fn pass(&mut self, ms: u64) {
+        self.now = self.now.plus_ms(ms);
+    }
+
+    pub(crate) fn uuid(&mut self) -> Uuid {
+        self.counter += 1;
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&self.counter.to_be_bytes());
+        uuid::Builder::from_unix_timestamp_millis(self.now.0 as u64, &random).into_uuid()
+    }
+
+    pub(crate) fn pin(&mut self) -> SpkiPin {
+        self.counter += 1;
+        pin(self.counter)
+    }
+
+    pub(crate) fn key(&mut self) -> KeyRequest {
+        KeyRequest {
+            spki: self.pin(),
+            public_key: "key".into(),
+        }
+    }
+
+    /// The gateway begins to serve under these names, holding the current row.
+    pub(crate) fn start_gateway(&mut self, names: &[&str], addresses: &[&str]) {
+        let order = self.gateway_start(1, names, addresses);
+        self.ask(Principal::Gateway(self.gateway), order).unwrap();
+    }
+
+    pub(crate) fn gateway_start(&self, boot: u128, names: &[&str], addresses: &[&str]) -> Order {
+        Order::StartMember {
+            member: self.gateway,
+            boot: BootId(Uuid::from_u128(boot)),
+            seq: 1,
+            service: "gateway".into(),
+            names: names.iter().map(|n| n.parse().unwrap()).collect(),
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            facts: self.report_of(boot, 1).authorities,
+        }
+    }
+
+    /// A token for these names; its digest.
+    pub(crate) fn token(&mut self, names: &[&str], uses: u32) -> TokenHash {
+        self.token_for(HOUR_MS, names, uses)
+    }
+
+    pub(crate) fn token_for(&mut self, ttl_ms: u64, names: &[&str], uses: u32) -> TokenHash {
+        let hash = TokenHash(self.pin().0);
+        let order = Order::CreateToken {
+            hash,
+            grant: grant(names),
+            uses,
+            ttl_ms,
+        };
+        self.ask(admin(), order).unwrap();
+        hash
+    }
+
+    /// A node that joined by a token of its own, with its first certificate.
+    pub(crate) fn node(&mut self, name: &str) -> NodeId {
+        let token = self.token(&[name], 1);
+        let key = self.key();
+        let node = self.joined(token, name, key, None).unwrap();
+        self.sign();
+        node
+    }
+
+    pub(crate) fn join_order(token: TokenHash, name: &str, key: KeyRequest, rejoin: Option<Rejoin>) -> Order {
+        Order::Join(Join {
+            token,
+            hostname: name.parse().unwrap(),
+            key,
+            rejoin,
+        })
+    }
+
+    pub(crate) fn joined(
+        &mut self,
+        token: TokenHash,
+        name: &str,
+        key: KeyRequest,
+        rejoin: Option<Rejoin>,
+    ) -> Result<NodeId, Refusal> {
+        match self.ask(Principal::Anonymous, Self::join_order(token, name, key, rejoin))? {
+            Answer::Joined { node, .. } => Ok(node),
+            other => panic!("{other:?} is no answer to a join"),
+        }
+    }
+
+    /// A node asks for a `host` certificate with a new key.
+    pub(crate) fn request(
+        &mut self,
+        node: NodeId,
+        usage: LeafUse,
+        issuer: Option<SpkiPin>,
+    ) -> Result<Answer, Refusal> {
+        let (authority_type, key) = (AuthorityType::Host, self.key());
+        self.ask(
+            Principal::Node(node),
+            Order::RequestCertificate {
+                authority_type,
+                usage,
+                issuer,
+                key,
+            },
+        )
+    }
+
+    /// A node asks for a new certificate in both roles, and gets it.
+    pub(crate) fn renew(&mut self, node: NodeId) {
+        self.request(node, LeafUse::Both, None).unwrap();
+        self.sign();
+    }
+
+    /// The newest certificate of a holder, with its digest.
+    pub(crate) fn newest(&self, holder: &Principal) -> (CertDigest, Certificate) {
+        let digest = *self.state.held[holder].last().unwrap();
+        (digest, self.state.certificates[&digest].clone())
+    }
+
+    /// The facts of the last authorisation.
+    pub(crate) fn last_granted(&self) -> AuthorizationGranted {
+        self.log
+            .iter()
+            .rev()
+            .find_map(|e| match &e.fact {
+                Fact::AuthorizationGranted(f) => Some(f.clone()),
+                _ => None,
+            })
+            .unwrap()
+    }
+
+    /// Enters a phase over whoever lags; the new key is there at once.
+    pub(crate) fn enter(&mut self, authority_type: AuthorityType, phase: Phase) {
+        let order = Order::Rotate(Rotate {
+            authority_type,
+            target: Some(phase),
+            manual: true,
+            grace_period_ms: None,
+            on_lagging: None,
+            force: phase != Phase::Init && phase != Phase::Rollback,
+            expects: None,
+        });
+        self.ask(admin(), order).unwrap();
+        let of = &self.state.types[&authority_type];
+        if phase == Phase::Init && of.prepared.is_empty() {
+            let (generation, rotation) = (of.newest_generation + 1, of.rotation_id());
+            let key = self.authority_key(generation, rotation);
+            let fact = AuthorityKeyGenerated { authority_type, key };
+            self.append(Principal::System(SystemActor::Signer), fact.into());
+        }
+    }
+
+    pub(crate) fn ca(&self, authority_type: AuthorityType, prepared: bool) -> SpkiPin {
+        let of = &self.state.types[&authority_type];
+        if prepared {
+            of.prepared[&KeyKind::Tls].id
+        } else {
+            of.active[&KeyKind::Tls].id
+        }
+    }
+
+    /// A report of a node that has reached the current row.
+    pub(crate) fn report_of(&self, boot: u128, seq: u64) -> FactReport {
+        let of = &self.state.types[&AuthorityType::Host];
+        let facts = TypeFacts {
+            revision: of.row_position,
+            trusted: of.trusted(),
+            client_issuer: of.client_issuer(),
+            server_issuer: of.server_issuer(),
+            ..TypeFacts::default()
+        };
+        FactReport {
+            boot: BootId(Uuid::from_u128(boot)),
+            seq,
+            version: "0.1.0".into(),
+            addr: None,
+            authorities: BTreeMap::from([(AuthorityType::Host, facts)]),
+            failure: None,
+            unsynced: false,
+            labels: BTreeMap::new(),
+        }
+    }
+
+    /// What the gateway sees of a node that uses its newest certificate.
+    pub(crate) fn seen(&self, node: NodeId) -> Seen {
+        let (certificate, known) = self.newest(&Principal::Node(node));
+        Seen {
+            certificate,
+            issuer: known.issuer,
+            from: Some("10.1.2.3:40112".into()),
+        }
+    }
+
+    pub(crate) fn report(&mut self, node: NodeId, report: FactReport) -> Result<Decision, Refusal> {
+        let seen = self.seen(node);
+        self.decide(Principal::Node(node), Order::Report { node, report, seen })
+    }
+}
+
+pub(crate) fn admin() -> Principal {
+    Principal::User(ADMIN.parse().unwrap())
+}
+
+pub(crate) fn host() -> Principal {
+    Principal::System(SystemActor::Host)
+}
+
+pub(crate) fn clock() -> Principal {
+    Principal::System(SystemActor::Clock)
+}
+
+pub(crate) fn pin(n: u64) -> SpkiPin {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    SpkiPin(bytes)
+}
+
+pub(crate) fn grant(names: &[&str]) -> Grant {
+    let names = names.iter().map(|n| n.parse::<NamePattern>().unwrap()).collect();
+    Grant {
+        names,
+        addresses: vec![],
+        uses: BTreeMap::from([(AuthorityType::Host, Uses::ALL)]),
+    }
+}
+
+pub(crate) fn roles(roles: &[RoleName]) -> BTreeSet<RoleName> {
+    roles.iter().copied().collect()
+}
+
+/// The type names of a decision's facts, without their prefix and version.
+pub(crate) fn names_of(decision: &Decision) -> Vec<String> {
+    let short = |f: &Fact| {
+        f.type_name()
+            .trim_start_matches("carousel.")
+            .trim_end_matches(".v1")
+            .to_owned()
+    };
+    decision.facts.iter().map(short).collect()
+}
