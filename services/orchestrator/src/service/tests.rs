@@ -1,0 +1,276 @@
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use domain::{
+    Answer, BootId, ClusterState, MemberId, SpkiPin,
+    authority::{AuthorityKey, KeyKind},
+    command::{Genesis, LaggingPolicy, Mode, Rotate, Settings},
+    event::{AuthorityActivated, AuthorityKeyGenerated},
+};
+use eventlog::{MemoryLog, SharedLog};
+use execution::{Expected, FactWriter};
+use runtime::{clock::ManualClock, readiness::Readiness};
+use tempfile::TempDir;
+
+use super::*;
+use crate::member_lease;
+
+const START: i64 = 1_790_000_000_000;
+const T: AuthorityType = AuthorityType::Db;
+const MEMBER: MemberId = MemberId(uuid::Uuid::from_u128(3));
+const BOOT: BootId = BootId(uuid::Uuid::from_u128(4));
+
+/// A cluster in memory whose clock stands still until it is moved. Ticks are made by hand.
+struct World {
+    log: SharedLog,
+    fold: Fold,
+    executor: Executor,
+    clock: Arc<ManualClock>,
+    suspect: Arc<AtomicBool>,
+    dir: TempDir,
+    stop: CancellationToken,
+}
+
+async fn world() -> World {
+    let (clock, stop) = (ManualClock::new(START), CancellationToken::new());
+    let log: SharedLog = Arc::new(MemoryLog::new());
+    let fold = Fold::start(log.clone(), stop.clone()).await.unwrap();
+    let suspect = Arc::new(AtomicBool::new(false));
+    let of = clock.clone();
+    let now: execution::Now = Arc::new(move || Timestamp(runtime::clock::Clock::now_ms(&*of)));
+    let executor = Executor::new(fold.clone(), now, suspect.clone(), stop.clone());
+    let world = World {
+        log,
+        fold,
+        executor,
+        clock,
+        suspect,
+        dir: TempDir::new().unwrap(),
+        stop,
+    };
+    let genesis = Genesis {
+        cluster: "acme.cluster".parse().unwrap(),
+        settings: Settings::default(),
+        bundle_key: SpkiPin([9; 32]),
+        bundle_public_key: String::new(),
+        keys: vec![
+            first(AuthorityType::Host, 1),
+            first(AuthorityType::User, 2),
+            first(T, 3),
+        ],
+        admin: "admin".parse().unwrap(),
+        gateway: MEMBER,
+        certificates: vec![],
+    };
+    world
+        .order(
+            Principal::System(SystemActor::Host),
+            Order::Genesis(Box::new(genesis)),
+        )
+        .await;
+    world
+}
+
+fn key(pin: u8, generation: u32, rotation: Option<RotationId>) -> AuthorityKey {
+    AuthorityKey {
+        id: SpkiPin([pin; 32]),
+        kind: KeyKind::Tls,
+        generation,
+        certificate: String::new(),
+        algorithm: "ECDSA P-256".into(),
+        storage: "software".into(),
+        not_after: Timestamp(i64::MAX),
+        rotation,
+        position: Position(0),
+    }
+}
+
+fn first(authority_type: AuthorityType, pin: u8) -> (AuthorityKeyGenerated, AuthorityActivated) {
+    let key = key(pin, 1, None);
+    let authority = key.id;
+    (
+        AuthorityKeyGenerated { authority_type, key },
+        AuthorityActivated {
+            authority_type,
+            kind: KeyKind::Tls,
+            authority,
+        },
+    )
+}
+
+impl World {
+    async fn order(&self, principal: Principal, order: Order) -> Answer {
+        self.executor
+            .execute(self.executor.own_command(principal, order))
+            .await
+            .unwrap()
+            .answer
+    }
+
+    async fn begin(&self, grace_period_ms: u64) {
+        let rotate = Rotate {
+            authority_type: T,
+            target: None,
+            manual: false,
+            grace_period_ms: Some(grace_period_ms),
+            on_lagging: Some(LaggingPolicy::Hold),
+            force: false,
+            expects: None,
+        };
+        self.order(Principal::User("admin".parse().unwrap()), Order::Rotate(rotate))
+            .await;
+    }
+
+    /// What the signer would do.
+    async fn make_key(&self) {
+        let rotation = self.fold.read(|s| s.types[&T].rotation_id());
+        let fact = AuthorityKeyGenerated {
+            authority_type: T,
+            key: key(4, 2, rotation),
+        };
+        let writer = FactWriter::signer(self.fold.clone());
+        let cluster = "acme.cluster".parse().unwrap();
+        writer
+            .append(&cluster, &[fact.into()], Timestamp(START), Expected::Any)
+            .await
+            .unwrap();
+        self.fold.catch_up(Duration::from_secs(10)).await.unwrap();
+    }
+
+    async fn start_member(&self) {
+        let order = Order::StartMember {
+            member: MEMBER,
+            boot: BOOT,
+            seq: 1,
+            service: "gateway".into(),
+            names: vec![],
+            addresses: vec![],
+            facts: BTreeMap::new(),
+        };
+        self.order(Principal::Gateway(MEMBER), order).await;
+    }
+
+    fn orchestrator(&self) -> Orchestrator {
+        Orchestrator::new(
+            Config {
+                state_file: self.dir.path().join("orchestrator.json"),
+            },
+            self.fold.clone(),
+            self.executor.clone(),
+            self.clock.clone(),
+            self.suspect.clone(),
+            Metrics::new("test"),
+            Readiness::new().part("orchestrator", "its start"),
+        )
+    }
+
+    fn see<R>(&self, look: impl FnOnce(&ClusterState) -> R) -> R {
+        self.fold.read(look)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[tokio::test]
+async fn a_semi_automatic_rotation_goes_through_its_three_steps_and_is_settled() {
+    let world = world().await;
+    let mut orchestrator = world.orchestrator();
+    world.begin(30_000).await;
+    world.make_key().await;
+    for phase in [Phase::UpdateClients, Phase::UpdateServers, Phase::Standby] {
+        world.clock.advance(Duration::from_millis(9_999));
+        orchestrator.tick().await;
+        assert_ne!(world.see(|s| s.types[&T].phase), phase, "a step before its time");
+        world.clock.advance(Duration::from_millis(1));
+        orchestrator.tick().await;
+        assert_eq!(world.see(|s| s.types[&T].phase), phase);
+    }
+    orchestrator.tick().await;
+    assert!(world.see(|s| s.types[&T].ended.as_ref().is_some_and(|e| e.settled)));
+}
+
+#[tokio::test]
+async fn a_step_that_is_due_before_its_key_is_held_once_and_goes_on_by_itself() {
+    let world = world().await;
+    let mut orchestrator = world.orchestrator();
+    world.begin(30_000).await;
+    world.clock.advance(Duration::from_secs(11));
+    orchestrator.tick().await;
+    assert!(world.see(|s| s.types[&T].rotation.as_ref().unwrap().held.is_some()));
+    let held_at = world.fold.position();
+    world.clock.advance(Duration::from_secs(5));
+    orchestrator.tick().await;
+    assert_eq!(
+        world.fold.position(),
+        held_at,
+        "nothing is written while nothing changes"
+    );
+    world.make_key().await;
+    orchestrator.tick().await;
+    let (phase, mode) = world.see(|s| (s.types[&T].phase, s.types[&T].rotation.as_ref().unwrap().mode));
+    assert_eq!((phase, mode), (Phase::UpdateClients, Mode::Automatic));
+}
+
+#[tokio::test]
+async fn no_step_is_taken_by_a_clock_that_jumped_until_an_operator_accepts_it() {
+    let world = world().await;
+    let mut orchestrator = world.orchestrator();
+    world.begin(30_000).await;
+    world.make_key().await;
+    orchestrator.tick().await;
+    world.clock.jump_ms(3_600_000);
+    orchestrator.tick().await;
+    assert!(world.suspect.load(Ordering::SeqCst));
+    assert_eq!(world.see(|s| s.types[&T].phase), Phase::Init);
+    world
+        .order(
+            Principal::User("admin".parse().unwrap()),
+            Order::AcceptClock { behind_ms: 0 },
+        )
+        .await;
+    orchestrator.tick().await;
+    assert!(!world.suspect.load(Ordering::SeqCst));
+    assert_eq!(world.see(|s| s.types[&T].phase), Phase::UpdateClients);
+}
+
+#[tokio::test]
+async fn a_silent_member_is_given_up_after_thirty_seconds_of_our_own_listening() {
+    let world = world().await;
+    world.start_member().await;
+    let mut orchestrator = world.orchestrator();
+    let is_running = || world.see(|s| s.members[&MEMBER].running);
+    for _ in 0..4 {
+        world
+            .log
+            .put_lease(&member_lease(&MEMBER), Bytes::new(), Duration::from_secs(20))
+            .await
+            .unwrap();
+        orchestrator.tick().await;
+        world.clock.advance(Duration::from_secs(29));
+    }
+    orchestrator.tick().await;
+    assert!(is_running());
+    // A new orchestrator has heard nothing yet, and gives everybody the whole time again.
+    let mut orchestrator = world.orchestrator();
+    orchestrator.tick().await;
+    world.clock.advance(Duration::from_secs(29));
+    orchestrator.tick().await;
+    assert!(is_running());
+    world.clock.advance(Duration::from_secs(1));
+    orchestrator.tick().await;
+    assert!(!is_running());
+}
+
+#[tokio::test]
+async fn it_stops_when_it_is_told_to() {
+    let world = world().await;
+    let stop = CancellationToken::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(world.orchestrator().run(stop.clone()));
+    stop.cancel();
+    tasks.join_next().await.unwrap().unwrap();
+}
