@@ -66,6 +66,7 @@ pub fn identify(
     if !is_a_kind(presented.authority_type, &holder) {
         return Err(unknown("its authority does not speak for holders of this kind"));
     }
+    // The digest names one certificate: a second one for the same key and names is another certificate.
     let certificate = state
         .certificates
         .get(&presented.digest)
@@ -74,6 +75,7 @@ pub fn identify(
     if !certificate.usage.client() {
         return Err(unknown("it is for servers alone"));
     }
+    // Removed comes before revoked: it tells a person more, and revocations follow removals.
     check_standing(state, &holder)?;
     check_certificate(certificate, now)?;
     Ok(holder)

@@ -1,4 +1,7 @@
 //! Who may come in: join tokens and users, all decided on one subject.
+//!
+//! One subject, so that of two commands which cannot both be right (two users of one name, two removals that
+//! leave no administrator) the second one is decided on a state that holds the first.
 
 use std::collections::BTreeSet;
 
@@ -49,6 +52,7 @@ pub fn create_token(
             "the token must live longer than nothing and at most 7 days",
         ));
     }
+    // Two tokens with one secret would let a join choose between two grants.
     if state.token_hashes.contains_key(&hash) {
         return Err(invalid(
             "a token with this secret exists: make a new one from fresh random bytes",
@@ -122,6 +126,7 @@ pub fn remove_user(state: &ClusterState, user: &UserName) -> Decided {
             format!("there is no user {user}"),
         ));
     };
+    // Operators cannot make administrators: without the last one only the control-plane host helps.
     let is_admin = |roles: &BTreeSet<RoleName>| roles.contains(&RoleName::Admin);
     let other_admin = state
         .users
@@ -226,6 +231,7 @@ fn usable_grant(state: &ClusterState, grant: &Grant) -> Result<Grant, Refusal> {
             "a node needs `host` as client and verifier: it could not speak to a gateway",
         ));
     }
+    // A type without keys would make the node report what nobody can ever satisfy.
     for (authority_type, uses) in &uses {
         if !authority_type.in_service() {
             let text = format!("this version makes no keys for `{authority_type}`: leave it out of --use");

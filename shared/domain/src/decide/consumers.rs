@@ -1,4 +1,7 @@
 //! External consumers of exported authorities: registered, attesting before each forward gate, withdrawn.
+//!
+//! A consumer is a party that no agent keeps current: a database that was given a copy of a CA, a service
+//! provider with metadata. The gate cannot see what it trusts, so somebody (or a probe) has to say it.
 
 use crate::{
     authority::AuthorityType,
@@ -35,6 +38,7 @@ pub fn decide(state: &ClusterState, command: &Command) -> Decided {
             authority_type,
             consumer,
         } => {
+            // Also while a gate waits for it: a consumer that is gone can attest no more.
             find(state, *authority_type, consumer)?;
             let (authority_type, consumer) = (*authority_type, consumer.clone());
             Ok(Decision::done(vec![
@@ -52,6 +56,7 @@ pub fn decide(state: &ClusterState, command: &Command) -> Decided {
     }
 }
 
+/// Registers a consumer. In the middle of a rotation too: from then on that rotation's gates wait for it.
 fn add(
     state: &ClusterState,
     authority_type: AuthorityType,
@@ -105,6 +110,7 @@ fn attest(
             format!("the rotation of `{authority_type}` is in {phase} now: look again, then attest for that");
         return Err(Refusal::new(Code::StaleView, text));
     }
+    // Said before: recorded as a noop, so that the log shows who looked again.
     if known.attested == Some((rotation, phase)) {
         return Ok(Decision::noop(
             command,
@@ -127,6 +133,7 @@ fn attest(
     ]))
 }
 
+/// The consumer of this name and type; the same name may stand for another type too.
 fn find<'a>(
     state: &'a ClusterState,
     authority_type: AuthorityType,

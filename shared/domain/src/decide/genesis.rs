@@ -1,4 +1,7 @@
 //! The first facts of a cluster, appended as one at the first `serve`.
+//!
+//! Crash point: before the append nothing is in the log, and `init`'s files begin again at the next `serve`;
+//! after it the cluster exists, and the same files find it.
 
 use std::collections::BTreeSet;
 
@@ -60,6 +63,7 @@ fn check(genesis: &Genesis) -> Result<(), Refusal> {
         (generated.authority_type, generated.key.kind, generated.key.id)
             == (activated.authority_type, activated.kind, activated.authority)
     });
+    // Nobody but these two gets a certificate that was signed before its log existed.
     let holders = [
         Principal::User(genesis.admin.clone()),
         Principal::Gateway(genesis.gateway),

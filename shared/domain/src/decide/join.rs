@@ -1,4 +1,10 @@
 //! How nodes come in, and come back: a token and a name, or the key of an old certificate.
+//!
+//! Both doors are open to callers without a certificate, so everything they say is checked against the log:
+//! the name against the token's grant, the node id against the keys once certified for it.
+//!
+//! Crash point: between the append and the answer. The joiner made its key durable first and asks again with
+//! it; the log then holds the use of the token by that key, and the first result is given again.
 
 use crate::{
     access::{Grant, Uses},
@@ -51,8 +57,10 @@ pub fn join(state: &ClusterState, join: &Join, given: &Given) -> Decided {
         );
         return Err(Refusal::new(Code::NameNotGranted, text));
     }
+    // Who is it? A fresh id is used only for somebody new.
     let standing = standing(state, join, given)?;
     let names = token.grant.names_for(&join.hostname, token.uses == 1);
+    // Only a proof lets a node keep a name that is still borne: without one, being it is what is in question.
     let own = match standing {
         Standing::New(_) | Standing::Unproven(_) => None,
         Standing::Proven(node, _) => Some(node),
@@ -239,6 +247,7 @@ fn again(
     authorize(state, leaf, key, given.fresh[1], given)
 }
 
+/// Is the token good for one more node? Equal keys count once, so that a retry does not use it up.
 fn check_token(token: &Token, now: Timestamp) -> Result<(), Refusal> {
     if token.expires <= now {
         let text = format!("the join token expired at {}: ask for a new one", token.expires);
@@ -251,6 +260,7 @@ fn check_token(token: &Token, now: Timestamp) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The roles in `host`; every grant has it, see `create_token`.
 fn host_uses(grant: &Grant) -> Uses {
     grant.uses.get(&AuthorityType::Host).copied().unwrap_or(Uses::ALL)
 }

@@ -1,4 +1,8 @@
 //! Members: control-plane services that speak TLS. While one runs, every gate waits for it.
+//!
+//! A gateway that lags would turn the whole fleet away at its door, so no force passes over it. What ends its
+//! binding is that it says goodbye, or that nothing is heard of it for so long that it must have stopped serving
+//! by its own rule (it serves only while it reads back its own reports).
 
 use std::collections::BTreeMap;
 
@@ -93,6 +97,10 @@ pub fn stop(state: &ClusterState, member: MemberId, boot: BootId) -> Decided {
     Ok(Decision::done(vec![MemberStopped { member, boot }.into()]))
 }
 
+/// A start: a new boot replaces the old one, and one that was counted as lost begins again.
+///
+/// Crash point: a member that dies after this fact binds the gate until it starts anew or is lost; it never
+/// served before it read the fact back.
 fn start(state: &ClusterState, member: MemberId, order: &Order) -> Decided {
     let Order::StartMember {
         boot,
@@ -136,6 +144,7 @@ fn start(state: &ClusterState, member: MemberId, order: &Order) -> Decided {
     Ok(Decision::done(vec![started.into()]))
 }
 
+/// A report of a running member: an event only where its facts changed, because heartbeats are leases.
 fn steady(
     state: &ClusterState,
     member: MemberId,
@@ -185,6 +194,7 @@ fn rises(known: &Member, seq: u64) -> Result<(), Refusal> {
     Err(Refusal::new(Code::StaleView, text))
 }
 
+/// Members report the same facts as nodes, and the same things cannot be true of them.
 fn check_all(state: &ClusterState, facts: &BTreeMap<AuthorityType, TypeFacts>) -> Result<(), Refusal> {
     facts
         .iter()

@@ -1,6 +1,10 @@
 //! Requests for a certificate of one's own: renewals, and what a phase asks for.
 //!
-//! The asker says which issuer it expects; the row decides.
+//! The asker says which issuer it expects; the row decides. An agent that asks with an old view is sent back to
+//! look, instead of getting a certificate that it would have to discard.
+//!
+//! Crash point: between `authorization.granted` and the answer. The agent asks again with the same key, which
+//! it made durable first, and finds the first result; no second certificate is made for it.
 
 use crate::{
     authority::AuthorityType,
@@ -38,6 +42,7 @@ pub fn request(
             return Err(Refusal::new(Code::NotPermitted, text));
         }
     };
+    // The row was checked before this: a repetition whose issuer the row names no more is stale like any other.
     // The same key again for the same certificate: a request that was repeated after its answer was lost.
     if let Some(earlier) = earlier(state, &leaf.holder, key.spki)
         && (earlier.authority_type, earlier.issuer, earlier.usage)
@@ -55,6 +60,7 @@ pub fn request(
     Ok(Decision::new(vec![granted.into()], answer))
 }
 
+/// A node's: a type and role of its grant, by the row's issuer, with the names and addresses of its grant.
 fn of_node(
     state: &ClusterState,
     id: NodeId,
@@ -69,6 +75,7 @@ fn of_node(
     };
     check_role(node, authority_type, usage)?;
     let of = type_state(state, authority_type)?;
+    // A renewal is a request like any other: a timer must not bring back what a phase has just replaced.
     let issuer = if holds(Rule::RenewalFollowsTheRow) {
         same_issuer(row_issuer(of, usage), asked)?
     } else {
@@ -81,6 +88,7 @@ fn of_node(
     for name in &node.names {
         names::check_free(state, name, Some(id), given.now)?;
     }
+    // Other types have lives of their own: a database's certificate lives longer than a node's.
     let is_host = authority_type == AuthorityType::Host;
     Ok(Leaf {
         holder: Principal::Node(id),
@@ -99,6 +107,8 @@ fn of_node(
     })
 }
 
+/// A member's: names and addresses are those that it recorded at its start, and that are reserved for it.
+///
 /// A gateway holds certificates of every trusted authority while there are two, so the row does not bind it.
 fn of_member(
     state: &ClusterState,
@@ -133,6 +143,7 @@ fn of_member(
     })
 }
 
+/// A person's: client certificates of type `user`, without names; what may be done with them says the log.
 fn of_user(
     state: &ClusterState,
     user: &UserName,
@@ -149,6 +160,7 @@ fn of_user(
     Ok(leaf)
 }
 
+/// Both roles in one leaf need both in the grant.
 fn check_role(node: &Node, authority_type: AuthorityType, usage: LeafUse) -> Result<(), Refusal> {
     let granted = node
         .uses(authority_type)

@@ -45,6 +45,7 @@ pub fn report(
             "this node was removed: it needs a new join token",
         ));
     };
+    // From the cheap to the dear: form, grant, truth, address, frequency.
     check_form(report)?;
     for (authority_type, facts) in &report.authorities {
         if known.uses(*authority_type).is_none() {
@@ -98,6 +99,7 @@ pub fn check_facts(
             "more than {MAX_TRUSTED} trusted authorities of `{authority_type}`"
         )));
     }
+    // Retired ones are known: a node that slept reports what it holds, and the gate shows that it lags.
     let is_known = |pin: &SpkiPin| {
         let living = of
             .active
@@ -118,6 +120,8 @@ pub fn check_facts(
         );
         return Err(invalid(text));
     }
+    // Measured under a row that never was: another cluster's data directory, or a lie. The caller has folded to
+    // the log's end, so an honest node is never ahead.
     if facts.revision > state.position {
         let text = format!(
             "the row at position {} of `{authority_type}` is not in the log",
@@ -198,6 +202,7 @@ fn check_interval(
     before: &Reported,
     given: &Given,
 ) -> Result<(), Refusal> {
+    // A new certificate on the connection is news: rule 4 compares it with what the node claims.
     let says_news = report.differs_from(&before.report)
         || (seen.certificate, seen.issuer) != (before.seen.certificate, before.seen.issuer);
     let row_changed = before.report.authorities.iter().any(|(authority_type, facts)| {
