@@ -107,7 +107,8 @@ fn an_expired_bundle_and_one_of_another_cluster_or_type_are_refused() {
 fn a_bundle_that_lists_a_wrong_doubled_or_broken_authority_is_refused_although_it_is_signed() {
     let key = KeyPair::generate();
     type Change = fn(&mut Bundle);
-    let changes: [(Change, fn(&BundleError) -> bool); 4] = [
+    type Expected = fn(&BundleError) -> bool;
+    let changes: [(Change, Expected); 4] = [
         (
             |b| b.authorities[0].id = SpkiPin([1; 32]),
             |e| matches!(e, BundleError::WrongAuthority { .. }),
