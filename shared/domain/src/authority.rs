@@ -79,38 +79,166 @@ use KeyKind::{Jwt, Ssh, Tls};
 
 /// The table of authority types, in the order in which screens list them.
 pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
-    row(T::Host, "host", "Host CA", &[Tls, Ssh], "node and control-plane certificates, SSH host certificates",
-        "every node and every TLS client; holders of a CA pin", "the CA pin changes; OpenSSH hosts without an agent", DAY_MS, false),
-    row(T::User, "user", "User CA", &[Tls, Ssh], "user TLS and SSH certificates",
-        "gateways, nodes, sshd", "exported copies", 12 * HOUR_MS, true),
-    row(T::Db, "db", "Database CA", &[Tls], "server certificates of databases",
-        "database clients", "databases are reissued", 90 * DAY_MS, true),
-    row(T::DbClient, "db_client", "Database client CA", &[Tls], "client certificates presented to databases",
-        "self-hosted databases", "databases trust both from init and drop the old one after standby", HOUR_MS, true),
-    row(T::Openssh, "openssh", "OpenSSH CA", &[Ssh], "short-lived user certificates for agentless sshd",
-        "sshd", "sshd trusts both, then drops the old one", HOUR_MS, true),
-    row(T::Jwt, "jwt", "JWT CA", &[Jwt], "tokens for applications",
-        "JWKS readers", "copied JWKS", 15 * crate::time::MINUTE_MS, true),
-    row(T::SamlIdp, "saml_idp", "SAML IdP CA", &[Tls], "SAML assertions",
-        "service providers", "service providers' metadata", 90 * DAY_MS, true),
-    row(T::OidcIdp, "oidc_idp", "OIDC IdP CA", &[Jwt], "OIDC tokens",
-        "relying parties (JWKS)", "", 15 * crate::time::MINUTE_MS, true),
-    row(T::Spiffe, "spiffe", "SPIFFE CA", &[Tls, Jwt], "X.509 and JWT SVIDs",
-        "workloads, federated domains", "bundle refresh", HOUR_MS, true),
-    row(T::Okta, "okta", "Okta CA", &[Jwt], "tokens for Okta",
-        "Okta", "the key registered at Okta", 15 * crate::time::MINUTE_MS, true),
-    row(T::Awsra, "awsra", "AWS Roles Anywhere CA", &[Tls], "client certificates for AWS Roles Anywhere",
-        "the AWS trust anchor", "the trust anchor", HOUR_MS, true),
-    row(T::Windows, "windows", "Windows CA", &[Tls], "client certificates for Windows desktops",
-        "Active Directory", "group policy", HOUR_MS, true),
+    row(
+        T::Host,
+        "host",
+        "Host CA",
+        &[Tls, Ssh],
+        "node and control-plane certificates, SSH host certificates",
+        "every node and every TLS client; holders of a CA pin",
+        "the CA pin changes; OpenSSH hosts without an agent",
+        DAY_MS,
+        false,
+    ),
+    row(
+        T::User,
+        "user",
+        "User CA",
+        &[Tls, Ssh],
+        "user TLS and SSH certificates",
+        "gateways, nodes, sshd",
+        "exported copies",
+        12 * HOUR_MS,
+        true,
+    ),
+    row(
+        T::Db,
+        "db",
+        "Database CA",
+        &[Tls],
+        "server certificates of databases",
+        "database clients",
+        "databases are reissued",
+        90 * DAY_MS,
+        true,
+    ),
+    row(
+        T::DbClient,
+        "db_client",
+        "Database client CA",
+        &[Tls],
+        "client certificates presented to databases",
+        "self-hosted databases",
+        "databases trust both from init and drop the old one after standby",
+        HOUR_MS,
+        true,
+    ),
+    row(
+        T::Openssh,
+        "openssh",
+        "OpenSSH CA",
+        &[Ssh],
+        "short-lived user certificates for agentless sshd",
+        "sshd",
+        "sshd trusts both, then drops the old one",
+        HOUR_MS,
+        true,
+    ),
+    row(
+        T::Jwt,
+        "jwt",
+        "JWT CA",
+        &[Jwt],
+        "tokens for applications",
+        "JWKS readers",
+        "copied JWKS",
+        15 * crate::time::MINUTE_MS,
+        true,
+    ),
+    row(
+        T::SamlIdp,
+        "saml_idp",
+        "SAML IdP CA",
+        &[Tls],
+        "SAML assertions",
+        "service providers",
+        "service providers' metadata",
+        90 * DAY_MS,
+        true,
+    ),
+    row(
+        T::OidcIdp,
+        "oidc_idp",
+        "OIDC IdP CA",
+        &[Jwt],
+        "OIDC tokens",
+        "relying parties (JWKS)",
+        "",
+        15 * crate::time::MINUTE_MS,
+        true,
+    ),
+    row(
+        T::Spiffe,
+        "spiffe",
+        "SPIFFE CA",
+        &[Tls, Jwt],
+        "X.509 and JWT SVIDs",
+        "workloads, federated domains",
+        "bundle refresh",
+        HOUR_MS,
+        true,
+    ),
+    row(
+        T::Okta,
+        "okta",
+        "Okta CA",
+        &[Jwt],
+        "tokens for Okta",
+        "Okta",
+        "the key registered at Okta",
+        15 * crate::time::MINUTE_MS,
+        true,
+    ),
+    row(
+        T::Awsra,
+        "awsra",
+        "AWS Roles Anywhere CA",
+        &[Tls],
+        "client certificates for AWS Roles Anywhere",
+        "the AWS trust anchor",
+        "the trust anchor",
+        HOUR_MS,
+        true,
+    ),
+    row(
+        T::Windows,
+        "windows",
+        "Windows CA",
+        &[Tls],
+        "client certificates for Windows desktops",
+        "Active Directory",
+        "group policy",
+        HOUR_MS,
+        true,
+    ),
 ];
 
-#[allow(clippy::too_many_arguments, reason = "one row of a table; the call sites read as columns")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one row of a table; the call sites read as columns"
+)]
 const fn row(
-    authority_type: AuthorityType, name: &'static str, title: &'static str, keys: &'static [KeyKind],
-    signs: &'static str, verifiers: &'static str, by_hand: &'static str, leaf_ttl_ms: u64, held_without_agent: bool,
+    authority_type: AuthorityType,
+    name: &'static str,
+    title: &'static str,
+    keys: &'static [KeyKind],
+    signs: &'static str,
+    verifiers: &'static str,
+    by_hand: &'static str,
+    leaf_ttl_ms: u64,
+    held_without_agent: bool,
 ) -> AuthorityRow {
-    AuthorityRow { authority_type, name, title, keys, signs, verifiers, by_hand, leaf_ttl_ms, held_without_agent }
+    AuthorityRow {
+        authority_type,
+        name,
+        title,
+        keys,
+        signs,
+        verifiers,
+        by_hand,
+        leaf_ttl_ms,
+        held_without_agent,
+    }
 }
 
 impl AuthorityType {
@@ -132,7 +260,7 @@ impl AuthorityType {
     /// The key kinds that this version makes and rotates. SSH and JWT keys stand in the table and are
     /// shown, but are not made yet; a type that has no other kind cannot be rotated yet.
     pub fn keys_in_service(self) -> impl Iterator<Item = KeyKind> {
-        self.row().keys.iter().copied().filter(|kind| *kind == KeyKind::Tls)
+        self.row().keys.iter().copied().filter(|kind| *kind == Tls)
     }
 
     /// Does this version rotate the type?
@@ -142,7 +270,11 @@ impl AuthorityType {
 
     /// The valid names, for a usage error.
     pub fn names() -> String {
-        AUTHORITY_TYPES.iter().map(|r| r.name).collect::<Vec<_>>().join(", ")
+        AUTHORITY_TYPES
+            .iter()
+            .map(|r| r.name)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 

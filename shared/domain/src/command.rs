@@ -202,41 +202,129 @@ pub struct Genesis {
 
 /// What can be asked for. Most are commands of people; the rest come from nodes, members and the schedule.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(missing_docs, reason = "the variants are the commands of the contract; units stand in the names")]
+#[allow(
+    missing_docs,
+    reason = "the variants are the commands of the contract; units stand in the names"
+)]
 pub enum Order {
     Genesis(Box<Genesis>),
     Rotate(Rotate),
     /// The schedule: a due step of a semi-automatic rotation. `uptime_since_step_ms` is the sum of the
     /// orchestrator's running time since the step before, `uptime_ms` the time since its start.
-    ScheduledStep { authority_type: AuthorityType, expects: Expectation, uptime_since_step_ms: u64, uptime_ms: u64 },
-    Settle { authority_type: AuthorityType, rotation: RotationId },
-    ExcludeNode { node: NodeId },
-    IncludeNode { node: NodeId },
-    RemoveNode { node: NodeId },
-    CreateToken { hash: TokenHash, grant: Grant, uses: u32, ttl_ms: u64 },
-    RemoveToken { token: TokenId },
-    AddUser { user: UserName, roles: BTreeSet<RoleName>, key: KeyRequest },
-    RemoveUser { user: UserName },
+    ScheduledStep {
+        authority_type: AuthorityType,
+        expects: Expectation,
+        uptime_since_step_ms: u64,
+        uptime_ms: u64,
+    },
+    Settle {
+        authority_type: AuthorityType,
+        rotation: RotationId,
+    },
+    ExcludeNode {
+        node: NodeId,
+    },
+    IncludeNode {
+        node: NodeId,
+    },
+    RemoveNode {
+        node: NodeId,
+    },
+    CreateToken {
+        hash: TokenHash,
+        grant: Grant,
+        uses: u32,
+        ttl_ms: u64,
+    },
+    RemoveToken {
+        token: TokenId,
+    },
+    AddUser {
+        user: UserName,
+        roles: BTreeSet<RoleName>,
+        key: KeyRequest,
+    },
+    RemoveUser {
+        user: UserName,
+    },
     /// `carousel recover`: a new certificate for an administrator, from the control-plane host.
-    RecoverAdmin { user: UserName, key: KeyRequest },
+    RecoverAdmin {
+        user: UserName,
+        key: KeyRequest,
+    },
     Join(Join),
     /// `POST /v1/recover`, signed with the key of an old certificate (verified by the gateway).
-    Recover { node: NodeId, proven_by: CertDigest, key: KeyRequest },
+    Recover {
+        node: NodeId,
+        proven_by: CertDigest,
+        key: KeyRequest,
+    },
     /// A node, member or user asks for a certificate of its own. `usage` is what it wants to do with it.
-    RequestCertificate { authority_type: AuthorityType, usage: LeafUse, issuer: Option<SpkiPin>, key: KeyRequest },
+    RequestCertificate {
+        authority_type: AuthorityType,
+        usage: LeafUse,
+        issuer: Option<SpkiPin>,
+        key: KeyRequest,
+    },
     /// A fact report; not a command: it has no id of its own and is not answered twice.
-    Report { node: NodeId, report: FactReport, seen: Seen },
+    Report {
+        node: NodeId,
+        report: FactReport,
+        seen: Seen,
+    },
     /// A person's certificate that is newer than others was seen in use.
-    PresentCredential { holder: Principal, certificate: CertDigest },
-    StartMember { member: MemberId, boot: BootId, seq: u64, service: String, names: Vec<Hostname>, addresses: Vec<IpAddr>, facts: BTreeMap<AuthorityType, TypeFacts> },
-    ReportMember { member: MemberId, boot: BootId, seq: u64, facts: BTreeMap<AuthorityType, TypeFacts> },
-    LoseMember { member: MemberId, boot: BootId, silent_ms: u64, uptime_ms: u64 },
-    StopMember { member: MemberId, boot: BootId },
-    VoidAuthorization { authorization: AuthorizationId, why: String },
-    AcceptClock { behind_ms: u64 },
-    AddConsumer { authority_type: AuthorityType, consumer: ConsumerName, owner: String, contact: String },
-    AttestConsumer { authority_type: AuthorityType, consumer: ConsumerName, expects: Expectation, probed: bool },
-    WithdrawConsumer { authority_type: AuthorityType, consumer: ConsumerName },
+    PresentCredential {
+        holder: Principal,
+        certificate: CertDigest,
+    },
+    StartMember {
+        member: MemberId,
+        boot: BootId,
+        seq: u64,
+        service: String,
+        names: Vec<Hostname>,
+        addresses: Vec<IpAddr>,
+        facts: BTreeMap<AuthorityType, TypeFacts>,
+    },
+    ReportMember {
+        member: MemberId,
+        boot: BootId,
+        seq: u64,
+        facts: BTreeMap<AuthorityType, TypeFacts>,
+    },
+    LoseMember {
+        member: MemberId,
+        boot: BootId,
+        silent_ms: u64,
+        uptime_ms: u64,
+    },
+    StopMember {
+        member: MemberId,
+        boot: BootId,
+    },
+    VoidAuthorization {
+        authorization: AuthorizationId,
+        why: String,
+    },
+    AcceptClock {
+        behind_ms: u64,
+    },
+    AddConsumer {
+        authority_type: AuthorityType,
+        consumer: ConsumerName,
+        owner: String,
+        contact: String,
+    },
+    AttestConsumer {
+        authority_type: AuthorityType,
+        consumer: ConsumerName,
+        expects: Expectation,
+        probed: bool,
+    },
+    WithdrawConsumer {
+        authority_type: AuthorityType,
+        consumer: ConsumerName,
+    },
 }
 
 impl Order {
@@ -287,9 +375,14 @@ impl Order {
             | Self::RemoveUser { .. }
             | Self::AddConsumer { .. }
             | Self::WithdrawConsumer { .. } => Action::Administer,
-            Self::RequestCertificate { authority_type: AuthorityType::User, .. } => Action::RenewOwn,
+            Self::RequestCertificate {
+                authority_type: AuthorityType::User,
+                ..
+            } => Action::RenewOwn,
             Self::RequestCertificate { .. } | Self::Report { .. } => Action::NodeSelf,
-            Self::StartMember { .. } | Self::ReportMember { .. } | Self::StopMember { .. } => Action::MemberSelf,
+            Self::StartMember { .. } | Self::ReportMember { .. } | Self::StopMember { .. } => {
+                Action::MemberSelf
+            }
             Self::Join(_) | Self::Recover { .. } => Action::Public,
             Self::Genesis(_)
             | Self::ScheduledStep { .. }
@@ -303,8 +396,7 @@ impl Order {
 
     /// Is it a command, with an id that makes it idempotent and a refusal that is recorded?
     pub fn is_command(&self) -> bool {
-        !matches!(self, Self::Report { .. })
-            && !matches!(self.action(), Action::System | Action::MemberSelf)
+        !matches!(self, Self::Report { .. }) && !matches!(self.action(), Action::System | Action::MemberSelf)
     }
 }
 
@@ -328,7 +420,10 @@ pub enum Answer {
     /// A token was made.
     Token { token: TokenId, expires: Timestamp },
     /// A node joined, rejoined or recovered; its first certificate is authorised.
-    Joined { node: NodeId, authorization: AuthorizationId },
+    Joined {
+        node: NodeId,
+        authorization: AuthorizationId,
+    },
     /// A certificate is authorised; `certificate.issued` follows.
     Authorized { authorization: AuthorizationId },
     /// Done.

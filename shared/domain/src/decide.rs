@@ -42,7 +42,11 @@ pub struct Decision {
 impl Decision {
     /// Facts with their answer.
     pub fn new(facts: Vec<Fact>, answer: Answer) -> Self {
-        Self { facts, answer, repeats: None }
+        Self {
+            facts,
+            answer,
+            repeats: None,
+        }
     }
 
     /// Facts and the answer "done".
@@ -75,23 +79,40 @@ pub fn decide(state: &ClusterState, command: &Command, given: &Given) -> Decided
         return Ok(first);
     }
     if state.cluster.is_none() && !matches!(command.order, Order::Genesis(_)) {
-        return Err(Refusal::new(Code::NoCluster, "the log holds no cluster yet: start `carousel serve` once"));
+        return Err(Refusal::new(
+            Code::NoCluster,
+            "the log holds no cluster yet: start `carousel serve` once",
+        ));
     }
     match &command.order {
         Order::Genesis(genesis) => genesis::begin(state, genesis),
         Order::Rotate(rotate) => rotation::rotate(state, command, rotate, given),
-        Order::ScheduledStep { authority_type, expects, uptime_since_step_ms, uptime_ms } => {
-            let uptime = rotation::Uptime { since_step_ms: *uptime_since_step_ms, total_ms: *uptime_ms };
+        Order::ScheduledStep {
+            authority_type,
+            expects,
+            uptime_since_step_ms,
+            uptime_ms,
+        } => {
+            let uptime = rotation::Uptime {
+                since_step_ms: *uptime_since_step_ms,
+                total_ms: *uptime_ms,
+            };
             rotation::scheduled_step(state, *authority_type, expects, uptime, given)
         }
-        Order::Settle { authority_type, rotation } => rotation::settle(state, *authority_type, *rotation, given),
+        Order::Settle {
+            authority_type,
+            rotation,
+        } => rotation::settle(state, *authority_type, *rotation, given),
         Order::ExcludeNode { node } => nodes::exclude(state, command, node),
         Order::IncludeNode { node } => nodes::include(state, command, node),
         Order::RemoveNode { node } => nodes::remove(state, node),
         Order::Report { node, report, seen } => nodes::report(state, node, report, seen, given),
-        Order::CreateToken { hash, grant, uses, ttl_ms } => {
-            access::create_token(state, *hash, grant, *uses, *ttl_ms, given)
-        }
+        Order::CreateToken {
+            hash,
+            grant,
+            uses,
+            ttl_ms,
+        } => access::create_token(state, *hash, grant, *uses, *ttl_ms, given),
         Order::RemoveToken { token } => access::remove_token(state, token),
         Order::AddUser { user, roles, key } => access::add_user(state, user, roles, key, given),
         Order::RemoveUser { user } => access::remove_user(state, user),
@@ -99,18 +120,27 @@ pub fn decide(state: &ClusterState, command: &Command, given: &Given) -> Decided
         Order::PresentCredential { holder, certificate } => access::present(state, holder, *certificate),
         Order::Join(join) => join::join(state, join, given),
         Order::Recover { node, proven_by, key } => join::recover(state, node, *proven_by, key, given),
-        Order::RequestCertificate { authority_type, usage, issuer, key } => {
-            certificates::request(state, command, *authority_type, *usage, *issuer, key, given)
-        }
+        Order::RequestCertificate {
+            authority_type,
+            usage,
+            issuer,
+            key,
+        } => certificates::request(state, command, *authority_type, *usage, *issuer, key, given),
         Order::VoidAuthorization { authorization, why } => certificates::void(state, *authorization, why),
         Order::StartMember { .. } | Order::ReportMember { .. } => members::report(state, &command.order),
-        Order::LoseMember { member, boot, silent_ms, uptime_ms } => {
-            members::lose(state, *member, *boot, *silent_ms, *uptime_ms)
-        }
+        Order::LoseMember {
+            member,
+            boot,
+            silent_ms,
+            uptime_ms,
+        } => members::lose(state, *member, *boot, *silent_ms, *uptime_ms),
         Order::StopMember { member, boot } => members::stop(state, *member, *boot),
-        Order::AcceptClock { behind_ms } => {
-            Ok(Decision::done(vec![crate::event::ClusterClockAccepted { behind_ms: *behind_ms }.into()]))
-        }
+        Order::AcceptClock { behind_ms } => Ok(Decision::done(vec![
+            crate::event::ClusterClockAccepted {
+                behind_ms: *behind_ms,
+            }
+            .into(),
+        ])),
         Order::AddConsumer { .. } | Order::AttestConsumer { .. } | Order::WithdrawConsumer { .. } => {
             consumers::decide(state, command)
         }
@@ -126,7 +156,11 @@ fn authorise(state: &ClusterState, command: &Command) -> Result<(), Refusal> {
     if !permits(&command.principal, &roles, command.action()) {
         return Err(Refusal::new(
             Code::NotPermitted,
-            format!("{} may not do `{}`: it lacks the role", command.principal, command.order.name()),
+            format!(
+                "{} may not do `{}`: it lacks the role",
+                command.principal,
+                command.order.name()
+            ),
         ));
     }
     // A node speaks for itself alone, and so does a member.
@@ -161,14 +195,19 @@ fn first_answer(state: &ClusterState, command: &Command, given: &Given) -> Resul
             return Err(Refusal::new(Code::CommandIdReused, text));
         }
         return match &done.answer {
-            Ok(Answered { position, answer }) => {
-                Ok(Some(Decision { facts: vec![], answer: answer.clone(), repeats: Some(*position) }))
-            }
+            Ok(Answered { position, answer }) => Ok(Some(Decision {
+                facts: vec![],
+                answer: answer.clone(),
+                repeats: Some(*position),
+            })),
             Err((code, text)) => Err(Refusal::new(*code, text.clone())),
         };
     }
     let Some(created) = command.id.created_ms() else {
-        return Err(Refusal::new(Code::CommandIdStale, "the command id is not a UUIDv7"));
+        return Err(Refusal::new(
+            Code::CommandIdStale,
+            "the command id is not a UUIDv7",
+        ));
     };
     let now = given.now.0;
     if created < now.saturating_sub(ID_AGE_MS as i64) || created > now.saturating_add(ID_AHEAD_MS as i64) {

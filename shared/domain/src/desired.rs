@@ -94,16 +94,23 @@ pub fn desired(state: &ClusterState, node: &NodeId) -> Option<DesiredState> {
 ///
 /// It does not wait for a bundle: a member reads the log itself.
 pub fn desired_of_member(state: &ClusterState) -> BTreeMap<AuthorityType, DesiredAuthority> {
-    [(AuthorityType::Host, Uses::ALL), (AuthorityType::User, Uses::VERIFIER)]
-        .into_iter()
-        .filter_map(|(t, uses)| {
-            let mut row = row_for(state.types.get(&t)?, uses, true)?;
-            if uses.server {
-                row.also_serve = row.trusted.iter().copied().find(|pin| Some(*pin) != row.server_issuer);
-            }
-            Some((t, row))
-        })
-        .collect()
+    [
+        (AuthorityType::Host, Uses::ALL),
+        (AuthorityType::User, Uses::VERIFIER),
+    ]
+    .into_iter()
+    .filter_map(|(t, uses)| {
+        let mut row = row_for(state.types.get(&t)?, uses, true)?;
+        if uses.server {
+            row.also_serve = row
+                .trusted
+                .iter()
+                .copied()
+                .find(|pin| Some(*pin) != row.server_issuer);
+        }
+        Some((t, row))
+    })
+    .collect()
 }
 
 fn row_for(of: &TypeState, uses: Uses, is_member: bool) -> Option<DesiredAuthority> {
@@ -111,10 +118,17 @@ fn row_for(of: &TypeState, uses: Uses, is_member: bool) -> Option<DesiredAuthori
     let revision = if is_member {
         of.row_position
     } else {
-        of.bundle.as_ref().filter(|b| b.revision >= of.row_position)?.revision
+        of.bundle
+            .as_ref()
+            .filter(|b| b.revision >= of.row_position)?
+            .revision
     };
     let rotation = of.rotation_id();
-    let excluded_peers = of.rotation.as_ref().map(|r| r.excluded.clone()).unwrap_or_default();
+    let excluded_peers = of
+        .rotation
+        .as_ref()
+        .map(|r| r.excluded.clone())
+        .unwrap_or_default();
     let retiring = match of.phase {
         Phase::UpdateServers | Phase::Rollback => of.retiring().map(|k| k.id),
         Phase::Standby | Phase::Init | Phase::UpdateClients => None,

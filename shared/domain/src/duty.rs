@@ -7,7 +7,7 @@ use crate::{
     phase::Phase,
     state::{ClusterState, TypeState},
     time::Timestamp,
-    trust::{AuthorityStatus, Bundle, BundleAuthority, BUNDLE_LIFE_MS, Denied},
+    trust::{AuthorityStatus, BUNDLE_LIFE_MS, Bundle, BundleAuthority, Denied},
 };
 
 /// Something that the signer owes. Every duty may be done twice and late: doing it again changes nothing.
@@ -108,7 +108,11 @@ pub fn bundle_content(state: &ClusterState, authority_type: AuthorityType, now: 
         .denied
         .iter()
         .filter(|(_, (_, not_after))| *not_after > now)
-        .map(|(digest, (serial, not_after))| Denied { serial: *serial, digest: *digest, not_after: *not_after })
+        .map(|(digest, (serial, not_after))| Denied {
+            serial: *serial,
+            digest: *digest,
+            not_after: *not_after,
+        })
         .collect();
     Some(Bundle {
         cluster: state.cluster_name()?.clone(),
@@ -123,13 +127,24 @@ pub fn bundle_content(state: &ClusterState, authority_type: AuthorityType, now: 
 }
 
 fn of_type(state: &ClusterState, t: AuthorityType) -> Vec<Duty> {
-    let Some(of) = state.types.get(&t) else { return vec![] };
+    let Some(of) = state.types.get(&t) else {
+        return vec![];
+    };
     let mut duties = vec![];
     if let Some(rotation) = of.rotation.as_ref().filter(|_| of.phase != Phase::Rollback) {
-        duties.extend(t.keys_in_service().filter(|kind| !of.prepared.contains_key(kind)).map(|kind| {
-            let generation = of.newest_generation + 1;
-            Duty::GenerateKey { authority_type: t, kind, rotation: rotation.id, generation }
-        }));
+        duties.extend(
+            t.keys_in_service()
+                .filter(|kind| !of.prepared.contains_key(kind))
+                .map(|kind| {
+                    let generation = of.newest_generation + 1;
+                    Duty::GenerateKey {
+                        authority_type: t,
+                        kind,
+                        rotation: rotation.id,
+                        generation,
+                    }
+                }),
+        );
     }
     duties.extend(bundle(state, t));
     for retired in of.retired.iter().filter(|r| !r.destroyed) {
@@ -139,9 +154,17 @@ fn of_type(state: &ClusterState, t: AuthorityType) -> Vec<Duty> {
                 RotationOutcome::RolledBack => vec![],
             };
             let authority = retired.key.id;
-            duties.push(Duty::RecordRetirement { authority_type: t, authority, outcome, activated });
+            duties.push(Duty::RecordRetirement {
+                authority_type: t,
+                authority,
+                outcome,
+                activated,
+            });
         } else {
-            duties.push(Duty::Destroy { authority_type: t, authority: retired.key.id });
+            duties.push(Duty::Destroy {
+                authority_type: t,
+                authority: retired.key.id,
+            });
         }
     }
     duties
@@ -150,26 +173,37 @@ fn of_type(state: &ClusterState, t: AuthorityType) -> Vec<Duty> {
 fn bundle(state: &ClusterState, t: AuthorityType) -> Option<Duty> {
     let of = state.types.get(&t)?;
     let due = of.bundle.as_ref().is_none_or(|b| b.revision < of.bundle_due);
-    (due && state.cluster.is_some() && !of.active.is_empty())
-        .then_some(Duty::SignBundle { authority_type: t, revision: of.bundle_due })
+    (due && state.cluster.is_some() && !of.active.is_empty()).then_some(Duty::SignBundle {
+        authority_type: t,
+        revision: of.bundle_due,
+    })
 }
 
 fn stale_bundle(t: AuthorityType, of: &TypeState, now: Timestamp) -> Option<Duty> {
     let head = of.bundle.as_ref().filter(|b| b.revision >= of.bundle_due)?;
     let half = head.signed.plus_ms(BUNDLE_LIFE_MS / 2);
-    (now >= half).then_some(Duty::SignBundle { authority_type: t, revision: of.bundle_due })
+    (now >= half).then_some(Duty::SignBundle {
+        authority_type: t,
+        revision: of.bundle_due,
+    })
 }
 
 /// An authorisation is signed only while its authority is active or prepared; otherwise it is void.
 fn sign(state: &ClusterState, authorization: AuthorizationId) -> Option<Duty> {
     let pending = state.pending.get(&authorization)?;
-    is_live(state, pending.granted.authority_type, pending.granted.issuer).then_some(Duty::Sign { authorization })
+    is_live(state, pending.granted.authority_type, pending.granted.issuer)
+        .then_some(Duty::Sign { authorization })
 }
 
 /// Is the authority active or prepared?
 pub fn is_live(state: &ClusterState, t: AuthorityType, authority: AuthorityId) -> bool {
-    let Some(of) = state.types.get(&t) else { return false };
-    of.active.values().chain(of.prepared.values()).any(|k| k.id == authority)
+    let Some(of) = state.types.get(&t) else {
+        return false;
+    };
+    of.active
+        .values()
+        .chain(of.prepared.values())
+        .any(|k| k.id == authority)
 }
 
 /// Authorisations whose authority signs no more, for the orchestrator to void.
@@ -187,6 +221,9 @@ fn revocations(state: &ClusterState, of: Option<&Principal>) -> Vec<Duty> {
         .to_revoke
         .iter()
         .filter(|(holder, _)| of.is_none_or(|of| of == *holder))
-        .map(|(holder, due)| Duty::Revoke { holder: holder.clone(), certificates: due.clone() })
+        .map(|(holder, due)| Duty::Revoke {
+            holder: holder.clone(),
+            certificates: due.clone(),
+        })
         .collect()
 }

@@ -66,7 +66,8 @@ pub fn apply(state: &mut ClusterState, event: &Event) {
         Fact::AuthorizationGranted(f) => certificate::authorized(state, header, f),
         Fact::AuthorizationVoided(f) => certificate::voided(state, f.authorization, &f.why),
         Fact::AuthorityKeyGenerated(f) => authority::key_generated(state, header, f),
-        Fact::AuthorityActivated(f) => authority::activated(state, header, f),
+        // A first key is active when it is made, a later one from the end of its rotation: this is the record of it.
+        Fact::AuthorityActivated(_) => {}
         Fact::AuthorityRetired(f) => authority::retired(state, f),
         Fact::AuthorityDestroyed(f) => authority::destroyed(state, f),
         Fact::AuthorityBundleSigned(f) => authority::bundle_signed(state, header, f),
@@ -88,16 +89,37 @@ fn remember_command(state: &mut ClusterState, header: &Header, fact: &Fact) {
         fact => {
             // One command's facts stand next to each other: the answer is the last telling one, the
             // position that of the last fact.
-            let before = state.commands.get(&key).and_then(|d| d.answer.as_ref().ok()).map(|a| a.answer.clone());
+            let before = state
+                .commands
+                .get(&key)
+                .and_then(|d| d.answer.as_ref().ok())
+                .map(|a| a.answer.clone());
             let answer = telling(state, fact).or(before).unwrap_or(Answer::Done);
-            Ok(Answered { position: header.position, answer })
+            Ok(Answered {
+                position: header.position,
+                answer,
+            })
         }
     };
-    if state.commands.insert(key, Done { digest: command.digest, answer }).is_none() {
-        state.command_order.push_back((header.time, header.actor.clone(), command.id));
+    if state
+        .commands
+        .insert(
+            key,
+            Done {
+                digest: command.digest,
+                answer,
+            },
+        )
+        .is_none()
+    {
+        state
+            .command_order
+            .push_back((header.time, header.actor.clone(), command.id));
     }
     if let Fact::CommandRefused(f) = fact {
-        state.refusals.insert((f.principal.clone(), f.command.clone(), f.code), header.time);
+        state
+            .refusals
+            .insert((f.principal.clone(), f.command.clone(), f.code), header.time);
     }
     forget_old_commands(state);
 }
@@ -121,11 +143,23 @@ fn forget_old_commands(state: &mut ClusterState) {
 fn telling(state: &ClusterState, fact: &Fact) -> Option<Answer> {
     match fact {
         Fact::RotationPhaseEntered(f) => {
-            let before = state.types.get(&f.authority_type).and_then(|t| t.rotation.as_ref()).map(|r| r.mode);
-            Some(answer_of(f, before == Some(Mode::Automatic) && f.mode == Mode::Manual))
+            let before = state
+                .types
+                .get(&f.authority_type)
+                .and_then(|t| t.rotation.as_ref())
+                .map(|r| r.mode);
+            Some(answer_of(
+                f,
+                before == Some(Mode::Automatic) && f.mode == Mode::Manual,
+            ))
         }
-        Fact::AccessTokenCreated(f) => Some(Answer::Token { token: f.token, expires: f.expires }),
-        Fact::AuthorizationGranted(f) => Some(Answer::Authorized { authorization: f.authorization }),
+        Fact::AccessTokenCreated(f) => Some(Answer::Token {
+            token: f.token,
+            expires: f.expires,
+        }),
+        Fact::AuthorizationGranted(f) => Some(Answer::Authorized {
+            authorization: f.authorization,
+        }),
         Fact::CommandNoop(f) => Some(Answer::Noop { text: f.text.clone() }),
         _ => None,
     }

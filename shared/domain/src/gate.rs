@@ -159,14 +159,18 @@ pub fn evaluate(state: &ClusterState, authority_type: AuthorityType, to: Phase, 
     gate.members = lagging_members(state, authority_type, of);
     if forward {
         if holds(Rule::KeysBeforeForwardGates) {
-            gate.keys_missing =
-                authority_type.keys_in_service().filter(|kind| !of.prepared.contains_key(kind)).collect();
+            gate.keys_missing = authority_type
+                .keys_in_service()
+                .filter(|kind| !of.prepared.contains_key(kind))
+                .collect();
         }
         gate.consumers = consumers_that_have_not_attested(state, authority_type, of);
         gate.publication = publication_until(state, of, now);
     }
     gate.time_condition = match transition {
-        Transition::Complete if holds(Rule::TimeConditionForward) => time_condition(state, authority_type, now),
+        Transition::Complete if holds(Rule::TimeConditionForward) => {
+            time_condition(state, authority_type, now)
+        }
         Transition::FinishRollback if holds(Rule::TimeConditionBack) => {
             time_condition(state, authority_type, now)
         }
@@ -189,8 +193,12 @@ pub fn is_excluded(node: &Node, authority_type: AuthorityType, of: &TypeState) -
 /// # Errors
 /// [`Missing`], for a node that uses the type; a node that does not is never asked.
 pub fn missing(state: &ClusterState, authority_type: AuthorityType, node: &Node) -> Result<(), Missing> {
-    let Some(of) = state.types.get(&authority_type) else { return Ok(()) };
-    let Some(uses) = node.uses(authority_type) else { return Ok(()) };
+    let Some(of) = state.types.get(&authority_type) else {
+        return Ok(());
+    };
+    let Some(uses) = node.uses(authority_type) else {
+        return Ok(());
+    };
     // On the way back a node that was never touched by the prepared authority has nothing to undo.
     if of.phase == Phase::Rollback
         && holds(Rule::UntouchedHasReachedRollback)
@@ -202,7 +210,11 @@ pub fn missing(state: &ClusterState, authority_type: AuthorityType, node: &Node)
     if node.clone_suspect.is_some() {
         return Err(Missing::Clone);
     }
-    let facts = reported.report.authorities.get(&authority_type).ok_or(Missing::NoFacts)?;
+    let facts = reported
+        .report
+        .authorities
+        .get(&authority_type)
+        .ok_or(Missing::NoFacts)?;
     missing_from_row(of, uses, facts)?;
     // What the gateway sees must agree with the claim: the reporting connection is the proof.
     if authority_type == AuthorityType::Host && facts.client_issuer != Some(reported.seen.issuer) {
@@ -214,17 +226,27 @@ pub fn missing(state: &ClusterState, authority_type: AuthorityType, node: &Node)
 /// The row itself, the same for nodes and members.
 fn missing_from_row(of: &TypeState, uses: Uses, facts: &TypeFacts) -> Result<(), Missing> {
     if holds(Rule::FactsAreFresh) && facts.revision < of.row_position {
-        return Err(Missing::Stale { measured: facts.revision, needed: of.row_position });
+        return Err(Missing::Stale {
+            measured: facts.revision,
+            needed: of.row_position,
+        });
     }
     let row: BTreeSet<SpkiPin> = of.trusted();
     let lacks: BTreeSet<_> = row.difference(&facts.trusted).copied().collect();
     let extra: BTreeSet<_> = facts.trusted.difference(&row).copied().collect();
-    let uses = if holds(Rule::OnlyRolesInUse) { uses } else { Uses::ALL };
+    let uses = if holds(Rule::OnlyRolesInUse) {
+        uses
+    } else {
+        Uses::ALL
+    };
     if of.phase == Phase::Rollback {
         // Present active and trust at least active: narrowing comes with standby.
         let active = of.active.get(&KeyKind::Tls).map(|k| k.id);
         if uses.verifier && active.is_some_and(|a| !facts.trusted.contains(&a)) {
-            return Err(Missing::Trust { lacks, extra: BTreeSet::new() });
+            return Err(Missing::Trust {
+                lacks,
+                extra: BTreeSet::new(),
+            });
         }
     } else if uses.verifier && (!lacks.is_empty() || (holds(Rule::TrustIsEqual) && !extra.is_empty())) {
         return Err(Missing::Trust { lacks, extra });
@@ -243,11 +265,18 @@ fn missing_from_row(of: &TypeState, uses: Uses, facts: &TypeFacts) -> Result<(),
 
 /// The phase to show for a node: the cluster's exactly when the node has reached it, else the last it reached.
 pub fn phase_of_node(state: &ClusterState, authority_type: AuthorityType, node: &Node) -> Phase {
-    let current = state.types.get(&authority_type).map(|t| t.phase).unwrap_or_default();
+    let current = state
+        .types
+        .get(&authority_type)
+        .map(|t| t.phase)
+        .unwrap_or_default();
     if missing(state, authority_type, node).is_ok() {
         return current;
     }
-    node.reached.get(&authority_type).map(|r| r.phase).unwrap_or_default()
+    node.reached
+        .get(&authority_type)
+        .map(|r| r.phase)
+        .unwrap_or_default()
 }
 
 fn count_nodes(state: &ClusterState, authority_type: AuthorityType, of: &TypeState, gate: &mut Gate) {
@@ -263,7 +292,11 @@ fn count_nodes(state: &ClusterState, authority_type: AuthorityType, of: &TypeSta
                 node: node.id,
                 hostname: node.hostname.clone(),
                 missing,
-                reached: node.reached.get(&authority_type).map(|r| r.phase).unwrap_or_default(),
+                reached: node
+                    .reached
+                    .get(&authority_type)
+                    .map(|r| r.phase)
+                    .unwrap_or_default(),
                 last_seen: node.report.as_ref().map(|r| r.at),
             }),
         }
@@ -282,14 +315,19 @@ pub fn lagging_members(
         AuthorityType::User => Uses::VERIFIER,
         _ => return vec![],
     };
-    let missing = |facts: Option<&TypeFacts>| facts.map_or(Err(Missing::NoFacts), |f| missing_from_row(of, uses, f));
+    let missing =
+        |facts: Option<&TypeFacts>| facts.map_or(Err(Missing::NoFacts), |f| missing_from_row(of, uses, f));
     state
         .members
         .values()
         .filter(|m| m.running)
         .filter_map(|m| {
             let missing = missing(m.facts.get(&authority_type)).err()?;
-            Some(LaggingMember { member: m.id, service: m.service.clone(), missing })
+            Some(LaggingMember {
+                member: m.id,
+                service: m.service.clone(),
+                missing,
+            })
         })
         .collect()
 }
@@ -324,7 +362,10 @@ pub fn time_condition(
     now: Timestamp,
 ) -> Option<TimeCondition> {
     let retiring = state.types.get(&authority_type)?.retiring()?.id;
-    let mut condition = TimeCondition { until: now, holders: vec![] };
+    let mut condition = TimeCondition {
+        until: now,
+        holders: vec![],
+    };
     // Holders are ordered nodes, gateways, users, external: people are at the end, however large the fleet is.
     let people = state
         .held
@@ -370,15 +411,25 @@ impl Gate {
     /// How many nodes, consumers and conditions force would pass over.
     pub fn overridden(&self) -> u32 {
         let conditions = u32::from(self.time_condition.is_some()) + u32::from(self.publication.is_some());
-        u32::try_from(self.lagging.len() + self.consumers.len()).unwrap_or(u32::MAX).saturating_add(conditions)
+        u32::try_from(self.lagging.len() + self.consumers.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(conditions)
     }
 
     /// The names of what force passes over, in order.
     pub fn overridden_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.lagging.iter().map(|l| l.hostname.to_string()).collect();
         names.extend(self.consumers.iter().map(|c| format!("consumer {c}")));
-        names.extend(self.time_condition.as_ref().map(|t| format!("time condition until {}", t.until)));
-        names.extend(self.publication.as_ref().map(|t| format!("publication until {t}")));
+        names.extend(
+            self.time_condition
+                .as_ref()
+                .map(|t| format!("time condition until {}", t.until)),
+        );
+        names.extend(
+            self.publication
+                .as_ref()
+                .map(|t| format!("publication until {t}")),
+        );
         names
     }
 
@@ -388,7 +439,9 @@ impl Gate {
     /// # Errors
     /// The refusal, when the gate is closed.
     pub fn check(&self, force: bool) -> Result<(), Refusal> {
-        let Some(code) = self.obstacle(force) else { return Ok(()) };
+        let Some(code) = self.obstacle(force) else {
+            return Ok(());
+        };
         Err(Refusal::closed(code, words::obstacle(self, code), self.clone()))
     }
 

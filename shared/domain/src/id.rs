@@ -18,7 +18,10 @@ pub struct InvalidId {
 
 impl InvalidId {
     pub(crate) fn new(text: &str, expected: &'static str) -> Self {
-        Self { text: text.chars().take(80).collect(), expected }
+        Self {
+            text: text.chars().take(80).collect(),
+            expected,
+        }
     }
 }
 
@@ -182,7 +185,9 @@ impl fmt::Debug for Serial {
 impl FromStr for Serial {
     type Err = InvalidId;
     fn from_str(s: &str) -> Result<Self, InvalidId> {
-        parse_hex(s).map(Self).ok_or_else(|| InvalidId::new(s, "a serial of 32 hexadecimal digits"))
+        parse_hex(s)
+            .map(Self)
+            .ok_or_else(|| InvalidId::new(s, "a serial of 32 hexadecimal digits"))
     }
 }
 
@@ -202,7 +207,8 @@ fn is_dns_name(s: &str) -> bool {
 
 fn is_user_name(s: &str) -> bool {
     (1..=64).contains(&s.len())
-        && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+        && s.bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
         && s.as_bytes()[0].is_ascii_alphanumeric()
 }
 
@@ -251,9 +257,7 @@ impl ClusterName {
 }
 
 /// A place in the log, 1 for the first event; 0 means "before everything".
-#[derive(
-    Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Position(pub u64);
 
@@ -305,10 +309,15 @@ impl Principal {
 
     /// Reads the URI of a certificate; `None` if it is another cluster's or malformed.
     pub fn of_uri(cluster: &ClusterName, uri: &str) -> Option<Self> {
-        let path = uri.strip_prefix("carousel://")?.strip_prefix(cluster.as_str())?.strip_prefix('/')?;
+        let path = uri
+            .strip_prefix("carousel://")?
+            .strip_prefix(cluster.as_str())?
+            .strip_prefix('/')?;
         let principal: Self = path.parse().ok()?;
-        let in_certificates =
-            matches!(principal, Self::Node(_) | Self::Gateway(_) | Self::User(_) | Self::External(_));
+        let in_certificates = matches!(
+            principal,
+            Self::Node(_) | Self::Gateway(_) | Self::User(_) | Self::External(_)
+        );
         in_certificates.then_some(principal)
     }
 

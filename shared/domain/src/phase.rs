@@ -66,8 +66,13 @@ pub enum Transition {
 
 impl Phase {
     /// All phases, in the order in which a rotation meets them.
-    pub const ALL: [Self; 5] =
-        [Self::Standby, Self::Init, Self::UpdateClients, Self::UpdateServers, Self::Rollback];
+    pub const ALL: [Self; 5] = [
+        Self::Standby,
+        Self::Init,
+        Self::UpdateClients,
+        Self::UpdateServers,
+        Self::Rollback,
+    ];
 
     /// The name in commands, JSON, events and metrics.
     pub fn name(self) -> &'static str {
@@ -111,7 +116,11 @@ impl Phase {
             Self::UpdateClients => (Prepared, Active, true),
             Self::UpdateServers => (Prepared, Prepared, true),
         };
-        Row { client, server, trusts_prepared }
+        Row {
+            client,
+            server,
+            trusts_prepared,
+        }
     }
 
     /// The phase that follows when all goes well; none after `standby`, which a command leaves.
@@ -145,7 +154,10 @@ impl Phase {
         Self::ALL.into_iter().filter(move |to| {
             matches!(
                 self.transition_to(*to),
-                Transition::Forward | Transition::Complete | Transition::RollBack | Transition::FinishRollback
+                Transition::Forward
+                    | Transition::Complete
+                    | Transition::RollBack
+                    | Transition::FinishRollback
             )
         })
     }
@@ -161,7 +173,10 @@ impl FromStr for Phase {
     type Err = InvalidId;
     fn from_str(s: &str) -> Result<Self, InvalidId> {
         Self::ALL.into_iter().find(|p| p.name() == s).ok_or_else(|| {
-            InvalidId::new(s, "a phase: init, update_clients, update_servers, standby, rollback")
+            InvalidId::new(
+                s,
+                "a phase: init, update_clients, update_servers, standby, rollback",
+            )
         })
     }
 }

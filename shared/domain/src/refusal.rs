@@ -104,7 +104,11 @@ impl<'de> Deserialize<'de> for Code {
 impl std::str::FromStr for Code {
     type Err = InvalidId;
     fn from_str(s: &str) -> Result<Self, InvalidId> {
-        Self::ALL.iter().copied().find(|c| c.name() == s).ok_or_else(|| InvalidId::new(s, "a refusal code"))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|c| c.name() == s)
+            .ok_or_else(|| InvalidId::new(s, "a refusal code"))
     }
 }
 impl schemars::JsonSchema for Code {
@@ -131,11 +135,19 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with its sentence.
     pub fn new(code: Code, text: impl Into<String>) -> Self {
-        Self { code, text: text.into(), gate: None }
+        Self {
+            code,
+            text: text.into(),
+            gate: None,
+        }
     }
 
     /// A refusal because of a closed gate.
     pub fn closed(code: Code, text: impl Into<String>, gate: Gate) -> Self {
-        Self { code, text: text.into(), gate: Some(Box::new(gate)) }
+        Self {
+            code,
+            text: text.into(),
+            gate: Some(Box::new(gate)),
+        }
     }
 }

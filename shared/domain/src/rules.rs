@@ -1,4 +1,4 @@
-//! The rules that an exhaustive model showed to be necessary ([M] in the rules of the product).
+//! The rules that an exhaustive model showed to be necessary (\[M\] in the rules of the product).
 //!
 //! Each stands here once, is asked for by name where it is enforced, and can be switched off only in
 //! a build with the feature `rule-switches`, which the product's build does not have: the simulation

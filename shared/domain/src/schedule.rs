@@ -19,7 +19,7 @@ pub const MEMBER_SILENCE_MS: u64 = 30 * SECOND_MS;
 
 /// When the next step of a rotation is due; `None` in `rollback`, which a person finishes.
 ///
-/// Counted from the step before, so that steps that were late do not come all at once [M].
+/// Counted from the step before, so that steps that were late do not come all at once \[M\].
 pub fn due_at(rotation: &Rotation, phase: Phase) -> Option<Timestamp> {
     let third = rotation.grace_period_ms / 3;
     let steps = match phase {
@@ -62,7 +62,10 @@ pub fn to_settle(state: &ClusterState) -> Vec<(AuthorityType, RotationId)> {
         .types
         .iter()
         .filter_map(|(t, of)| {
-            let ended = of.ended.as_ref().filter(|e| !e.settled && of.rotation.is_none())?;
+            let ended = of
+                .ended
+                .as_ref()
+                .filter(|e| !e.settled && of.rotation.is_none())?;
             is_settled(state, *t).then_some((*t, ended.id))
         })
         .collect()
@@ -71,7 +74,9 @@ pub fn to_settle(state: &ClusterState) -> Vec<(AuthorityType, RotationId)> {
 /// Has every required node and every running member reached standby? Nodes that were cut off when the
 /// rotation ended are not waited for: they recover when they return.
 pub fn is_settled(state: &ClusterState, authority_type: AuthorityType) -> bool {
-    let Some(of) = state.types.get(&authority_type) else { return true };
+    let Some(of) = state.types.get(&authority_type) else {
+        return true;
+    };
     let cut_off = of.ended.as_ref().map(|e| &e.cut_off);
     of.phase == Phase::Standby
         && gate::lagging_members(state, authority_type, of).is_empty()
@@ -82,7 +87,7 @@ pub fn is_settled(state: &ClusterState, authority_type: AuthorityType) -> bool {
             .all(|n| gate::missing(state, authority_type, n).is_ok())
 }
 
-/// Has the orchestrator been up long enough to judge who lags? A fresh start knows nobody yet [M].
+/// Has the orchestrator been up long enough to judge who lags? A fresh start knows nobody yet \[M\].
 pub fn policy_may_act(rotation: &Rotation, uptime_since_step_ms: u64, uptime_ms: u64) -> bool {
     let third = rotation.grace_period_ms / 3;
     !holds(Rule::PolicyNeedsUptime)
@@ -97,7 +102,10 @@ pub fn proceed_may_pass(gate: &Gate, rotation: &Rotation) -> bool {
         && gate.consumers.is_empty()
         && gate.time_condition.is_none()
         && gate.publication.is_none()
-        && gate.lagging.iter().all(|l| l.last_seen.is_none_or(|seen| seen < rotation.stepped))
+        && gate
+            .lagging
+            .iter()
+            .all(|l| l.last_seen.is_none_or(|seen| seen < rotation.stepped))
 }
 
 /// Do enough nodes lag for `--on-lagging=rollback`? At least 5 % and at least two: one node never

@@ -364,7 +364,10 @@ impl ClusterState {
 
     /// The cluster's durations (defaults before it was created).
     pub fn settings(&self) -> Settings {
-        self.cluster.as_ref().map(|c| c.settings.clone()).unwrap_or_default()
+        self.cluster
+            .as_ref()
+            .map(|c| c.settings.clone())
+            .unwrap_or_default()
     }
 
     /// The time to decide with: the clock's, but never before the last event.
@@ -372,12 +375,15 @@ impl ClusterState {
         clock.max(self.time)
     }
 
-    /// The node of this name or id.
+    /// The node of this name or id; of several that bore the name, the one that joined last.
     pub fn find_node(&self, name_or_id: &str) -> Option<&Node> {
         if let Ok(id) = name_or_id.parse::<NodeId>() {
             return self.nodes.get(&id);
         }
-        self.nodes.values().find(|n| n.hostname.as_str() == name_or_id)
+        self.nodes
+            .values()
+            .filter(|n| n.hostname.as_str() == name_or_id)
+            .max_by_key(|n| n.joined)
     }
 }
 
@@ -393,7 +399,12 @@ impl TypeState {
 
     /// The X.509 authorities that the current row trusts.
     pub fn trusted(&self) -> BTreeSet<SpkiPin> {
-        self.active.get(&KeyKind::Tls).into_iter().chain(self.prepared.get(&KeyKind::Tls)).map(|k| k.id).collect()
+        self.active
+            .get(&KeyKind::Tls)
+            .into_iter()
+            .chain(self.prepared.get(&KeyKind::Tls))
+            .map(|k| k.id)
+            .collect()
     }
 
     /// The issuer of client certificates in the current row.
@@ -424,6 +435,8 @@ impl TypeState {
 
     /// Are the new keys of every kind in the log?
     pub fn prepared_is_complete(&self, authority_type: AuthorityType) -> bool {
-        authority_type.keys_in_service().all(|kind| self.prepared.contains_key(&kind))
+        authority_type
+            .keys_in_service()
+            .all(|kind| self.prepared.contains_key(&kind))
     }
 }

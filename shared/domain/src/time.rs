@@ -56,7 +56,11 @@ fn date_of_days(days: i64) -> (i64, i64, i64) {
     let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     let mp = (5 * doy + 2) / 153;
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (yoe + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
+    (
+        yoe + era * 400 + i64::from(month <= 2),
+        month,
+        doy - (153 * mp + 2) / 5 + 1,
+    )
 }
 
 impl fmt::Display for Timestamp {
@@ -65,8 +69,12 @@ impl fmt::Display for Timestamp {
         let ms = self.0.clamp(-62_167_219_200_000, 253_402_300_799_999);
         let (days, rest) = (ms.div_euclid(DAY_MS as i64), ms.rem_euclid(DAY_MS as i64));
         let (y, m, d) = date_of_days(days);
-        let (h, min, s, milli) =
-            (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60, rest % 1_000);
+        let (h, min, s, milli) = (
+            rest / 3_600_000,
+            rest / 60_000 % 60,
+            rest / 1_000 % 60,
+            rest % 1_000,
+        );
         write!(f, "{y:04}-{m:02}-{d:02}T{h:02}:{min:02}:{s:02}.{milli:03}Z")
     }
 }
@@ -80,7 +88,9 @@ impl FromStr for Timestamp {
     type Err = InvalidId;
     /// Reads RFC 3339 in UTC (`Z`), with or without a fraction of up to 9 digits (cut to milliseconds).
     fn from_str(s: &str) -> Result<Self, InvalidId> {
-        parse(s).map(Self).ok_or_else(|| InvalidId::new(s, "an RFC 3339 time in UTC, such as 2026-09-20T01:44:36Z"))
+        parse(s)
+            .map(Self)
+            .ok_or_else(|| InvalidId::new(s, "an RFC 3339 time in UTC, such as 2026-09-20T01:44:36Z"))
     }
 }
 
@@ -89,12 +99,22 @@ fn parse(s: &str) -> Option<i64> {
     let (date, clock) = s.split_once(['T', 't', ' '])?;
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
     let number = |t: &str, len: usize| -> Option<i64> {
-        (t.len() == len && t.bytes().all(|b| b.is_ascii_digit())).then(|| t.parse().ok()).flatten()
+        (t.len() == len && t.bytes().all(|b| b.is_ascii_digit()))
+            .then(|| t.parse().ok())
+            .flatten()
     };
     let mut ymd = date.split('-');
-    let (y, m, d) = (number(ymd.next()?, 4)?, number(ymd.next()?, 2)?, number(ymd.next()?, 2)?);
+    let (y, m, d) = (
+        number(ymd.next()?, 4)?,
+        number(ymd.next()?, 2)?,
+        number(ymd.next()?, 2)?,
+    );
     let mut hms = clock.split(':');
-    let (h, min, sec) = (number(hms.next()?, 2)?, number(hms.next()?, 2)?, number(hms.next()?, 2)?);
+    let (h, min, sec) = (
+        number(hms.next()?, 2)?,
+        number(hms.next()?, 2)?,
+        number(hms.next()?, 2)?,
+    );
     if ymd.next().is_some() || hms.next().is_some() || h > 23 || min > 59 || sec > 60 {
         return None;
     }
@@ -117,15 +137,33 @@ mod tests {
 
     #[test]
     fn a_time_reads_back_as_it_was_written() {
-        for ms in [0, 1, -1, 951_782_399_999, 951_782_400_000, 1_789_868_676_123, 253_402_300_799_999] {
+        for ms in [
+            0,
+            1,
+            -1,
+            951_782_399_999,
+            951_782_400_000,
+            1_789_868_676_123,
+            253_402_300_799_999,
+        ] {
             assert_eq!(Timestamp(ms).to_string().parse(), Ok(Timestamp(ms)));
         }
-        assert_eq!(Timestamp(1_789_868_676_000).to_string(), "2026-09-20T01:44:36.000Z");
+        assert_eq!(
+            Timestamp(1_789_868_676_000).to_string(),
+            "2026-09-20T01:44:36.000Z"
+        );
     }
 
     #[test]
     fn a_date_that_does_not_exist_is_refused() {
-        for bad in ["2026-02-29T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-01T24:00:00Z", "2026-01-01", "x", "2026-01-01T00:00:00.Z"] {
+        for bad in [
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01",
+            "x",
+            "2026-01-01T00:00:00.Z",
+        ] {
             assert!(bad.parse::<Timestamp>().is_err(), "{bad}");
         }
     }

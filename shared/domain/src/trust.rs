@@ -29,8 +29,12 @@ pub struct Side {
 /// The oracle: two peers interoperate if and only if the client's issuer is in the server's trust and
 /// the server's issuer is in the client's trust (measured over all pairs of phases with real TLS).
 pub fn interoperate(client: &Side, server: &Side) -> bool {
-    client.client_issuer.is_some_and(|issuer| server.trusted.contains(&issuer))
-        && server.server_issuer.is_some_and(|issuer| client.trusted.contains(&issuer))
+    client
+        .client_issuer
+        .is_some_and(|issuer| server.trusted.contains(&issuer))
+        && server
+            .server_issuer
+            .is_some_and(|issuer| client.trusted.contains(&issuer))
 }
 
 /// What an authority in a bundle is to its reader.
@@ -133,7 +137,9 @@ impl Bundle {
             Generation::Active => AuthorityStatus::Active,
             Generation::Prepared => AuthorityStatus::Prepared,
         };
-        self.authorities.iter().find(|a| a.kind == KeyKind::Tls && a.status == status)
+        self.authorities
+            .iter()
+            .find(|a| a.kind == KeyKind::Tls && a.status == status)
     }
 
     /// The pins of all trusted X.509 authorities: the row's trust set.
@@ -147,7 +153,9 @@ impl Bundle {
 
     /// The issuer that the row names for a generation: until the prepared key exists, the active one.
     pub fn issuer(&self, generation: Generation) -> Option<SpkiPin> {
-        self.authority(generation).or_else(|| self.authority(Generation::Active)).map(|a| a.id)
+        self.authority(generation)
+            .or_else(|| self.authority(Generation::Active))
+            .map(|a| a.id)
     }
 
     /// The issuer of client certificates in this row.

@@ -69,6 +69,8 @@ struct Waiting {
     command: Command,
     traceparent: Option<String>,
     attempts: u32,
+    /// Decided on a state that held everything durable when it was refused: the no is final.
+    caught_up: bool,
     answer: oneshot::Sender<Result<Answered, ExecuteError>>,
 }
 
@@ -198,7 +200,7 @@ impl Decider {
 
     /// Decides a batch on one state and makes it durable together. Returns what has to be decided again.
     async fn execute(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
-        let (mut appends, mut decided, mut again) = (vec![], vec![], vec![]);
+        let (mut appends, mut decided, mut again, mut doubtful) = (vec![], vec![], vec![], vec![]);
         let mut taken: HashSet<Subject> = HashSet::new();
         for waiting in batch {
             match self.decide(&waiting, &taken) {
@@ -209,10 +211,21 @@ impl Decider {
                 }
                 // Another command of this batch stands on the same condition: decided after it.
                 Verdict::Later => again.push(waiting),
+                // The state may be behind the log: a no counts only after everything durable was read.
+                Verdict::Doubtful => doubtful.push(Waiting {
+                    caught_up: true,
+                    ..waiting
+                }),
                 Verdict::Answer(result) => answer(waiting, result),
             }
         }
         self.append(appends, decided, &mut again).await;
+        if !doubtful.is_empty() {
+            if let Err(behind) = self.fold.catch_up(FOLD_WAIT).await {
+                tracing::warn!(%behind, "a command is decided on a state that may be behind the log");
+            }
+            again.append(&mut doubtful);
+        }
         again
     }
 
@@ -298,6 +311,7 @@ impl Decider {
                     }
                     Verdict::Append(append, Ok(answer))
                 }
+                Err(_) if !waiting.caught_up => Verdict::Doubtful,
                 Err(refusal) => {
                     let fact = refusals.record(state, command, &refusal, given.now);
                     let Some((fact, cluster)) = fact.zip(state.cluster_name().cloned()) else {
@@ -339,6 +353,7 @@ impl Decider {
 enum Verdict {
     Append(Append, Result<Answer, Refusal>),
     Later,
+    Doubtful,
     Answer(Result<Answered, ExecuteError>),
 }
 

@@ -12,10 +12,12 @@ pub mod checkpoint;
 pub mod codec;
 mod executor;
 mod fold;
+mod lookup;
 mod writer;
 
 pub use executor::{ExecuteError, Executor};
 pub use fold::{Behind, Fold, FoldError};
+pub use lookup::{Issued, NotIssued};
 pub use writer::{Expected, FactWriter};
 
 /// Where the time comes from: the process's clock, or a test's.

@@ -4,7 +4,9 @@ use super::{Decided, Decision};
 use crate::{
     authority::AuthorityType,
     command::{Answer, Command, Expectation, Given, LaggingPolicy, Mode, Rotate},
-    event::{GateRecord, RotationHeld, RotationOutcome, RotationPhaseEntered, RotationResumed, RotationSettled},
+    event::{
+        GateRecord, RotationHeld, RotationOutcome, RotationPhaseEntered, RotationResumed, RotationSettled,
+    },
     gate::{self, Gate},
     id::RotationId,
     phase::{Phase, Transition},
@@ -33,14 +35,21 @@ pub fn rotate(state: &ClusterState, command: &Command, rotate: &Rotate, given: &
     let t = rotate.authority_type;
     let of = in_service(state, t)?;
     if rotate.grace_period_ms == Some(0) {
-        return Err(Refusal::new(Code::GracePeriodInvalid, "the grace period must be longer than 0s"));
+        return Err(Refusal::new(
+            Code::GracePeriodInvalid,
+            "the grace period must be longer than 0s",
+        ));
     }
     expect(t, of, rotate.expects.as_ref())?;
-    let Some(target) = rotate.target else { return start(of, rotate, given) };
+    let Some(target) = rotate.target else {
+        return start(of, rotate, given);
+    };
     match of.phase.transition_to(target) {
-        Transition::Noop => {
-            Ok(Decision::noop(command, format!("the {t} CA is already in phase {target}"), None))
-        }
+        Transition::Noop => Ok(Decision::noop(
+            command,
+            format!("the {t} CA is already in phase {target}"),
+            None,
+        )),
         Transition::Forward if target == Phase::Init => start(of, rotate, given),
         Transition::Forward | Transition::Complete | Transition::FinishRollback => {
             let gate = gate::evaluate(state, t, target, given.now);
@@ -58,7 +67,10 @@ pub fn rotate(state: &ClusterState, command: &Command, rotate: &Rotate, given: &
         Transition::InProgress => Err(in_progress()),
         Transition::OnlyFrom(from) => Err(Refusal::new(
             Code::IllegalTransition,
-            format!("can only switch to phase {target} from {from}, current phase is {}", of.phase),
+            format!(
+                "can only switch to phase {target} from {from}, current phase is {}",
+                of.phase
+            ),
         )),
         Transition::NoWay => Err(Refusal::new(
             Code::IllegalTransition,
@@ -78,7 +90,10 @@ pub fn scheduled_step(
     let of = in_service(state, authority_type)?;
     expect(authority_type, of, Some(expects))?;
     if given.clock_suspect {
-        return Err(Refusal::new(Code::ClockSuspect, "no automatic step is taken while the clock is suspect"));
+        return Err(Refusal::new(
+            Code::ClockSuspect,
+            "no automatic step is taken while the clock is suspect",
+        ));
     }
     let stale = || Refusal::new(Code::StaleView, "no step of a semi-automatic rotation is due");
     let rotation = of.rotation.as_ref().ok_or_else(stale)?;
@@ -88,7 +103,11 @@ pub fn scheduled_step(
     }
     let gate = gate::evaluate(state, authority_type, target, given.now);
     if gate.is_open() {
-        let resumed = RotationResumed { authority_type, rotation: rotation.id, due: target };
+        let resumed = RotationResumed {
+            authority_type,
+            rotation: rotation.id,
+            due: target,
+        };
         let mut decision = step(state, authority_type, target, Mode::Automatic, &gate, given)?;
         if rotation.held.is_some() {
             decision.facts.insert(0, resumed.into());
@@ -120,23 +139,34 @@ pub fn settle(
     let of = in_service(state, authority_type)?;
     let due = of.ended.as_ref().is_some_and(|e| e.id == rotation && !e.settled);
     if !due || !schedule::is_settled(state, authority_type) {
-        return Err(Refusal::new(Code::StaleView, "the rotation is not there to be settled"));
+        return Err(Refusal::new(
+            Code::StaleView,
+            "the rotation is not there to be settled",
+        ));
     }
     let gate = gate::evaluate(state, authority_type, Phase::Standby, given.now);
-    let settled = RotationSettled { authority_type, rotation, required: gate.required };
+    let settled = RotationSettled {
+        authority_type,
+        rotation,
+        required: gate.required,
+    };
     Ok(Decision::done(vec![settled.into()]))
 }
 
 fn in_service(state: &ClusterState, t: AuthorityType) -> Result<&TypeState, Refusal> {
     let missing = || {
-        let text = format!("the {t} CA consists of keys that this version does not make yet; it cannot be rotated");
+        let text =
+            format!("the {t} CA consists of keys that this version does not make yet; it cannot be rotated");
         Refusal::new(Code::TypeNotInService, text)
     };
     state.types.get(&t).filter(|_| t.in_service()).ok_or_else(missing)
 }
 
 fn in_progress() -> Refusal {
-    Refusal::new(Code::RotationInProgress, "can not initiate rotation while another is in progress")
+    Refusal::new(
+        Code::RotationInProgress,
+        "can not initiate rotation while another is in progress",
+    )
 }
 
 /// Refuses when the caller looked at another rotation or phase than the current one.
@@ -144,7 +174,10 @@ pub(super) fn expect(t: AuthorityType, of: &TypeState, expects: Option<&Expectat
     match expects {
         Some(e) if e.phase != of.phase || e.rotation != of.rotation_id() => Err(Refusal::new(
             Code::StaleView,
-            format!("the {t} CA is in phase {} now, not in {}: look again and repeat", of.phase, e.phase),
+            format!(
+                "the {t} CA is in phase {} now, not in {}: look again and repeat",
+                of.phase, e.phase
+            ),
         )),
         _ => Ok(()),
     }
@@ -155,7 +188,11 @@ fn start(of: &TypeState, rotate: &Rotate, given: &Given) -> Decided {
     if of.phase != Phase::Standby {
         return Err(in_progress());
     }
-    let mode = if rotate.manual || rotate.target.is_some() { Mode::Manual } else { Mode::Automatic };
+    let mode = if rotate.manual || rotate.target.is_some() {
+        Mode::Manual
+    } else {
+        Mode::Automatic
+    };
     let entered = RotationPhaseEntered {
         authority_type: rotate.authority_type,
         rotation: RotationId(given.fresh[0]),
@@ -193,7 +230,13 @@ fn step(
     let mut names = gate.overridden_names();
     if outcome.is_some() {
         // Whoever is excluded when the rotation ends is cut off until it returns and recovers.
-        names.extend(rotation.excluded.iter().filter_map(|id| state.nodes.get(id)).map(|n| n.hostname.to_string()));
+        names.extend(
+            rotation
+                .excluded
+                .iter()
+                .filter_map(|id| state.nodes.get(id))
+                .map(|n| n.hostname.to_string()),
+        );
     }
     let digest = (!names.is_empty()).then(|| hex((given.sha256)(names.join("\n").as_bytes())));
     let entered = RotationPhaseEntered {

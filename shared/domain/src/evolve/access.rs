@@ -54,7 +54,9 @@ pub(super) fn token_removed(state: &mut ClusterState, id: &TokenId) {
 }
 
 pub(super) fn user_added(state: &mut ClusterState, f: &AccessUserAdded) {
-    state.users.insert(f.user.clone(), f.roles.iter().copied().collect());
+    state
+        .users
+        .insert(f.user.clone(), f.roles.iter().copied().collect());
 }
 
 pub(super) fn user_removed(state: &mut ClusterState, header: &Header, user: &UserName) {
@@ -68,8 +70,14 @@ pub(super) fn recovered(state: &mut ClusterState, f: &AccessRecovered) {
 }
 
 pub(super) fn consumer_added(state: &mut ClusterState, f: &ConsumerAdded) {
-    let consumer = Consumer { owner: f.owner.clone(), contact: f.contact.clone(), attested: None };
-    state.consumers.insert((f.authority_type, f.consumer.clone()), consumer);
+    let consumer = Consumer {
+        owner: f.owner.clone(),
+        contact: f.contact.clone(),
+        attested: None,
+    };
+    state
+        .consumers
+        .insert((f.authority_type, f.consumer.clone()), consumer);
 }
 
 pub(super) fn consumer_attested(state: &mut ClusterState, f: &ConsumerAttested) {

@@ -1,10 +1,7 @@
 //! Keys and bundles: what the signer wrote.
 
 use crate::{
-    event::{
-        AuthorityActivated, AuthorityBundleSigned, AuthorityDestroyed, AuthorityKeyGenerated, AuthorityRetired,
-        Header,
-    },
+    event::{AuthorityBundleSigned, AuthorityDestroyed, AuthorityKeyGenerated, AuthorityRetired, Header},
     id::{Principal, SystemActor},
     phase::Phase,
     rules::{Rule, holds},
@@ -24,7 +21,13 @@ pub(super) fn key_generated(state: &mut ClusterState, header: &Header, f: &Autho
     } else if of.prepared.contains_key(&key.kind) || (!in_time && holds(Rule::LateKeyIsDestroyed)) {
         // The rotation is over or rolling back: the key never becomes prepared, and is owed its end.
         let outcome = None;
-        of.retired.push(RetiredKey { key, at: header.time, outcome, destroyed: false, recorded: true });
+        of.retired.push(RetiredKey {
+            key,
+            at: header.time,
+            outcome,
+            destroyed: false,
+            recorded: true,
+        });
         return;
     } else {
         of.prepared.insert(key.kind, key);
@@ -32,18 +35,6 @@ pub(super) fn key_generated(state: &mut ClusterState, header: &Header, f: &Autho
     // The row changes with the key, like with a phase.
     of.row_position = header.position;
     of.bundle_due = header.position;
-}
-
-pub(super) fn activated(state: &mut ClusterState, header: &Header, f: &AuthorityActivated) {
-    let of = state.types.entry(f.authority_type).or_default();
-    // After a rotation the phase event has done this already; it is recorded for whoever reads the log.
-    if of.active.get(&f.kind).is_none_or(|k| k.id != f.authority) {
-        if let Some(key) = of.prepared.remove(&f.kind).filter(|k| k.id == f.authority) {
-            of.active.insert(f.kind, key);
-            of.row_position = header.position;
-            of.bundle_due = header.position;
-        }
-    }
 }
 
 pub(super) fn retired(state: &mut ClusterState, f: &AuthorityRetired) {

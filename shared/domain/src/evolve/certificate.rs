@@ -13,22 +13,66 @@ const SUPERSEDED_AFTER_MS: u64 = 10 * MINUTE_MS;
 const OUTCOMES_KEPT: usize = 4_096;
 
 pub(super) fn authorized(state: &mut ClusterState, header: &Header, f: &AuthorizationGranted) {
+    if let Some(why) = overtaken(state, f) {
+        settle(state, f.authorization, AuthorizationOutcome::Voided(why.into()));
+        return;
+    }
     state.keys.insert(f.spki, f.holder.clone());
     if let Principal::Node(id) = &f.holder {
         for name in &f.names {
-            let until = state.names.entry(name.clone()).or_default().entry(*id).or_insert(f.not_after);
+            let until = state
+                .names
+                .entry(name.clone())
+                .or_default()
+                .entry(*id)
+                .or_insert(f.not_after);
             *until = (*until).max(f.not_after);
         }
         let of = state.types.get(&f.authority_type);
         let is_prepared = of.is_some_and(|of| of.prepared.values().any(|k| k.id == f.issuer));
-        if let (true, Some(rotation), Some(node)) =
-            (is_prepared, of.and_then(|of| of.rotation_id()), state.nodes.get_mut(id))
-        {
+        if let (true, Some(rotation), Some(node)) = (
+            is_prepared,
+            of.and_then(|of| of.rotation_id()),
+            state.nodes.get_mut(id),
+        ) {
             node.touched.insert(f.authority_type, rotation);
         }
     }
-    let pending = Pending { granted: f.clone(), position: header.position, at: header.time };
+    let pending = Pending {
+        granted: f.clone(),
+        position: header.position,
+        at: header.time,
+    };
     state.pending.insert(f.authorization, pending);
+}
+
+/// Was the authorisation overtaken by an event on another subject, which its condition could not see? Then
+/// it is void from the start: the order of the log decides, for everybody alike.
+fn overtaken(state: &ClusterState, f: &AuthorizationGranted) -> Option<&'static str> {
+    let gone = match &f.holder {
+        Principal::Node(id) => !state.nodes.contains_key(id),
+        Principal::User(name) => !state.users.contains_key(name),
+        Principal::Gateway(_) | Principal::External(_) | Principal::System(_) | Principal::Anonymous => false,
+    };
+    if gone {
+        return Some("the holder was removed");
+    }
+    if state.keys.get(&f.spki).is_some_and(|holder| *holder != f.holder) {
+        return Some("the key was certified for another holder");
+    }
+    let Principal::Node(id) = &f.holder else {
+        return None;
+    };
+    let taken = f
+        .names
+        .iter()
+        .filter_map(|name| state.names.get(name))
+        .any(|bearers| {
+            bearers
+                .iter()
+                .any(|(other, until)| other != id && *until > state.time)
+        });
+    taken.then_some("another node was given the name")
 }
 
 pub(super) fn voided(state: &mut ClusterState, authorization: AuthorizationId, why: &str) {
@@ -36,7 +80,11 @@ pub(super) fn voided(state: &mut ClusterState, authorization: AuthorizationId, w
 }
 
 pub(super) fn refused(state: &mut ClusterState, f: &CertificateRefused) {
-    settle(state, f.authorization, AuthorizationOutcome::Refused(f.why.clone()));
+    settle(
+        state,
+        f.authorization,
+        AuthorizationOutcome::Refused(f.why.clone()),
+    );
 }
 
 pub(super) fn issued(state: &mut ClusterState, header: &Header, f: &CertificateIssued) {
@@ -70,10 +118,14 @@ pub(super) fn issued(state: &mut ClusterState, header: &Header, f: &CertificateI
 /// Certificates past the time in which they allow a recovery are forgotten when their holder gets a new one.
 fn forget_expired(state: &mut ClusterState, holder: &Principal) {
     let (keep_ms, now) = (state.settings().max_offline_ms, state.time);
-    let Some(held) = state.held.get_mut(holder) else { return };
+    let Some(held) = state.held.get_mut(holder) else {
+        return;
+    };
     let certificates = &mut state.certificates;
     held.retain(|digest| {
-        let keep = certificates.get(digest).is_some_and(|c| c.not_after.plus_ms(keep_ms) >= now);
+        let keep = certificates
+            .get(digest)
+            .is_some_and(|c| c.not_after.plus_ms(keep_ms) >= now);
         if !keep {
             certificates.remove(digest);
         }
@@ -83,19 +135,24 @@ fn forget_expired(state: &mut ClusterState, holder: &Principal) {
 
 fn settle(state: &mut ClusterState, authorization: AuthorizationId, outcome: AuthorizationOutcome) {
     state.pending.remove(&authorization);
-    if state.settled_authorizations.insert(authorization, outcome).is_none() {
+    if state
+        .settled_authorizations
+        .insert(authorization, outcome)
+        .is_none()
+    {
         state.settled_order.push_back(authorization);
     }
-    if state.settled_order.len() > OUTCOMES_KEPT {
-        if let Some(oldest) = state.settled_order.pop_front() {
-            state.settled_authorizations.remove(&oldest);
-        }
+    let surplus = state.settled_order.len() > OUTCOMES_KEPT;
+    if let Some(oldest) = surplus.then(|| state.settled_order.pop_front()).flatten() {
+        state.settled_authorizations.remove(&oldest);
     }
 }
 
 /// A certificate was seen in use: earlier ones of the same node stop counting ten minutes later.
 pub(super) fn presented(state: &mut ClusterState, header: &Header, digest: &CertDigest) {
-    let Some(certificate) = state.certificates.get_mut(digest) else { return };
+    let Some(certificate) = state.certificates.get_mut(digest) else {
+        return;
+    };
     let first_time = certificate.presented.is_none();
     certificate.presented.get_or_insert(header.time);
     let (holder, position) = (certificate.holder.clone(), certificate.position);
@@ -105,7 +162,9 @@ pub(super) fn presented(state: &mut ClusterState, header: &Header, digest: &Cert
 }
 
 fn supersede_before(state: &mut ClusterState, node: &NodeId, position: Position, at: Timestamp) {
-    let Some(held) = state.held.get(&Principal::Node(*node)) else { return };
+    let Some(held) = state.held.get(&Principal::Node(*node)) else {
+        return;
+    };
     for digest in held {
         if let Some(earlier) = state.certificates.get_mut(digest) {
             // Client certificates only; one that bears the server role as well is superseded as a whole.
@@ -132,10 +191,19 @@ pub(super) fn revoke_all(state: &mut ClusterState, holder: &Principal, position:
     let now = state.time;
     let live: Vec<_> = digests
         .into_iter()
-        .filter(|d| state.certificates.get(d).is_some_and(|c| !c.revoked && c.not_after > now))
+        .filter(|d| {
+            state
+                .certificates
+                .get(d)
+                .is_some_and(|c| !c.revoked && c.not_after > now)
+        })
         .collect();
-    let pending: Vec<_> =
-        state.pending.iter().filter(|(_, p)| p.granted.holder == *holder).map(|(id, _)| *id).collect();
+    let pending: Vec<_> = state
+        .pending
+        .iter()
+        .filter(|(_, p)| p.granted.holder == *holder)
+        .map(|(id, _)| *id)
+        .collect();
     for authorization in pending {
         voided(state, authorization, "the holder was removed");
     }
@@ -147,10 +215,13 @@ pub(super) fn revoke_all(state: &mut ClusterState, holder: &Principal, position:
 
 fn deny(state: &mut ClusterState, digests: &[CertDigest], position: Position) {
     for digest in digests {
-        let Some(certificate) = state.certificates.get_mut(digest) else { continue };
+        let Some(certificate) = state.certificates.get_mut(digest) else {
+            continue;
+        };
         if !std::mem::replace(&mut certificate.revoked, true) {
             let of = state.types.entry(certificate.authority_type).or_default();
-            of.denied.insert(*digest, (certificate.serial, certificate.not_after));
+            of.denied
+                .insert(*digest, (certificate.serial, certificate.not_after));
             of.bundle_due = of.bundle_due.max(position);
         }
     }

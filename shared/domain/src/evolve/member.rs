@@ -26,7 +26,13 @@ pub(super) fn started(state: &mut ClusterState, header: &Header, f: &MemberStart
 }
 
 pub(super) fn reported(state: &mut ClusterState, header: &Header, f: &MemberReported) {
-    let Some(member) = state.members.get_mut(&f.member).filter(|m| m.boot == Some(f.boot)) else { return };
+    let Some(member) = state
+        .members
+        .get_mut(&f.member)
+        .filter(|m| m.boot == Some(f.boot))
+    else {
+        return;
+    };
     member.seq = f.seq;
     member.facts = f.facts.clone();
     member.running = true;
@@ -35,7 +41,9 @@ pub(super) fn reported(state: &mut ClusterState, header: &Header, f: &MemberRepo
 }
 
 pub(super) fn ended(state: &mut ClusterState, header: &Header, id: &MemberId, boot: &BootId) {
-    let Some(member) = state.members.get_mut(id).filter(|m| m.boot == Some(*boot)) else { return };
+    let Some(member) = state.members.get_mut(id).filter(|m| m.boot == Some(*boot)) else {
+        return;
+    };
     member.running = false;
     member.last_event = header.time;
     member.position = header.position;

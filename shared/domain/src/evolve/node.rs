@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    access::{Grant, NamePattern},
+    access::Grant,
     authority::AuthorityType,
     event::{Header, NodeJoined, NodeRejoined, NodeReported},
     gate,
@@ -33,17 +33,19 @@ fn insert(
     token: TokenId,
 ) {
     let single_use = state.tokens.get(&token).is_none_or(|t| t.uses == 1);
+    // A node that joins again stays the node it was: excluded, touched and known by its boots.
+    let before = state.nodes.remove(&id);
     let node = Node {
         id,
         hostname: hostname.clone(),
-        names: names_of(hostname, grant, single_use),
+        names: grant.names_for(hostname, single_use),
         grant: grant.clone(),
         token,
         joined: header.position,
         report: None,
-        excluded: BTreeMap::new(),
-        touched: BTreeMap::new(),
-        reached: BTreeMap::new(),
+        excluded: before.as_ref().map(|n| n.excluded.clone()).unwrap_or_default(),
+        touched: before.as_ref().map(|n| n.touched.clone()).unwrap_or_default(),
+        reached: before.map(|n| n.reached).unwrap_or_default(),
         clone_suspect: None,
         previous_boots: vec![],
     };
@@ -56,21 +58,11 @@ fn insert(
     }
 }
 
-/// The names that a node bears: its host name first, and all exact names of a grant made for one node.
-pub fn names_of(hostname: &Hostname, grant: &Grant, single_use: bool) -> Vec<Hostname> {
-    let mut names = vec![hostname.clone()];
-    if single_use {
-        names.extend(grant.names.iter().filter_map(|p| match p {
-            NamePattern::Exact(name) if name != hostname => Some(name.clone()),
-            NamePattern::Exact(_) | NamePattern::Below(_) => None,
-        }));
-    }
-    names
-}
-
 pub(super) fn reported(state: &mut ClusterState, header: &Header, f: &NodeReported) {
     certificate::presented(state, header, &f.seen.certificate);
-    let Some(node) = state.nodes.get_mut(&f.node) else { return };
+    let Some(node) = state.nodes.get_mut(&f.node) else {
+        return;
+    };
     notice_clone(node, header, f);
     node.report = Some(Reported {
         report: f.report.clone(),
@@ -81,9 +73,18 @@ pub(super) fn reported(state: &mut ClusterState, header: &Header, f: &NodeReport
     let types: Vec<AuthorityType> = node.grant.uses.keys().copied().collect();
     let id = f.node;
     for t in types {
-        let reached = state.nodes.get(&id).is_some_and(|n| gate::missing(state, t, n).is_ok());
-        let Some(of) = state.types.get_mut(&t).filter(|_| reached) else { continue };
-        let phase = ReachedPhase { phase: of.phase, rotation: of.rotation_id(), at: header.time };
+        let reached = state
+            .nodes
+            .get(&id)
+            .is_some_and(|n| gate::missing(state, t, n).is_ok());
+        let Some(of) = state.types.get_mut(&t).filter(|_| reached) else {
+            continue;
+        };
+        let phase = ReachedPhase {
+            phase: of.phase,
+            rotation: of.rotation_id(),
+            at: header.time,
+        };
         if let Some(ended) = of.ended.as_mut() {
             ended.cut_off.remove(&id); // it came back
         }
@@ -96,7 +97,9 @@ pub(super) fn reported(state: &mut ClusterState, header: &Header, f: &NodeReport
 /// Two boots that alternate, or a sequence that goes back within one boot, are two running instances.
 /// A boot that was never seen before is a restart, and ends the suspicion until they alternate again.
 fn notice_clone(node: &mut Node, header: &Header, f: &NodeReported) {
-    let Some(before) = node.report.as_ref().map(|r| (r.report.boot, r.report.seq)) else { return };
+    let Some(before) = node.report.as_ref().map(|r| (r.report.boot, r.report.seq)) else {
+        return;
+    };
     let (boot, seq): (BootId, u64) = before;
     if boot == f.report.boot {
         if f.report.seq < seq {
@@ -121,10 +124,16 @@ pub(super) fn excluded(
     id: &NodeId,
     rotations: &BTreeMap<AuthorityType, RotationId>,
 ) {
-    let Some(node) = state.nodes.get_mut(id) else { return };
+    let Some(node) = state.nodes.get_mut(id) else {
+        return;
+    };
     for (t, rotation) in rotations {
         node.excluded.insert(*t, *rotation);
-        let of = state.types.get_mut(t).and_then(|of| of.rotation.as_mut()).filter(|r| r.id == *rotation);
+        let of = state
+            .types
+            .get_mut(t)
+            .and_then(|of| of.rotation.as_mut())
+            .filter(|r| r.id == *rotation);
         if let Some(current) = of {
             current.excluded.insert(*id);
         }
@@ -136,7 +145,9 @@ pub(super) fn included(
     id: &NodeId,
     rotations: &BTreeMap<AuthorityType, RotationId>,
 ) {
-    let Some(node) = state.nodes.get_mut(id) else { return };
+    let Some(node) = state.nodes.get_mut(id) else {
+        return;
+    };
     for t in rotations.keys() {
         node.excluded.remove(t);
         if let Some(current) = state.types.get_mut(t).and_then(|of| of.rotation.as_mut()) {

@@ -14,7 +14,11 @@ use crate::{
 };
 
 pub(super) fn phase_entered(state: &mut ClusterState, header: &Header, f: &RotationPhaseEntered) {
-    let cut_off = if f.outcome.is_some() { who_is_cut_off(state, f.authority_type) } else { BTreeSet::new() };
+    let cut_off = if f.outcome.is_some() {
+        who_is_cut_off(state, f.authority_type)
+    } else {
+        BTreeSet::new()
+    };
     let of = state.types.entry(f.authority_type).or_default();
     // Every phase makes a new desired state and calls for new facts, even where the row is equal.
     of.row_position = header.position;
@@ -23,7 +27,13 @@ pub(super) fn phase_entered(state: &mut ClusterState, header: &Header, f: &Rotat
     if let Some(outcome) = f.outcome {
         end(of, outcome, header.time);
         of.rotation = None;
-        of.ended = Some(EndedRotation { id: f.rotation, outcome, at: header.time, settled: false, cut_off });
+        of.ended = Some(EndedRotation {
+            id: f.rotation,
+            outcome,
+            at: header.time,
+            settled: false,
+            cut_off,
+        });
     } else if let Some(rotation) = of.rotation.as_mut().filter(|_| f.from != Phase::Standby) {
         rotation.mode = f.mode;
         rotation.stepped = header.time;
@@ -66,7 +76,9 @@ fn end(of: &mut TypeState, outcome: RotationOutcome, at: Timestamp) {
 
 /// Excluded nodes, and nodes that had not reached the last phase: they are cut off until they return.
 fn who_is_cut_off(state: &ClusterState, t: AuthorityType) -> BTreeSet<NodeId> {
-    let Some(of) = state.types.get(&t) else { return BTreeSet::new() };
+    let Some(of) = state.types.get(&t) else {
+        return BTreeSet::new();
+    };
     state
         .nodes
         .values()

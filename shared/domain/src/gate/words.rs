@@ -3,10 +3,7 @@
 use std::fmt;
 
 use super::{Gate, Missing};
-use crate::{
-    phase::Phase,
-    refusal::Code,
-};
+use crate::{phase::Phase, refusal::Code};
 
 impl Missing {
     /// A stable snake-case name for JSON and metrics.
@@ -64,23 +61,50 @@ pub(super) fn obstacle(gate: &Gate, code: Code) -> String {
     match code {
         Code::KeyMissing => {
             let kinds: Vec<_> = gate.keys_missing.iter().map(|k| k.as_str()).collect();
-            format!("the new {} key ({}) is not in the log yet; the signer makes it", gate.authority_type, kinds.join(", "))
+            format!(
+                "the new {} key ({}) is not in the log yet; the signer makes it",
+                gate.authority_type,
+                kinds.join(", ")
+            )
         }
         Code::MembersLagging => {
-            let names: Vec<_> = gate.members.iter().map(|m| format!("{} {}", m.service, m.member)).collect();
-            format!("a running control-plane service has not reached {from}: {}", names.join(", "))
+            let names: Vec<_> = gate
+                .members
+                .iter()
+                .map(|m| format!("{} {}", m.service, m.member))
+                .collect();
+            format!(
+                "a running control-plane service has not reached {from}: {}",
+                names.join(", ")
+            )
         }
         Code::NodesLagging => {
-            format!("{} of {} nodes have not reached {from}", gate.lagging.len(), gate.required)
+            format!(
+                "{} of {} nodes have not reached {from}",
+                gate.lagging.len(),
+                gate.required
+            )
         }
         Code::ConsumersLagging => {
-            format!("external consumers have not attested {from}: {}", gate.consumers.join(", "))
+            format!(
+                "external consumers have not attested {from}: {}",
+                gate.consumers.join(", ")
+            )
         }
         Code::TimeCondition => {
             let (until, holders) = gate
                 .time_condition
                 .as_ref()
-                .map(|t| (t.until.to_string(), t.holders.iter().take(10).map(ToString::to_string).collect::<Vec<_>>()))
+                .map(|t| {
+                    (
+                        t.until.to_string(),
+                        t.holders
+                            .iter()
+                            .take(10)
+                            .map(ToString::to_string)
+                            .collect::<Vec<_>>(),
+                    )
+                })
                 .unwrap_or_default();
             format!(
                 "certificates of the retiring CA are held until {until} by {}; each is replaced when its holder \

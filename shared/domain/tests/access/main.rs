@@ -16,6 +16,7 @@ mod nodes;
 mod properties;
 mod recovering;
 mod reports;
+mod rotations;
 mod tokens;
 mod users;
 mod world;

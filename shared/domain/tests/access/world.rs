@@ -46,6 +46,17 @@ impl World {
         world
     }
 
+    /// The same world again, to go another way in.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+            log: self.log.clone(),
+            now: self.now,
+            gateway: self.gateway,
+            counter: self.counter,
+        }
+    }
+
     /// A log without a cluster.
     pub(crate) fn empty() -> Self {
         let gateway = MemberId(Uuid::from_u128(0x6a7e));
