@@ -1,0 +1,461 @@
+//! The virtual cluster: one log, whoever writes and follows it, the fleet, and time.
+//!
+//! Everything that the product decides is decided here by the product's own pure functions; the world only
+//! moves bytes between them, and now and then fails to.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    AuthorityType, ClusterState, Command, CommandId, Event, Fact, Given, Header, MemberId, NodeId, Order, Position,
+    Principal, Refusal, Timestamp,
+    command::Answered,
+    decide,
+    event::CommandRef,
+    evolve::apply,
+    id::{BodyDigest, CertDigest, SystemActor},
+    refusal::Code,
+    trust::Bundle,
+};
+
+use crate::{
+    chaos::Chaos,
+    control::{Orchestrator, Signer},
+    gateway::Gateway,
+    invariants::{Violation, Watch},
+    net::{Actor, Msg, PATIENCE_MS, Queue, Weather},
+    node::{Agent, Session},
+    operator::Operators,
+    rng::Rng,
+};
+
+pub mod genesis;
+
+/// The virtual time at which every run begins: some day, so that certificates can begin before it.
+pub const START: i64 = 1_800_000_000_000;
+pub const SECOND: i64 = 1_000;
+pub const MINUTE: i64 = 60 * SECOND;
+
+/// The size of a run.
+#[derive(Clone, Debug)]
+pub struct Knobs {
+    pub agents: usize,
+    pub gateways: usize,
+    pub orchestrators: usize,
+    pub node_ttl_ms: u64,
+    pub user_ttl_ms: u64,
+    pub max_offline_ms: u64,
+    pub drain_timeout_ms: u64,
+    pub weather: Weather,
+    /// How often a decision is made on a fold that is not the newest.
+    pub stale_permille: u64,
+    /// How often the control plane dies between two durable acts, and answers are lost after one.
+    pub crash_permille: u64,
+    /// How often an agent dies between two of its steps.
+    pub agent_crash_permille: u64,
+    /// How often a node's proof fails.
+    pub proof_fails_permille: u64,
+    /// How long the signer may take for a duty.
+    pub signer_ms: i64,
+    /// Does every agent use the user authority too?
+    pub user_verifiers: bool,
+}
+
+impl Knobs {
+    /// A small cluster in which nothing fails: for directed scenarios.
+    pub fn calm(agents: usize, gateways: usize) -> Self {
+        Self {
+            agents,
+            gateways,
+            orchestrators: 1,
+            node_ttl_ms: 12 * 60 * MINUTE as u64,
+            user_ttl_ms: 6 * 60 * MINUTE as u64,
+            max_offline_ms: 24 * 60 * MINUTE as u64,
+            drain_timeout_ms: 10 * SECOND as u64,
+            weather: Weather::FAIR,
+            stale_permille: 0,
+            crash_permille: 0,
+            agent_crash_permille: 0,
+            proof_fails_permille: 0,
+            signer_ms: 20,
+            user_verifiers: false,
+        }
+    }
+
+    /// A cluster with troubles, drawn from the seed.
+    pub fn drawn(rng: &mut Rng) -> Self {
+        let weather = match rng.below(4) {
+            0 => Weather::FAIR,
+            1 => Weather { loss_permille: 20, duplicate_permille: 20, slow_permille: 50, slow_ms: 2 * SECOND },
+            2 => Weather { loss_permille: 100, duplicate_permille: 50, slow_permille: 100, slow_ms: 60 * SECOND },
+            _ => Weather { loss_permille: 30, duplicate_permille: 200, slow_permille: 300, slow_ms: 300 * SECOND },
+        };
+        let ttls = [20, 40, 120];
+        Self {
+            agents: 2 + rng.below(4),
+            gateways: 1 + rng.below(2),
+            orchestrators: 1 + rng.below(2),
+            node_ttl_ms: (ttls[rng.below(3)] * MINUTE) as u64,
+            user_ttl_ms: (ttls[rng.below(2)] * MINUTE) as u64,
+            max_offline_ms: 120 * MINUTE as u64,
+            drain_timeout_ms: 10 * SECOND as u64,
+            weather,
+            stale_permille: [0, 100, 300][rng.below(3)],
+            crash_permille: [0, 5, 20][rng.below(3)],
+            agent_crash_permille: [0, 5, 30][rng.below(3)],
+            proof_fails_permille: [0, 20, 150][rng.below(3)],
+            signer_ms: [50, 2 * SECOND, 60 * SECOND, 240 * SECOND][rng.below(4)],
+            user_verifiers: rng.chance(600),
+        }
+    }
+}
+
+/// The log: events in one order, and the last position of each subject for conditional appends.
+#[derive(Default)]
+pub struct Log {
+    pub events: Vec<Event>,
+    tails: BTreeMap<(&'static str, String), Position>,
+}
+
+/// On whose word something is written.
+pub struct Word {
+    pub actor: Principal,
+    pub credential: Option<CertDigest>,
+    pub command: Option<CommandRef>,
+    pub reason: Option<String>,
+}
+
+impl Word {
+    /// The signer's own word.
+    pub fn of_signer() -> Self {
+        Self { actor: Principal::System(SystemActor::Signer), credential: None, command: None, reason: None }
+    }
+}
+
+/// What became of a command.
+pub enum Outcome {
+    Yes(Answered),
+    No(Refusal),
+    /// Nobody answered; whether it was carried out is not known.
+    Silence,
+}
+
+/// The whole virtual cluster.
+pub struct World {
+    pub seed: u64,
+    pub knobs: Knobs,
+    pub rng: Rng,
+    pub now: i64,
+    pub queue: Queue,
+    pub log: Log,
+    /// The fold of the whole log: what is true.
+    pub truth: ClusterState,
+    pub orchestrators: Vec<Orchestrator>,
+    pub signer: Signer,
+    pub gateways: Vec<Gateway>,
+    pub agents: Vec<Agent>,
+    /// Which agent is (or was last) which node.
+    pub owner: BTreeMap<NodeId, usize>,
+    pub sessions: Vec<Session>,
+    pub operators: Operators,
+    pub chaos: Chaos,
+    /// Every signed bundle, by type and revision: agents read the content, the log holds the signed text.
+    pub bundles: BTreeMap<(AuthorityType, Position), Bundle>,
+    /// Running time of the orchestrator since the step before, per type, over its restarts.
+    pub since_step: BTreeMap<AuthorityType, (Timestamp, u64)>,
+    pub watch: Watch,
+    pub violation: Option<Violation>,
+    /// The run in words, when somebody reads it.
+    pub trace: Option<Vec<String>>,
+    pub faults_on: bool,
+}
+
+impl World {
+    /// Says what happens, for whoever reads a failing run.
+    pub fn tell(&mut self, what: impl FnOnce() -> String) {
+        let at = (self.now - START) as f64 / 1000.0;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{at:>10.3}s  {}", what()));
+        }
+    }
+
+    /// Lets time pass until the given moment, or until an invariant is violated.
+    pub fn run_until(&mut self, until: i64) {
+        while self.violation.is_none() {
+            let Some((time, msg)) = self.queue.next() else { break };
+            if time > until {
+                self.queue.at(time, msg);
+                break;
+            }
+            self.now = time.max(self.now);
+            self.happen(msg);
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// Lets so much time pass.
+    pub fn run_for(&mut self, ms: i64) {
+        self.run_until(self.now + ms);
+    }
+
+    /// Lets time pass until something is true; false if it is not within the time.
+    pub fn run_while(&mut self, at_most_ms: i64, waiting: impl Fn(&Self) -> bool) -> bool {
+        let until = self.now + at_most_ms;
+        while self.violation.is_none() && waiting(self) {
+            if self.now >= until {
+                return false;
+            }
+            self.run_for(SECOND.min(until - self.now));
+        }
+        true
+    }
+
+    fn happen(&mut self, msg: Msg) {
+        match msg {
+            Msg::Tick(actor) => self.tick(actor),
+            Msg::Follow(actor) => self.follow(actor),
+            Msg::Call { sent, .. } if self.now - sent >= PATIENCE_MS => {}
+            Msg::Call { gateway, agent, boot, hello, call, .. } => self.gateway_called(gateway, agent, boot, hello, call),
+            Msg::Reply { agent, boot, reply } => self.agent_hears(agent, boot, *reply),
+            Msg::Deed(deed) => self.deed_arrives(*deed),
+            Msg::Owed { epoch, duty, seen } => self.signer_works(epoch, *duty, seen),
+            Msg::Proved { agent, boot, generation } => self.agent_proved(agent, boot, &generation),
+            Msg::DrainOver { agent, boot, issuer } => self.drain_is_over(agent, boot, issuer),
+            Msg::Up(actor) => self.come_up(actor),
+            Msg::Heal(fault) => self.fault_ends(fault),
+        }
+    }
+
+    fn tick(&mut self, actor: Actor) {
+        match actor {
+            Actor::Orchestrator(i) => self.orchestrator_tick(i),
+            Actor::Signer => self.signer_tick(),
+            Actor::Gateway(i) => self.gateway_tick(i),
+            Actor::Agent(i) => self.agent_tick(i),
+            Actor::Operator => self.operator_tick(),
+            Actor::Chaos => self.chaos_tick(),
+            Actor::Sessions => self.sessions_tick(),
+        }
+    }
+
+    fn follow(&mut self, actor: Actor) {
+        match actor {
+            Actor::Signer => self.signer_follows(),
+            Actor::Gateway(i) => self.gateway_follows(i),
+            Actor::Agent(i) => self.agent_steps(i),
+            Actor::Orchestrator(_) | Actor::Operator | Actor::Chaos | Actor::Sessions => {}
+        }
+    }
+
+    fn come_up(&mut self, actor: Actor) {
+        match actor {
+            Actor::Orchestrator(i) => self.orchestrator_starts(i),
+            Actor::Signer => self.signer_starts(),
+            Actor::Gateway(i) => self.gateway_starts(i),
+            Actor::Agent(i) => self.agent_starts(i),
+            Actor::Operator | Actor::Chaos | Actor::Sessions => {}
+        }
+    }
+
+    /// Appends facts as one, if the first one's subject has not grown since the fold they were decided on.
+    /// Checks the invariants after each event.
+    pub fn append(&mut self, facts: Vec<Fact>, word: &Word, decided_at: Position, time: Timestamp) -> Option<Position> {
+        let subject = |fact: &Fact| (fact.family(), fact.holder());
+        let tail = self.log.tails.get(&subject(&facts[0])).copied().unwrap_or_default();
+        if tail > decided_at {
+            return None;
+        }
+        for fact in facts {
+            let position = Position(self.log.events.len() as u64 + 1);
+            self.log.tails.insert(subject(&fact), position);
+            let header = Header {
+                position,
+                id: domain::EventId(self.rng.uuid()),
+                time,
+                actor: word.actor.clone(),
+                credential: word.credential,
+                command: word.command.clone(),
+                reason: word.reason.clone(),
+            };
+            let event = Event { header, fact };
+            self.tell(|| format!("    log {position}: {} {}", event.fact.type_name(), brief(&event.fact)));
+            let mut watch = std::mem::take(&mut self.watch);
+            watch.before(self, &event);
+            apply(&mut self.truth, &event);
+            watch.after(self, &event);
+            self.watch = watch;
+            self.log.events.push(event);
+        }
+        self.wake_followers();
+        Some(Position(self.log.events.len() as u64))
+    }
+
+    fn wake_followers(&mut self) {
+        let delay = |rng: &mut Rng| if rng.chance(50) { rng.span(50, 2_000) } else { rng.span(1, 40) };
+        if !std::mem::replace(&mut self.signer.will_follow, true) {
+            let at = self.now + delay(&mut self.rng);
+            self.queue.at(at, Msg::Follow(Actor::Signer));
+        }
+        for i in 0..self.gateways.len() {
+            if !std::mem::replace(&mut self.gateways[i].will_follow, true) {
+                let at = self.now + delay(&mut self.rng) + self.gateways[i].slow_ms;
+                self.queue.at(at, Msg::Follow(Actor::Gateway(i)));
+            }
+        }
+    }
+
+    /// A command becomes events, or does not: fold, decide, append, answer; with everything that can go
+    /// wrong between two of these.
+    pub fn execute(&mut self, command: &Command) -> Outcome {
+        let up: Vec<usize> = (0..self.orchestrators.len()).filter(|o| self.orchestrators[*o].up).collect();
+        let Some(o) = self.rng.pick(&up) else { return Outcome::Silence };
+        let crashes = if self.faults_on { self.knobs.crash_permille } else { 0 };
+        let stale = if self.faults_on { self.knobs.stale_permille } else { 0 };
+        for attempt in 0..6 {
+            if attempt > 0 || !self.rng.chance(stale) {
+                catch_up(&mut self.orchestrators[o].state, &self.log);
+            }
+            let given = self.given(o);
+            let decided_at = self.orchestrators[o].state.position;
+            let decision = match decide(&self.orchestrators[o].state, command, &given) {
+                Ok(decision) => decision,
+                Err(refusal) => {
+                    self.record_refusal(o, command, &refusal, given.now);
+                    return Outcome::No(refusal);
+                }
+            };
+            if decision.facts.is_empty() {
+                let position = decision.repeats.unwrap_or(decided_at);
+                return Outcome::Yes(Answered { position, answer: decision.answer });
+            }
+            // Crash before the append: nothing happened, and nobody is told.
+            if self.rng.chance(crashes) {
+                self.orchestrator_dies(o);
+                return Outcome::Silence;
+            }
+            let word = word_of(command);
+            let Some(position) = self.append(decision.facts, &word, decided_at, given.now) else { continue };
+            // Crash after the append: it is durable, and nobody is told.
+            if self.rng.chance(crashes) {
+                self.orchestrator_dies(o);
+                return Outcome::Silence;
+            }
+            // The append's own answer is lost: read the tail and decide again, which finds the first answer.
+            if self.rng.chance(crashes) && command.order.is_command() && command.principal != Principal::Anonymous {
+                continue;
+            }
+            return Outcome::Yes(Answered { position, answer: decision.answer });
+        }
+        Outcome::Silence
+    }
+
+    /// Refusals of people stand in the log; equal ones within a minute become one.
+    fn record_refusal(&mut self, o: usize, command: &Command, refusal: &Refusal, time: Timestamp) {
+        let state = &self.orchestrators[o].state;
+        let is_person = matches!(command.principal, Principal::User(_)) && command.order.is_command();
+        let is_known = state.commands.contains_key(&(command.principal.clone(), command.id));
+        let is_stale = matches!(refusal.code, Code::CommandIdReused | Code::CommandIdStale);
+        if !is_person || is_known || is_stale || state.cluster.is_none() {
+            return;
+        }
+        let name = command.order.name().to_owned();
+        let last = state.refusals.get(&(command.principal.clone(), name.clone(), refusal.code));
+        if last.is_some_and(|at| time.since_ms(*at) < MINUTE as u64) {
+            return;
+        }
+        let refused = domain::event::CommandRefused {
+            principal: command.principal.clone(),
+            command: name,
+            code: refusal.code,
+            text: refusal.text.clone(),
+            count: 1,
+        };
+        let end = Position(self.log.events.len() as u64);
+        self.append(vec![refused.into()], &word_of(command), end, time);
+    }
+
+    fn given(&mut self, o: usize) -> Given {
+        let orchestrator = &self.orchestrators[o];
+        let clock = Timestamp(self.now + orchestrator.clock_offset_ms);
+        Given {
+            now: orchestrator.state.now(clock),
+            fresh: std::array::from_fn(|_| self.rng.uuid()),
+            serials: std::array::from_fn(|_| self.rng.bytes()),
+            clock_suspect: orchestrator.is_clock_suspect(clock),
+            sha256: digest,
+        }
+    }
+
+    /// A command of the control plane itself.
+    pub fn system(&mut self, actor: SystemActor, order: Order) -> Outcome {
+        let command = self.command(Principal::System(actor), order);
+        self.execute(&command)
+    }
+
+    /// A command with a fresh id.
+    pub fn command(&mut self, principal: Principal, order: Order) -> Command {
+        let id: CommandId = self.rng.command_id(self.now);
+        Command { id, principal, credential: None, digest: BodyDigest(self.rng.bytes()), reason: None, order }
+    }
+
+    /// Which gateway a member is.
+    pub fn gateway_of(&self, member: MemberId) -> Option<usize> {
+        self.gateways.iter().position(|g| g.id == member)
+    }
+
+    /// Ends the run: an invariant does not hold.
+    pub fn violate(&mut self, invariant: &'static str, detail: impl Into<String>) {
+        if self.violation.is_none() {
+            let detail = detail.into();
+            self.tell(|| format!("VIOLATED {invariant}: {detail}"));
+            let at = self.log.events.len() as u64;
+            self.violation = Some(Violation { invariant, detail, position: at });
+        }
+    }
+}
+
+/// Reads the log to its end.
+pub fn catch_up(state: &mut ClusterState, log: &Log) {
+    for event in &log.events[state.position.0 as usize..] {
+        apply(state, event);
+    }
+}
+
+fn word_of(command: &Command) -> Word {
+    let is_command = command.order.is_command();
+    Word {
+        actor: command.principal.clone(),
+        credential: command.credential,
+        command: is_command.then_some(CommandRef { id: command.id, digest: command.digest }),
+        reason: command.reason.clone(),
+    }
+}
+
+/// A digest that is good enough for a world without adversaries (FNV-1a, four times).
+fn digest(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    for (i, chunk) in out.chunks_mut(8).enumerate() {
+        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325 ^ i as u64, |h: u64, b| {
+            (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
+        });
+        chunk.copy_from_slice(&hash.to_le_bytes());
+    }
+    out
+}
+
+/// An event in a few words.
+fn brief(fact: &Fact) -> String {
+    match fact {
+        Fact::RotationPhaseEntered(f) => {
+            format!("{} {} -> {} {:?} forced={} passed_over={:?}", f.authority_type, f.from, f.to, f.mode, f.forced, f.passed_over)
+        }
+        Fact::NodeReported(f) => format!("{} {:?}", f.node, f.report),
+        Fact::AuthorizationGranted(f) => format!("{} {} {:?} by {}", f.authorization, f.holder, f.usage, f.issuer.short()),
+        Fact::CertificateIssued(f) => format!("{} {} {:?} by {}", f.authorization, f.holder, f.usage, f.issuer.short()),
+        Fact::AuthorityKeyGenerated(f) => format!("{} {} for {:?}", f.authority_type, f.key.id.short(), f.key.rotation),
+        Fact::AuthorityBundleSigned(f) => format!("{} {} {}", f.authority_type, f.phase, f.revision),
+        Fact::CommandRefused(f) => format!("{} {} {}: {}", f.principal, f.command, f.code, f.text),
+        Fact::MemberStarted(f) => format!("{} {:?}", f.member, f.facts),
+        Fact::MemberReported(f) => format!("{} {:?}", f.member, f.facts),
+        other => format!("{other:?}").chars().take(200).collect(),
+    }
+}
