@@ -120,6 +120,7 @@ impl Executor {
             command,
             traceparent,
             attempts: 0,
+            caught_up: false,
             answer,
         };
         self.commands.send(waiting).await.map_err(|_| closed())?;
