@@ -1,0 +1,426 @@
+//! Generations: directories that hold one consistent set of certificates, keys and trust.
+//!
+//! A generation is made whole under another name, synced, renamed into place, and only then does the
+//! symlink `current` move, in one rename. Whoever opens `current` sees one generation or the next, never
+//! a key beside another key's certificate. A file whose content did not change is the same file (a hard
+//! link), so that a generation that differs only in its revision costs no writes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, DirBuilder},
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use domain::{
+    AuthorityType, Position, SpkiPin, Timestamp,
+    event::LeafUse,
+    reconcile::{Generation, Leaf},
+};
+use pki::{CaCert, Certificate, KeyPair};
+use runtime::harden;
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{DataDir, DiskError, FORMAT_VERSION, io_error, read_json};
+
+/// How many generations stay beside the ones that are pointed at: programs that opened one a moment ago
+/// may still read its second file.
+const KEPT: u64 = 3;
+
+/// A certificate with its key.
+#[derive(Clone)]
+pub struct Credential {
+    /// What the plan knows of it.
+    pub leaf: Leaf,
+    /// The certificate, DER.
+    pub certificate: CertificateDer<'static>,
+    /// Its key, PEM.
+    pub key: Zeroizing<String>,
+}
+
+impl Credential {
+    /// Puts a certificate and its key together, after it was seen that they belong together.
+    ///
+    /// # Errors
+    /// In words: another key's certificate, or one that cannot be read.
+    pub fn new(certificate: &[u8], key: &str, position: Position) -> Result<Self, String> {
+        let pair = KeyPair::from_pkcs8_pem(key).map_err(|e| e.to_string())?;
+        let read = Certificate::parse(certificate).map_err(|e| e.to_string())?;
+        if read.spki != pair.spki_pin() {
+            return Err("the certificate is for another key".into());
+        }
+        let (usage, issuer) = read
+            .usage()
+            .zip(read.issuer)
+            .ok_or("the certificate names no usage or no issuer of ours")?;
+        let leaf = Leaf {
+            usage,
+            issuer,
+            spki: read.spki,
+            position,
+            not_before: read.not_before,
+            not_after: read.not_after,
+        };
+        Ok(Self {
+            leaf,
+            certificate: certificate.to_vec().into(),
+            key: Zeroizing::new(key.to_owned()),
+        })
+    }
+
+    /// The key.
+    pub fn pair(&self) -> KeyPair {
+        KeyPair::from_pkcs8_pem(&self.key).expect("the key was read when the credential was made")
+    }
+
+    fn certificate_pem(&self) -> String {
+        pki::pem::encode("CERTIFICATE", &self.certificate)
+    }
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credential({:?}, key not shown)", self.leaf)
+    }
+}
+
+/// A generation with everything that it holds: what the plan knows, the certificates and the keys.
+#[derive(Clone, Debug, Default)]
+pub struct Material {
+    /// What the plan knows of it.
+    pub generation: Generation,
+    /// What it presents as a TLS client.
+    pub client: Option<Credential>,
+    /// What it serves.
+    pub server: Option<Credential>,
+    /// The CA certificates of its trust, by their pins.
+    pub anchors: BTreeMap<SpkiPin, CaCert>,
+}
+
+impl Material {
+    /// The CA certificates of one type, in the order of their pins.
+    pub fn anchors_of(&self, authority_type: AuthorityType) -> Vec<CertificateDer<'static>> {
+        let pins = self.generation.trusted.get(&authority_type).into_iter().flatten();
+        pins.filter_map(|pin| self.anchors.get(pin))
+            .map(|ca| ca.der().clone())
+            .collect()
+    }
+}
+
+/// A generation on disk.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its number; rises with each installation.
+    pub number: u64,
+    /// What it holds.
+    pub material: Material,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    version: u32,
+    revisions: BTreeMap<AuthorityType, Position>,
+    trusted: BTreeMap<AuthorityType, BTreeSet<SpkiPin>>,
+    client: Option<LeafEntry>,
+    server: Option<LeafEntry>,
+}
+
+/// A leaf in the manifest; the rest of it stands in the certificate beside.
+#[derive(Serialize, Deserialize)]
+struct LeafEntry {
+    spki: SpkiPin,
+    issuer: SpkiPin,
+    usage: LeafUse,
+    position: Position,
+    not_after: Timestamp,
+}
+
+impl LeafEntry {
+    fn of(credential: &Credential) -> Self {
+        let Leaf {
+            usage,
+            issuer,
+            spki,
+            position,
+            not_after,
+            ..
+        } = credential.leaf;
+        Self {
+            spki,
+            issuer,
+            usage,
+            position,
+            not_after,
+        }
+    }
+}
+
+/// The two links of the data directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Link {
+    /// What is live.
+    Current,
+    /// The last one that passed its proof.
+    Passed,
+}
+
+impl Link {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Passed => "passed",
+        }
+    }
+}
+
+impl DataDir {
+    /// Writes a generation and returns its number. Nothing points at it yet.
+    ///
+    /// # Errors
+    /// [`DiskError::Io`]; what is live stays.
+    pub fn write_generation(&self, material: &Material) -> Result<u64, DiskError> {
+        let number = self.numbers()?.last().copied().unwrap_or(0) + 1;
+        let parent = self.root.join("generations");
+        let made = parent.join(format!(".{number}.tmp"));
+        // A stray of a crash in this process's own past, at most.
+        let _ = fs::remove_dir_all(&made);
+        make_dir(&made)?;
+        let before = self.root.join(Link::Current.name());
+        for (name, content) in files(material) {
+            let path = made.join(&name);
+            if let Some(dir) = path.parent().filter(|dir| *dir != made) {
+                make_dir(dir)?;
+            }
+            put(&path, &before.join(&name), &content)?;
+        }
+        sync_tree(&made)?;
+        // Crash point: before the rename recovery finds a `.tmp` directory and removes it; after it, a
+        // generation that nothing points at, whose number is passed over.
+        let path = parent.join(number.to_string());
+        fs::rename(&made, &path).map_err(|e| io_error("renamed", &made, e))?;
+        harden::sync_dir(&parent).map_err(|e| io_error("synced", &parent, e))?;
+        Ok(number)
+    }
+
+    /// Lets a link point at a generation, in one rename.
+    ///
+    /// # Errors
+    /// [`DiskError::Io`]; the link stays where it was.
+    pub fn point(&self, link: Link, number: u64) -> Result<(), DiskError> {
+        let temporary = self.root.join(format!(".{}.tmp", link.name()));
+        let path = self.root.join(link.name());
+        let _ = fs::remove_file(&temporary);
+        symlink(format!("generations/{number}"), &temporary)
+            .map_err(|e| io_error("linked", &temporary, e))?;
+        // Crash point: the link shows the generation before or this one; both are whole.
+        fs::rename(&temporary, &path).map_err(|e| io_error("renamed", &path, e))?;
+        harden::sync_dir(&self.root).map_err(|e| io_error("synced", &self.root, e))
+    }
+
+    /// Takes a link away: nothing has passed any more.
+    ///
+    /// # Errors
+    /// [`DiskError::Io`].
+    pub fn unlink(&self, link: Link) -> Result<(), DiskError> {
+        match fs::remove_file(self.root.join(link.name())) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(io_error("removed", &self.root.join(link.name()), e)),
+        }
+    }
+
+    /// The generation that a link points at; none where there is no link.
+    ///
+    /// # Errors
+    /// [`DiskError`]: damaged, exposed or unreadable.
+    pub fn generation(&self, link: Link) -> Result<Option<Stored>, DiskError> {
+        let Some(number) = self.number_of(link) else {
+            return Ok(None);
+        };
+        let path = self.root.join("generations").join(number.to_string());
+        let Some(manifest) = read_json::<Manifest>(&path.join("manifest.json"))? else {
+            let why = format!("`{}` points at it, and its manifest is missing", link.name());
+            return Err(DiskError::Damaged { path, why });
+        };
+        let client = credential(&path, "client", manifest.client.as_ref())?;
+        let server = credential(&path, "server", manifest.server.as_ref())?;
+        let anchors = anchors(&path, &manifest)?;
+        let generation = Generation {
+            revisions: manifest.revisions,
+            trusted: manifest.trusted,
+            client: client.as_ref().map(|c| c.leaf.clone()),
+            server: server.as_ref().map(|c| c.leaf.clone()),
+        };
+        Ok(Some(Stored {
+            number,
+            material: Material {
+                generation,
+                client,
+                server,
+                anchors,
+            },
+        }))
+    }
+
+    /// Removes generations that nothing points at, except the newest few.
+    pub fn prune_generations(&self) {
+        let Ok(numbers) = self.numbers() else { return };
+        let newest = numbers.last().copied().unwrap_or(0);
+        let linked = [Link::Current, Link::Passed].map(|link| self.number_of(link));
+        for number in numbers
+            .into_iter()
+            .filter(|n| n + KEPT <= newest && !linked.contains(&Some(*n)))
+        {
+            // One that cannot be removed now is removed after the next installation.
+            let _ = fs::remove_dir_all(self.root.join("generations").join(number.to_string()));
+        }
+    }
+
+    fn number_of(&self, link: Link) -> Option<u64> {
+        fs::read_link(self.root.join(link.name()))
+            .ok()?
+            .file_name()?
+            .to_str()?
+            .parse()
+            .ok()
+    }
+
+    /// The numbers of all generations, lowest first.
+    fn numbers(&self) -> Result<Vec<u64>, DiskError> {
+        let path = self.root.join("generations");
+        let entries = fs::read_dir(&path).map_err(|e| io_error("listed", &path, e))?;
+        let mut numbers: Vec<u64> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+}
+
+/// The files of a generation: `trust.pem` at the top is the host authorities, every other type has a
+/// directory of its own.
+fn files(material: &Material) -> Vec<(PathBuf, Zeroizing<Vec<u8>>)> {
+    let mut files: Vec<(PathBuf, Zeroizing<Vec<u8>>)> = Vec::new();
+    let mut add = |name: &str, content: &[u8]| files.push((name.into(), Zeroizing::new(content.to_vec())));
+    for (name, credential) in [("client", &material.client), ("server", &material.server)] {
+        if let Some(credential) = credential {
+            add(&format!("{name}.crt"), credential.certificate_pem().as_bytes());
+            add(&format!("{name}.key"), credential.key.as_bytes());
+        }
+    }
+    for authority_type in material.generation.trusted.keys() {
+        let ders = material.anchors_of(*authority_type);
+        let pem = pki::pem::encode_certificates(ders.iter().map(AsRef::as_ref));
+        add(&trust_file(*authority_type), pem.as_bytes());
+    }
+    let manifest = Manifest {
+        version: FORMAT_VERSION,
+        revisions: material.generation.revisions.clone(),
+        trusted: material.generation.trusted.clone(),
+        client: material.client.as_ref().map(LeafEntry::of),
+        server: material.server.as_ref().map(LeafEntry::of),
+    };
+    let json = serde_json::to_vec_pretty(&manifest).expect("a manifest has string keys and no failing parts");
+    add("manifest.json", &json);
+    files
+}
+
+fn trust_file(authority_type: AuthorityType) -> String {
+    if authority_type == AuthorityType::Host {
+        "trust.pem".into()
+    } else {
+        format!("{authority_type}/trust.pem")
+    }
+}
+
+/// Writes a file, or links the one of the generation before where nothing in it changed.
+fn put(path: &Path, before: &Path, content: &[u8]) -> Result<(), DiskError> {
+    let is_same = harden::read_owner_only(before, content.len() as u64).is_ok_and(|old| old == content);
+    // A file system without hard links gets a copy.
+    if is_same
+        && fs::canonicalize(before)
+            .and_then(|before| fs::hard_link(before, path))
+            .is_ok()
+    {
+        return Ok(());
+    }
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(harden::OWNER_ONLY)
+        .open(path)
+        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
+    written.map_err(|e| io_error("written", path, e))
+}
+
+fn make_dir(path: &Path) -> Result<(), DiskError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(io_error("made", path, e)),
+    }
+}
+
+/// Makes the names in a new generation durable: of its directories first, then its own.
+fn sync_tree(path: &Path) -> Result<(), DiskError> {
+    let entries = fs::read_dir(path).map_err(|e| io_error("listed", path, e))?;
+    for entry in entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+    {
+        harden::sync_dir(&entry.path()).map_err(|e| io_error("synced", &entry.path(), e))?;
+    }
+    harden::sync_dir(path).map_err(|e| io_error("synced", path, e))
+}
+
+fn credential(path: &Path, role: &str, entry: Option<&LeafEntry>) -> Result<Option<Credential>, DiskError> {
+    let Some(entry) = entry else { return Ok(None) };
+    let (certificate, key) = (path.join(format!("{role}.crt")), path.join(format!("{role}.key")));
+    let damaged = |why: String| DiskError::Damaged {
+        path: certificate.clone(),
+        why,
+    };
+    let key = Zeroizing::new(harden::read_owner_only(&key, super::MAX_FILE_BYTES)?);
+    let key = std::str::from_utf8(&key).map_err(|_| damaged("its key is not text".into()))?;
+    let pem = fs::read_to_string(&certificate).map_err(|e| io_error("read", &certificate, e))?;
+    let ders = pki::pem::certificates(&pem).ok_or_else(|| damaged("not PEM".into()))?;
+    let der = ders
+        .first()
+        .ok_or_else(|| damaged("no certificate in it".into()))?;
+    let credential = Credential::new(der, key, entry.position).map_err(damaged)?;
+    if credential.leaf.spki != entry.spki || credential.leaf.issuer != entry.issuer {
+        return Err(DiskError::Damaged {
+            path: certificate,
+            why: "not the certificate of its manifest".into(),
+        });
+    }
+    Ok(Some(credential))
+}
+
+fn anchors(path: &Path, manifest: &Manifest) -> Result<BTreeMap<SpkiPin, CaCert>, DiskError> {
+    let mut anchors = BTreeMap::new();
+    for (authority_type, pins) in &manifest.trusted {
+        let file = path.join(trust_file(*authority_type));
+        let damaged = |why: String| DiskError::Damaged {
+            path: file.clone(),
+            why,
+        };
+        let pem = fs::read_to_string(&file).map_err(|e| io_error("read", &file, e))?;
+        let ders = pki::pem::certificates(&pem).ok_or_else(|| damaged("not PEM".into()))?;
+        for der in &ders {
+            let ca = CaCert::from_der(der).map_err(|e| damaged(e.to_string()))?;
+            anchors.insert(ca.pin(), ca);
+        }
+        if let Some(missing) = pins.iter().find(|pin| !anchors.contains_key(pin)) {
+            return Err(damaged(format!(
+                "the authority {} of its manifest is missing",
+                missing.short()
+            )));
+        }
+    }
+    Ok(anchors)
+}

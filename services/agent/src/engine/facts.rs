@@ -1,0 +1,173 @@
+//! Reports: what was measured of a generation that passed, and what keeps the node from the next one.
+
+use domain::{
+    AuthorityType, Position,
+    fact::{FactReport, Failure, REPORT_INTERVAL_MS},
+    reconcile::{Generation, Proof, facts},
+};
+use std::time::Duration;
+
+use super::{Done, Engine, host_revision};
+use crate::{attempt::Attempt, config::Pace, gateway::Trouble};
+
+/// What one report says, apart from its number: to know later what a gateway has taken.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Reportable {
+    generation: Generation,
+    on_retiring: bool,
+    of_excluded: bool,
+    failure: Option<Failure>,
+    unsynced: bool,
+    /// Measured now, or what was measured when this generation passed.
+    is_current: bool,
+}
+
+/// What was reported, and when the next report may leave.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    taken: Option<Reportable>,
+    attempt: Attempt,
+    seq: u64,
+}
+
+impl Reporter {
+    pub(super) fn new(pace: &Pace) -> Self {
+        Self {
+            taken: None,
+            attempt: Attempt::new(pace),
+            seq: 0,
+        }
+    }
+
+    /// What the plan needs to know: the generation and the flag that a gateway has taken.
+    pub(super) fn reported(&self) -> Option<(Generation, bool)> {
+        let taken = self.taken.as_ref().filter(|t| t.is_current)?;
+        Some((taken.generation.clone(), taken.on_retiring))
+    }
+
+    /// The newest row whose facts a gateway has taken.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.taken.as_ref().and_then(|t| host_revision(&t.generation))
+    }
+
+    /// Everything is to be said again: something changed that the plan does not see (labels).
+    pub(super) fn again(&mut self) {
+        self.taken = None;
+    }
+}
+
+impl Engine {
+    /// Reports the facts of the installed generation, if it passed and a gateway can be reached.
+    pub(super) fn send_report(&mut self) {
+        if let Some(what) = self.reportable() {
+            self.send(what);
+        }
+    }
+
+    /// Reports what the plan does not know of: a failure that came or went, serving unsynced.
+    pub(super) fn report_failure(&mut self) {
+        let Some(what) = self.reportable() else { return };
+        let is_said = match &self.report.taken {
+            Some(taken) => {
+                taken.failure == what.failure
+                    && taken.unsynced == what.unsynced
+                    && taken.of_excluded == what.of_excluded
+            }
+            None => what.failure.is_none(),
+        };
+        if !is_said {
+            self.send(what);
+        }
+    }
+
+    /// What a report would say now. Facts come only from a generation that passed: where the installed one
+    /// did not, they are those of the last one that did, under the row that it was measured under.
+    fn reportable(&self) -> Option<Reportable> {
+        let is_current = self.proof == Proof::Passed;
+        let generation = if is_current {
+            self.installed.material.generation.clone()
+        } else if self.failure.is_some() {
+            let passed = self.passed.as_ref();
+            passed.map(|p| p.material.generation.clone()).unwrap_or_default()
+        } else {
+            return None;
+        };
+        let have = self.have();
+        let row = self.told.desired.authorities.get(&AuthorityType::Host);
+        let retiring = row.and_then(|row| row.retiring);
+        let stands = |issuer| have.sessions_on.contains(&issuer);
+        let only_excluded = |issuer| have.only_excluded_on.contains(&issuer);
+        Some(Reportable {
+            generation,
+            on_retiring: retiring.is_some_and(|issuer| stands(issuer) && !only_excluded(issuer)),
+            of_excluded: retiring.is_some_and(|issuer| stands(issuer) && only_excluded(issuer)),
+            failure: self.failure.clone(),
+            unsynced: self.serving && !self.synced,
+            is_current,
+        })
+    }
+
+    fn send(&mut self, what: Reportable) {
+        let Some(dial) = self.dial.borrow().clone() else {
+            return;
+        };
+        if !self.report.attempt.is_due() {
+            return;
+        }
+        self.report.attempt.start();
+        self.report.seq += 1;
+        let report = FactReport {
+            boot: self.boot,
+            seq: self.report.seq,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            addr: self.advertised(),
+            authorities: facts(&what.generation, what.on_retiring, what.of_excluded),
+            failure: what.failure.clone(),
+            unsynced: what.unsynced,
+            labels: self.config.settings.labels.clone(),
+        };
+        let client = dial.client(&self.config.servers[self.server]);
+        self.tasks.spawn(async move {
+            let result = client
+                .post_only(api::route::NODE_FACTS, &report)
+                .await
+                .map_err(|e| Trouble::of(&e));
+            Done::Reported {
+                dial: dial.number,
+                what: Box::new(what),
+                result,
+            }
+        });
+    }
+
+    /// A report was taken, or not.
+    pub(super) fn reported(&mut self, dial: u64, what: Reportable, result: Result<(), Trouble>) {
+        match result {
+            Ok(()) => {
+                self.report.taken = Some(what);
+                self.report.attempt.succeed();
+                self.silent_since = self.clock.monotonic();
+            }
+            Err(Trouble::No(domain::Code::ReportTooOften, _)) => {
+                self.report
+                    .attempt
+                    .wait(Duration::from_millis(REPORT_INTERVAL_MS));
+            }
+            Err(trouble) => {
+                self.report.attempt.fail();
+                tracing::warn!(why = trouble.text(), "facts were not reported; trying again");
+                self.refused_by(dial, &trouble);
+            }
+        }
+    }
+
+    /// Where others reach the probe endpoint: a listener on all addresses is known by the node's name.
+    fn advertised(&self) -> Option<String> {
+        let at = self.listen?;
+        if at.ip().is_unspecified() {
+            Some(format!("{}:{}", self.identity.hostname, at.port()))
+        } else {
+            Some(at.to_string())
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The way back, without a person: new trust from a signed bundle, then new certificates by an old key.
+//!
+//! Whoever slept through a rotation trusts nobody that answers, and nobody accepts what it presents. The
+//! signed bundle heals the first, a recovery the second. Both go on until a gateway says a definite no;
+//! only then is a new token needed.
+
+use domain::{Code, CommandId, SpkiPin, trust::SignedBundle};
+
+use super::{Done, Engine, leaves};
+use crate::{
+    attempt::Attempt,
+    config::{Pace, Token},
+    disk::{
+        generations::{Credential, Link},
+        requests::{Purpose, Request},
+        trust::NotTaken,
+    },
+    enter::{self, Return, WayBack},
+    error::AgentError,
+    gateway::{self, Trouble, in_words},
+    tls,
+};
+
+/// How far the way back is.
+#[derive(Debug)]
+pub(crate) struct Mending {
+    attempt: Attempt,
+    wants_trust: bool,
+    /// The newest bundle was looked at in this round.
+    has_looked: bool,
+    /// Old certificates were refused for good; only the token is left.
+    by_token: bool,
+}
+
+impl Mending {
+    pub(super) fn new(pace: &Pace) -> Self {
+        Self {
+            attempt: Attempt::new(pace),
+            wants_trust: false,
+            has_looked: false,
+            by_token: false,
+        }
+    }
+
+    pub(super) fn want_trust(&mut self) {
+        self.wants_trust = true;
+    }
+
+    pub(super) fn healed(&mut self) {
+        (self.wants_trust, self.has_looked, self.by_token) = (false, false, false);
+        self.attempt.succeed();
+    }
+}
+
+impl Engine {
+    /// Goes on with the way back, if one is needed and its pause is over.
+    pub(super) fn mend(&mut self) -> Result<(), AgentError> {
+        let is_stranded = self.dial.borrow().is_none();
+        if !(is_stranded || self.mending.wants_trust) || !self.mending.attempt.is_due() {
+            return Ok(());
+        }
+        let server = self.config.servers[self.server].clone();
+        if !self.mending.has_looked {
+            self.mending.attempt.start();
+            self.tasks.spawn(async move {
+                let fetched = gateway::fetch_bundle(&server, domain::AuthorityType::Host).await;
+                Done::Bundle(fetched.map_err(|e| Trouble::of(&e)))
+            });
+            return Ok(());
+        }
+        if !is_stranded {
+            (self.mending.wants_trust, self.mending.has_looked) = (false, false);
+            return Ok(());
+        }
+        let epochs = tls::to_gateways(self.host_anchors(), None, tls::now(&self.clock))
+            .map_err(|e| AgentError::Certificates(in_words(&e)))?;
+        let way = Return {
+            server,
+            epochs,
+            cluster: self.identity.cluster.clone(),
+            node: self.identity.node,
+            proofs: self.proofs(),
+        };
+        let token = self
+            .config
+            .token
+            .clone()
+            .filter(|_| self.mending.by_token || way.proofs.is_empty());
+        let purpose = match &token {
+            Some(token) => Purpose::Join {
+                token: token_hash(token),
+            },
+            None => Purpose::Recover,
+        };
+        let request = self.request_of(purpose)?;
+        self.mending.attempt.start();
+        let (spki, config) = (request.spki, self.config.clone());
+        self.tasks.spawn(async move {
+            let rejoining = token.is_some();
+            let way = match token {
+                Some(token) => enter::rejoin(way, request, token, config).await,
+                None => enter::recover(way, request).await,
+            };
+            Done::Returned { spki, rejoining, way }
+        });
+        Ok(())
+    }
+
+    /// A bundle came, from nobody in particular: it counts by its signature and its revision.
+    pub(super) fn fetched(&mut self, result: Result<SignedBundle, Trouble>) -> Result<(), AgentError> {
+        let signed = match result {
+            Ok(signed) => signed,
+            Err(trouble) => {
+                self.trouble = Some(trouble.text().to_owned());
+                self.mending.attempt.fail();
+                self.server = (self.server + 1) % self.config.servers.len();
+                return Ok(());
+            }
+        };
+        let authority_type = domain::AuthorityType::Host;
+        match self
+            .told
+            .with_bundle(&self.identity, authority_type, &signed, self.now())
+        {
+            Ok(told) => {
+                self.mending.attempt.succeed();
+                if told.bundles != self.told.bundles {
+                    tracing::info!("installed newer trust from a signed bundle");
+                }
+                self.adopt(told)?;
+            }
+            Err(
+                error @ (NotTaken::Older { .. }
+                | NotTaken::Bundle(_)
+                | NotTaken::Disagrees { .. }
+                | NotTaken::Unsigned { .. }),
+            ) => {
+                tracing::warn!(%error, "a fetched trust bundle is not taken; what is installed stays");
+                self.trouble = Some(error.to_string());
+                self.mending.attempt.fail();
+            }
+        }
+        self.mending.has_looked = true;
+        Ok(())
+    }
+
+    /// A way back was tried.
+    pub(super) fn returned(
+        &mut self,
+        spki: SpkiPin,
+        rejoining: bool,
+        way: WayBack,
+    ) -> Result<(), AgentError> {
+        match way {
+            WayBack::Answer(answer) => self.take_back(spki, rejoining, &answer),
+            WayBack::Later(trouble) => {
+                tracing::warn!(why = trouble.text(), "the way back is not open yet; trying again");
+                if matches!(trouble, Trouble::Untrusted(_)) {
+                    self.silent_since = self.clock.monotonic();
+                }
+                self.trouble = Some(trouble.text().to_owned());
+                self.mending.has_looked = false;
+                self.mending.attempt.fail();
+                self.server = (self.server + 1) % self.config.servers.len();
+                Ok(())
+            }
+            WayBack::No(Trouble::No(Code::KeyReused | Code::CsrInvalid, why)) => {
+                tracing::warn!(why, "another key is made for the way back");
+                self.forget(&spki);
+                self.mending.attempt.fail();
+                Ok(())
+            }
+            WayBack::No(trouble) if !rejoining && self.config.token.is_some() => {
+                tracing::warn!(
+                    why = trouble.text(),
+                    "no old certificate is taken; joining again with the token"
+                );
+                self.silent_since = self.clock.monotonic();
+                self.forget(&spki);
+                self.mending.by_token = true;
+                self.mending.attempt.succeed();
+                Ok(())
+            }
+            WayBack::No(trouble) => {
+                // The key is not kept: the next start, with another token, makes another one.
+                self.forget(&spki);
+                Err(match trouble {
+                    Trouble::No(code, text) if rejoining => AgentError::Refused { code, text },
+                    trouble => AgentError::NeedsToken {
+                        code: trouble.code().unwrap_or(Code::RecoveryRefused),
+                        why: trouble.text().to_owned(),
+                        hostname: self.identity.hostname.to_string(),
+                    },
+                })
+            }
+        }
+    }
+
+    /// The control plane took the node back: with certificates of the current row, which is synced by that.
+    fn take_back(
+        &mut self,
+        spki: SpkiPin,
+        rejoining: bool,
+        answer: &api::join::JoinAnswer,
+    ) -> Result<(), AgentError> {
+        let request = self.requests.iter_mut().find(|r| r.spki == spki);
+        let request = request.expect("a request is kept until its way back has ended");
+        if let Err(why) = request.answer(&answer.certificate, answer.position) {
+            tracing::warn!(why, "the answer to the way back cannot be used");
+            self.forget(&spki);
+            self.mending.attempt.fail();
+            return Ok(());
+        }
+        // Crash point: the certificate is kept with its key; the next start goes on from it.
+        self.disk.keep_request(request)?;
+        if answer.node != self.identity.node {
+            tracing::warn!(before = %self.identity.node, now = %answer.node, "the control plane gave this node a new id");
+            self.identity.node = answer.node;
+            self.disk.keep_identity(&self.identity)?;
+        }
+        if rejoining {
+            // What passed before is another life's: it is neither presented nor restored.
+            self.disk.unlink(Link::Passed)?;
+            self.passed = None;
+        }
+        if self.learn(&answer.desired, &answer.bundles)? {
+            self.synced = true;
+            self.silent_since = self.clock.monotonic();
+        }
+        tracing::info!(position = %answer.position, rejoining, "the control plane took this node back");
+        self.mending.healed();
+        Ok(())
+    }
+
+    /// Old certificates with their keys, the newest first: the newest is the least likely to be superseded.
+    fn proofs(&self) -> Vec<Credential> {
+        let materials = [Some(&self.installed), self.passed.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|s| &s.material.generation);
+        let mut known: Vec<_> = materials
+            .flat_map(leaves)
+            .cloned()
+            .chain(self.received())
+            .collect();
+        known.sort_by_key(|leaf| std::cmp::Reverse(leaf.position));
+        known.dedup_by_key(|leaf| leaf.spki);
+        known
+            .iter()
+            .filter_map(|leaf| self.credential(&leaf.spki))
+            .cloned()
+            .collect()
+    }
+
+    /// The kept request of this purpose, or a new one, durable before it is sent.
+    fn request_of(&mut self, purpose: Purpose) -> Result<Request, AgentError> {
+        let kept = self
+            .requests
+            .iter()
+            .find(|r| r.purpose == purpose && r.received.is_none());
+        if let Some(request) = kept {
+            return Ok(request.clone());
+        }
+        let request = Request::new(purpose, CommandId(enter::fresh_uuid(self.now())), self.now());
+        self.disk.keep_request(&request)?;
+        self.requests.push(request.clone());
+        Ok(request)
+    }
+}
+
+fn token_hash(token: &Token) -> domain::TokenHash {
+    domain::TokenHash(pki::sha256(token.reveal().as_bytes()))
+}

@@ -1,0 +1,251 @@
+//! What comes in: from the link, and from the tasks beside the loop.
+
+use domain::{AuthorityType, Code, CommandId, SpkiPin};
+use pki::Certificate;
+
+use super::{Done, Engine};
+use crate::{
+    attempt::Attempt,
+    disk::{
+        requests::{LEAF_TYPE, Purpose},
+        trust::Told,
+    },
+    error::AgentError,
+    gateway::Trouble,
+    link::News,
+};
+
+/// A request's id is good for a day; well before that the same key is sent under a new one.
+const ID_LIFE_MS: u64 = 20 * domain::time::HOUR_MS;
+
+impl Engine {
+    /// Takes news of the link.
+    pub(super) fn hear(&mut self, news: News) -> Result<(), AgentError> {
+        match news {
+            News::Desired { server, update } => {
+                self.server = server;
+                self.connected = true;
+                let names_host = update.desired.authorities.contains_key(&AuthorityType::Host);
+                if self.learn(&update.desired, &update.bundles)? {
+                    // Without its row of `host` a desired state is not the newest one: that is not signed yet.
+                    self.synced |= names_host;
+                    self.trouble = None;
+                    self.silent_since = self.clock.monotonic();
+                    self.mending.healed();
+                }
+                Ok(())
+            }
+            News::Certificate(pushed) => {
+                self.received_certificate(&pushed.certificate, pushed.position);
+                Ok(())
+            }
+            News::Lost { dial, trouble } => {
+                self.lost(dial, trouble);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes what a task beside the loop came to.
+    pub(super) fn finish(&mut self, done: Done) -> Result<(), AgentError> {
+        match done {
+            Done::Ended | Done::Closed => Ok(()),
+            Done::Drained(issuer) => {
+                if self.draining.is_some_and(|(drained, _)| drained == issuer) {
+                    self.draining = None;
+                }
+                Ok(())
+            }
+            Done::Asked { dial, spki, result } => {
+                self.asked(dial, spki, result);
+                Ok(())
+            }
+            Done::Reported { dial, what, result } => {
+                self.reported(dial, *what, result);
+                Ok(())
+            }
+            Done::Bundle(result) => self.fetched(result),
+            Done::Returned { spki, rejoining, way } => self.returned(spki, rejoining, way),
+        }
+    }
+
+    /// Takes a desired state with its bundles, both or neither. False if it was not taken.
+    pub(super) fn learn(
+        &mut self,
+        desired: &domain::DesiredState,
+        bundles: &std::collections::BTreeMap<AuthorityType, domain::trust::SignedBundle>,
+    ) -> Result<bool, AgentError> {
+        match Told::offered(Some(&self.told), &self.identity, desired, bundles, self.now()) {
+            Ok(told) => {
+                self.adopt(told)?;
+                self.compare_uses();
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what the gateway sent is not taken; what is installed stays");
+                self.trouble = Some(error.to_string());
+                Ok(false)
+            }
+        }
+    }
+
+    /// Keeps what was told, and lets its deny lists count at once.
+    pub(super) fn adopt(&mut self, told: Told) -> Result<(), AgentError> {
+        if told == self.told {
+            return Ok(());
+        }
+        self.disk.keep_told(&told, Some(&self.told))?;
+        if let Some(row) = told.desired.authorities.get(&AuthorityType::Host) {
+            tracing::info!(phase = %row.phase, revision = %row.revision, "the current row of host");
+        }
+        self.told = told;
+        self.apply_epoch()
+    }
+
+    /// Says once for each change which types the configuration counts on and the grant does not give.
+    fn compare_uses(&mut self) {
+        let granted = &self.told.desired.authorities;
+        let missing: Vec<_> = self
+            .config
+            .settings
+            .uses
+            .iter()
+            .filter(|t| !granted.contains_key(t))
+            .collect();
+        for authority_type in missing {
+            tracing::error!(
+                %authority_type,
+                "the configuration uses an authority type that this node's token did not grant; join again with a token made with --use {authority_type}"
+            );
+        }
+    }
+
+    fn lost(&mut self, dial: u64, trouble: Trouble) {
+        if self.dial.borrow().as_ref().map(|d| d.number) != Some(dial) {
+            return; // Of a connection that was given up meanwhile.
+        }
+        self.connected = false;
+        let text = trouble.text().to_owned();
+        if self.trouble.as_ref() != Some(&text) {
+            tracing::warn!(why = text, "no stream to a gateway");
+        }
+        self.trouble = Some(text);
+        self.refused_by(dial, &trouble);
+    }
+
+    /// Draws the consequences of a gateway's "no" to this connection.
+    pub(super) fn refused_by(&mut self, dial: u64, trouble: &Trouble) {
+        let current = self.dial.borrow().as_ref().map(|d| (d.number, d.presents));
+        let Some((_, presents)) = current.filter(|(number, _)| *number == dial) else {
+            return;
+        };
+        match trouble {
+            Trouble::NoAnswer(_) | Trouble::No(..) => {}
+            Trouble::Untrusted(_) => {
+                self.silent_since = self.clock.monotonic();
+                self.mending.want_trust();
+            }
+            Trouble::Refused(_, why) | Trouble::Gone(_, why) => {
+                tracing::warn!(why, "the certificate is refused; looking for the way back");
+                self.silent_since = self.clock.monotonic();
+                self.refused.insert(presents);
+                self.mending.want_trust();
+            }
+        }
+    }
+
+    /// Sends every request that has no answer and whose pause is over.
+    pub(super) fn ask_again(&mut self) {
+        let Some(dial) = self.dial.borrow().clone() else {
+            return;
+        };
+        let now = self.now();
+        for request in &mut self.requests {
+            let Some(flight) = request.in_flight() else {
+                continue;
+            };
+            let attempt = self
+                .asking
+                .entry(request.spki)
+                .or_insert_with(|| Attempt::new(&self.config.pace));
+            if !attempt.is_due() {
+                continue;
+            }
+            attempt.start();
+            if now.since_ms(request.made) > ID_LIFE_MS {
+                // The same key under a new id: what was authorised for it is found by the key.
+                (request.id, request.made) = (CommandId(crate::enter::fresh_uuid(now)), now);
+            }
+            let body = api::node::CertificateRequest {
+                id: request.id,
+                authority_type: LEAF_TYPE,
+                usage: flight.usage,
+                issuer: Some(flight.issuer),
+                csr: request.csr.clone(),
+            };
+            let client = dial.client(&self.config.servers[self.server]);
+            let (spki, dial) = (request.spki, dial.number);
+            self.tasks.spawn(async move {
+                let result = client.post(api::route::NODE_CERTIFICATES, &body).await;
+                Done::Asked {
+                    dial,
+                    spki,
+                    result: result.map_err(|e| Trouble::of(&e)),
+                }
+            });
+        }
+    }
+
+    fn asked(&mut self, dial: u64, spki: SpkiPin, result: Result<api::node::CertificateAnswer, Trouble>) {
+        match result {
+            Ok(answer) => {
+                self.asking.remove(&spki);
+                self.request.succeed();
+                self.received_certificate(&answer.certificate, answer.position);
+            }
+            Err(Trouble::No(code, text)) => {
+                // The row has moved on, or the key cannot be certified: the plan asks anew, with a new key.
+                if code == Code::StaleView {
+                    tracing::info!(%code, text, "a certificate request was overtaken by the rotation");
+                } else {
+                    tracing::warn!(%code, text, "a certificate request was refused");
+                }
+                self.forget(&spki);
+                self.request.fail();
+            }
+            Err(trouble) => {
+                if let Some(attempt) = self.asking.get_mut(&spki) {
+                    attempt.fail();
+                }
+                tracing::warn!(
+                    why = trouble.text(),
+                    "no certificate yet; asking again with the same key"
+                );
+                self.refused_by(dial, &trouble);
+            }
+        }
+    }
+
+    /// Puts a certificate to the request whose key it certifies. One without a request is somebody's repeat.
+    fn received_certificate(&mut self, pem: &str, position: domain::Position) {
+        let spki = pki::pem::certificates(pem)
+            .and_then(|ders| ders.first().and_then(|der| Certificate::parse(der).ok()))
+            .map(|read| read.spki);
+        let request = self
+            .requests
+            .iter_mut()
+            .find(|r| Some(r.spki) == spki && r.received.is_none());
+        let Some(request) = request else { return };
+        if let Err(why) = request.answer(pem, position) {
+            tracing::warn!(why, "a certificate that came cannot be used");
+            return;
+        }
+        // Crash point: before this line the next start asks again with the same key and gets the same one.
+        if let Err(error) = self.disk.keep_request(request) {
+            tracing::error!(%error, "a certificate could not be kept");
+        }
+        if !matches!(request.purpose, Purpose::Row { .. }) {
+            tracing::debug!("the answer to a join or recovery came by the stream");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The agent's state, for the program around it and for `carousel-agent status`.
+
+use domain::{AuthorityType, reconcile::Proof};
+
+use super::Engine;
+use crate::{
+    disk::generations::Credential,
+    error::AgentError,
+    status::{AgentStatus, LeafStatus, REFRESH_MS, Stage, TypeStatus},
+};
+
+impl Engine {
+    /// Publishes the state if it changed, and writes it to disk then and every few seconds.
+    pub(super) fn publish(&mut self, ended: Option<&Result<(), AgentError>>) {
+        let mut status = self.status();
+        if let Some(ended) = ended {
+            status.stage = Stage::Stopped;
+            status.connected = false;
+            if let Err(error) = ended {
+                status.trouble = Some(error.to_string());
+            }
+        }
+        let now = self.clock.monotonic();
+        let is_same = |before: &AgentStatus| {
+            AgentStatus {
+                time: status.time,
+                ..before.clone()
+            } == status
+        };
+        let is_saved = self.saved.as_ref().is_some_and(|(before, at)| {
+            is_same(before) && now.saturating_sub(*at).as_millis() < u128::from(REFRESH_MS)
+        });
+        if is_saved {
+            return;
+        }
+        self.shared.status.send_if_modified(|shown| {
+            let is_new = !is_same(shown);
+            shown.clone_from(&status);
+            is_new
+        });
+        if let Err(error) = status.save(self.disk.root()) {
+            tracing::warn!(%error, "the status file could not be written");
+        }
+        self.saved = Some((status, now));
+    }
+
+    fn status(&self) -> AgentStatus {
+        let installed = &self.installed.material;
+        let proven = self.proof == Proof::Passed;
+        let of_type = |(t, row): (&AuthorityType, &domain::desired::DesiredAuthority)| {
+            let held_revision = installed
+                .generation
+                .revisions
+                .get(t)
+                .is_some_and(|held| *held >= row.revision);
+            let issuer = |c: &Option<Credential>| c.as_ref().map(|c| c.leaf.issuer);
+            let leaves_fit = row
+                .client_issuer
+                .is_none_or(|i| issuer(&installed.client) == Some(i))
+                && row
+                    .server_issuer
+                    .is_none_or(|i| issuer(&installed.server) == Some(i));
+            let trusts = installed
+                .generation
+                .trusted
+                .get(t)
+                .is_some_and(|held| *held == row.trusted);
+            let held = proven && held_revision && trusts && leaves_fit;
+            (
+                *t,
+                TypeStatus {
+                    phase: row.phase,
+                    revision: row.revision,
+                    held,
+                    trusted: row.trusted.len(),
+                },
+            )
+        };
+        let leaf = |credential: &Option<Credential>| {
+            credential.as_ref().map(|c| LeafStatus {
+                issuer: c.leaf.issuer,
+                not_before: c.leaf.not_before,
+                not_after: c.leaf.not_after,
+            })
+        };
+        AgentStatus {
+            stage: if self.serving {
+                Stage::Serving
+            } else {
+                Stage::Syncing
+            },
+            node: Some(self.identity.node),
+            cluster: Some(self.identity.cluster.clone()),
+            connected: self.connected,
+            synced: self.synced,
+            listen: self.listen,
+            generation: self.installed.number,
+            proven,
+            authorities: self.told.desired.authorities.iter().map(of_type).collect(),
+            client: leaf(&installed.client),
+            server_certificate: leaf(&installed.server),
+            reported: self.report.position(),
+            failure: self.failure.clone(),
+            trouble: self.trouble.clone(),
+            ..AgentStatus::starting(
+                self.identity.hostname.clone(),
+                self.config.servers[self.server].to_string(),
+                self.now(),
+            )
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The link: one event stream to a gateway, held for as long as the agent runs.
+//!
+//! The link knows nothing of rotations. It dials with what it is given, dials anew at once when that
+//! changes, passes on what it hears, and says in which of four ways it failed.
+
+use std::time::Duration;
+
+use api::node::{CERTIFICATE_EVENT, DESIRED_EVENT, DesiredUpdate, HEARTBEAT_S, PushedCertificate};
+use domain::{ClusterName, SpkiPin};
+use mtls::{Epochs, SessionRegistry};
+use runtime::backoff::Backoff;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    config::{Pace, Server},
+    gateway::{self, Trouble, Trust, in_words},
+};
+
+/// A stream on which nothing came for so long is dead; heartbeats come every five seconds.
+const IDLE: Duration = Duration::from_secs(3 * HEARTBEAT_S);
+
+/// What to dial with.
+#[derive(Clone)]
+pub(crate) struct Dial {
+    /// Counts changes, so that news of an earlier one are known as such.
+    pub(crate) number: u64,
+    /// The certificate that is presented, by its key.
+    pub(crate) presents: SpkiPin,
+    /// What is trusted and presented.
+    pub(crate) epochs: Epochs,
+    /// Whose gateway.
+    pub(crate) cluster: ClusterName,
+    /// Our sessions with gateways.
+    pub(crate) registry: SessionRegistry,
+}
+
+impl Dial {
+    /// A client for single requests to one gateway.
+    pub(crate) fn client(&self, server: &Server) -> api::Client {
+        let trust = Trust::Certified {
+            epochs: self.epochs.clone(),
+            cluster: self.cluster.clone(),
+        };
+        gateway::client(server, trust, &self.registry)
+    }
+}
+
+/// What the link tells.
+pub(crate) enum News {
+    /// A gateway named the newest desired state.
+    Desired {
+        server: usize,
+        update: Box<DesiredUpdate>,
+    },
+    /// A gateway pushed a certificate.
+    Certificate(PushedCertificate),
+    /// The stream is gone or never came, for this dial.
+    Lost { dial: u64, trouble: Trouble },
+}
+
+/// Holds a stream for ever, to one server after the other.
+pub(crate) async fn hold(
+    servers: Vec<Server>,
+    mut dial: watch::Receiver<Option<Dial>>,
+    news: mpsc::Sender<News>,
+    pace: Pace,
+    seed: u64,
+) {
+    let mut backoff = Backoff::new(pace.retry_min, pace.retry_max, seed);
+    let mut server = 0;
+    loop {
+        let Some(current) = dial.borrow_and_update().clone() else {
+            if dial.changed().await.is_err() {
+                return; // The agent has ended.
+            }
+            continue;
+        };
+        let mut heard = false;
+        let trouble = tokio::select! {
+            changed = dial.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // Our own stream is re-dialled at once on every change, so that it never holds a gate.
+                backoff.reset();
+                continue;
+            }
+            trouble = follow(&servers[server], server, &current, &news, &mut heard) => trouble,
+        };
+        if heard {
+            backoff.reset();
+        }
+        let lost = News::Lost {
+            dial: current.number,
+            trouble,
+        };
+        if news.send(lost).await.is_err() {
+            return;
+        }
+        server = (server + 1) % servers.len();
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next_pause()) => {}
+            changed = dial.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // What has changed was looked at by nobody yet.
+                dial.mark_changed();
+                backoff.reset();
+            }
+        }
+    }
+}
+
+/// Follows one stream to its end and says why it ended.
+async fn follow(
+    server: &Server,
+    index: usize,
+    dial: &Dial,
+    news: &mpsc::Sender<News>,
+    heard: &mut bool,
+) -> Trouble {
+    let mut stream = match dial.client(server).sse(api::route::NODE_STREAM, IDLE).await {
+        Ok(stream) => stream,
+        Err(error) => return Trouble::of(&error),
+    };
+    loop {
+        let event = match stream.next().await {
+            Ok(Some(event)) => event,
+            Ok(None) => return Trouble::NoAnswer(format!("{server} closed the stream")),
+            Err(error) => return Trouble::of(&error),
+        };
+        let item = match event.name.as_str() {
+            DESIRED_EVENT => event.json().map(|update| News::Desired {
+                server: index,
+                update: Box::new(update),
+            }),
+            CERTIFICATE_EVENT => event.json().map(News::Certificate),
+            // Something of a later version.
+            _ => continue,
+        };
+        match item {
+            Ok(item) => {
+                *heard = true;
+                if news.send(item).await.is_err() {
+                    return Trouble::NoAnswer("the agent stops".into());
+                }
+            }
+            Err(error) => {
+                let what = in_words(&error);
+                return Trouble::NoAnswer(format!(
+                    "{server} sent a `{}` event that cannot be read: {what}",
+                    event.name
+                ));
+            }
+        }
+    }
+}
