@@ -59,14 +59,17 @@ pub struct CommandRef {
 }
 
 macro_rules! facts {
-    ($($(#[$doc:meta])* $variant:ident = $family:literal . $fact:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident = $family:literal . $fact:literal;)*) => {
         /// Every fact that the log can hold.
         #[derive(Clone, PartialEq, Eq, Debug)]
-        pub enum Fact { $($(#[$doc])* $variant($variant),)* }
+        pub enum Fact { $($(#[doc = $doc])* $variant($variant),)* }
 
         impl Fact {
             /// All type names, in the order of this list.
             pub const TYPES: &'static [&'static str] = &[$(concat!("carousel.", $family, ".", $fact, ".v1"),)*];
+
+            /// What each type says, in one sentence, in the same order: for the schemas and the list of events.
+            pub const MEANINGS: &'static [&'static str] = &[$(concat!($($doc),*).trim_ascii(),)*];
 
             /// The CloudEvents type: `carousel.<family>.<fact>.v1`.
             pub fn type_name(&self) -> &'static str {

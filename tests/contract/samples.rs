@@ -1,0 +1,3 @@
+//! One fact of each type.
+
+mod material;
