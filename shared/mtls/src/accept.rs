@@ -80,10 +80,8 @@ pub async fn accept(
         }
     };
     let peer = peer_of(stream.get_ref().1, verdict)?;
-    let session = sessions.register(peer.clone(), Some(credential.issuer()));
-    if let Some(peer) = &peer {
-        epochs.load().still_accepts(peer)?;
-    }
+    let session = sessions.register(peer.clone(), Some(credential.issuer()), &epoch);
+    session.check(&epochs.load())?;
     let (served, served_digest) = (credential.issuer(), credential.certificate().digest);
     Ok(Accepted {
         stream,

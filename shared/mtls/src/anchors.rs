@@ -26,10 +26,16 @@ pub(crate) enum PeerRole {
     Server,
 }
 
+/// The anchors of one type: `trust[i]` is what TLS verifies against, `named[i]` what we call it.
+#[derive(Debug, Default)]
+struct OfType {
+    trust: Vec<TrustAnchor<'static>>,
+    named: Vec<Named>,
+}
+
 #[derive(Debug)]
-struct Anchor {
+struct Named {
     pin: SpkiPin,
-    trust: TrustAnchor<'static>,
     /// The subject, DER with its outer header.
     subject: Vec<u8>,
 }
@@ -37,7 +43,7 @@ struct Anchor {
 /// Whom an epoch trusts, and whom nevertheless not.
 #[derive(Debug, Default)]
 pub(crate) struct Anchors {
-    by_type: BTreeMap<AuthorityType, Vec<Anchor>>,
+    by_type: BTreeMap<AuthorityType, OfType>,
     denied: BTreeSet<CertDigest>,
 }
 
@@ -46,10 +52,10 @@ impl Anchors {
     pub(crate) fn add(&mut self, authority_type: AuthorityType, ca: &CaCert) -> Result<(), webpki::Error> {
         let trust = webpki::anchor_from_trusted_cert(ca.der())?.to_owned();
         let of_type = self.by_type.entry(authority_type).or_default();
-        if of_type.iter().all(|a| a.pin != ca.pin()) {
-            of_type.push(Anchor {
+        if of_type.named.iter().all(|a| a.pin != ca.pin()) {
+            of_type.trust.push(trust);
+            of_type.named.push(Named {
                 pin: ca.pin(),
-                trust,
                 subject: ca.parsed().subject_dn.clone(),
             });
         }
@@ -62,36 +68,41 @@ impl Anchors {
 
     /// The pins of one type.
     pub(crate) fn pins(&self, authority_type: AuthorityType) -> BTreeSet<SpkiPin> {
-        self.by_type
-            .get(&authority_type)
-            .into_iter()
-            .flatten()
-            .map(|a| a.pin)
-            .collect()
+        self.named(Some(authority_type)).map(|a| a.pin).collect()
     }
 
     /// Subjects, as hints for the other side: of all types, or of one.
     pub(crate) fn hints(&self, only: Option<AuthorityType>) -> Vec<DistinguishedName> {
-        self.anchors(only)
-            .map(|a| DistinguishedName::in_sequence(a.trust.subject.as_ref()))
+        self.of_types(only)
+            .flat_map(|of_type| &of_type.trust)
+            .map(|trust| DistinguishedName::in_sequence(trust.subject.as_ref()))
             .collect()
     }
 
     /// The subjects of all types, DER: what our servers send in the CertificateRequest.
     pub(crate) fn subjects(&self) -> BTreeSet<Vec<u8>> {
-        self.anchors(None).map(|a| a.subject.clone()).collect()
+        self.named(None).map(|a| a.subject.clone()).collect()
     }
 
     /// The authority with this subject.
     pub(crate) fn pin_of_subject(&self, subject: &[u8]) -> Option<SpkiPin> {
-        self.anchors(None).find(|a| a.subject == subject).map(|a| a.pin)
+        self.named(None).find(|a| a.subject == subject).map(|a| a.pin)
     }
 
-    fn anchors(&self, only: Option<AuthorityType>) -> impl Iterator<Item = &Anchor> {
+    /// Is it an anchor of any type?
+    pub(crate) fn has(&self, pin: SpkiPin) -> bool {
+        self.named(None).any(|a| a.pin == pin)
+    }
+
+    fn of_types(&self, only: Option<AuthorityType>) -> impl Iterator<Item = &OfType> {
         self.by_type
             .iter()
             .filter(move |(t, _)| only.is_none_or(|o| o == **t))
-            .flat_map(|(_, anchors)| anchors)
+            .map(|(_, of_type)| of_type)
+    }
+
+    fn named(&self, only: Option<AuthorityType>) -> impl Iterator<Item = &Named> {
+        self.of_types(only).flat_map(|of_type| &of_type.named)
     }
 
     /// Judges a peer's certificate: chain, time, usage, deny list, URI.
@@ -111,11 +122,11 @@ impl Anchors {
             trusted: self.trusted_by(role),
         };
         let mut fault = unknown();
-        for (authority_type, anchors) in &self.by_type {
+        for (authority_type, of_type) in &self.by_type {
             if role == PeerRole::Server && *authority_type != AuthorityType::Host {
                 continue;
             }
-            match verify(anchors, end_entity, role, now) {
+            match verify(of_type, end_entity, role, now) {
                 Ok(issuer) => return self.identity(*authority_type, issuer, read),
                 Err(webpki::Error::UnknownIssuer) => {}
                 Err(error) => fault = sort(&error, &read),
@@ -159,11 +170,14 @@ impl Anchors {
     /// Its signature cannot have changed since: what can is whether its issuer is still an anchor of
     /// that type, the deny list and the time. So thousands of sessions are looked through in a moment.
     pub(crate) fn still_accepts(&self, peer: &PeerIdentity, now: Timestamp) -> Result<(), PeerFault> {
-        let trusted = self.pins(peer.authority_type);
-        if !trusted.contains(&peer.issuer) {
+        if !self
+            .named(Some(peer.authority_type))
+            .any(|a| a.pin == peer.issuer)
+        {
+            let trusted = Pins(self.pins(peer.authority_type));
             return Err(PeerFault::UnknownIssuer {
                 presented: Some(peer.issuer),
-                trusted: Pins(trusted),
+                trusted,
             });
         }
         if self.denied.contains(&peer.digest) {
@@ -179,13 +193,13 @@ impl Anchors {
 
     fn trusted_by(&self, role: PeerRole) -> Pins {
         let only = (role == PeerRole::Server).then_some(AuthorityType::Host);
-        Pins(self.anchors(only).map(|a| a.pin).collect())
+        Pins(self.named(only).map(|a| a.pin).collect())
     }
 }
 
 /// Verifies against the anchors of one type and says which of them signed.
 fn verify(
-    anchors: &[Anchor],
+    of_type: &OfType,
     end_entity: &CertificateDer<'_>,
     role: PeerRole,
     now: UnixTime,
@@ -195,14 +209,15 @@ fn verify(
         PeerRole::Server => KeyUsage::required(SERVER_AUTH),
     };
     let certificate = EndEntityCert::try_from(end_entity)?;
-    let trust: Vec<_> = anchors.iter().map(|a| a.trust.clone()).collect();
-    let path = certificate.verify_for_usage(&[ECDSA_P256_SHA256], &trust, &[], now, usage, None, None)?;
+    let path =
+        certificate.verify_for_usage(&[ECDSA_P256_SHA256], &of_type.trust, &[], now, usage, None, None)?;
     let signed_by = path.anchor();
-    anchors
+    let at = of_type
+        .trust
         .iter()
-        .find(|a| a.trust == *signed_by)
-        .map(|a| a.pin)
-        .ok_or(webpki::Error::UnknownIssuer)
+        .position(|t| t == signed_by)
+        .ok_or(webpki::Error::UnknownIssuer)?;
+    Ok(of_type.named[at].pin)
 }
 
 fn sort(error: &webpki::Error, read: &Certificate) -> PeerFault {

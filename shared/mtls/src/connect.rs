@@ -114,8 +114,8 @@ async fn dial(
         .filter(|_| present && asked)
         .map(Credential::issuer);
     // Registered first, then judged again: as in `accept`.
-    let session = sessions.register(Some(peer.clone()), own);
-    epochs.load().still_accepts(&peer)?;
+    let session = sessions.register(Some(peer.clone()), own, &epoch);
+    session.check(&epochs.load())?;
     Ok(Connected {
         stream,
         peer,

@@ -40,6 +40,13 @@ impl Credential {
         })
     }
 
+    /// Reads both from PEM texts, as they lie on a disk.
+    pub fn from_pem(certificates: &str, key: &str) -> Result<Self, EpochError> {
+        let chain = pki::pem::certificates(certificates)
+            .ok_or(EpochError::Certificate(pki::CertificateError::Malformed))?;
+        Self::new(chain, &KeyPair::from_pkcs8_pem(key).map_err(EpochError::Key)?)
+    }
+
     /// What the leaf says.
     pub fn certificate(&self) -> &Certificate {
         &self.certificate

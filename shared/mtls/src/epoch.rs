@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use domain::{AuthorityType, CertDigest, SpkiPin};
-use pki::{CaCert, CertificateError};
+use pki::{CaCert, CertificateError, KeyError};
 use rustls::{
     ClientConfig, DistinguishedName, ServerConfig,
     client::Resumption,
@@ -45,6 +45,9 @@ pub enum EpochError {
     /// The certificate cannot be read.
     #[error("the credential's certificate cannot be used")]
     Certificate(#[source] CertificateError),
+    /// The private key cannot be read.
+    #[error("the credential's private key cannot be used")]
+    Key(#[source] KeyError),
     /// Certificate and key do not belong together: a half-written generation.
     #[error("the certificate is for the key {certificate}, but the key is {key}; install them together")]
     OtherKey {
@@ -106,6 +109,11 @@ impl TrustEpoch {
         self.anchors.pins(authority_type)
     }
 
+    /// Is this authority trusted, as whatever type?
+    pub fn trusts(&self, authority: SpkiPin) -> bool {
+        self.anchors.has(authority)
+    }
+
     /// The subjects, DER, that our server names in its CertificateRequest: of all types together.
     pub fn ca_names(&self) -> BTreeSet<Vec<u8>> {
         self.anchors.subjects()
@@ -124,6 +132,20 @@ impl TrustEpoch {
     /// The certificate that we serve, unless a client names only the other one's issuer.
     pub fn server(&self) -> Option<&Credential> {
         self.servers.first().map(|(credential, _)| credential)
+    }
+
+    /// The same trust with another client certificate, and nothing to serve: to see whether a peer still accepts
+    /// one that this process no longer presents.
+    pub fn presenting(&self, client: Credential) -> Arc<Self> {
+        Arc::new(Self {
+            anchors: self.anchors.clone(),
+            client: Some(client),
+            servers: Vec::new(),
+            provider: self.provider.clone(),
+            hints: self.hints.clone(),
+            client_alpn: self.client_alpn.clone(),
+            now: self.now.clone(),
+        })
     }
 
     /// Would this peer, whose certificate was judged once, be accepted now?

@@ -126,6 +126,9 @@ pub enum TlsError {
     /// The peer refuses us.
     #[error("the peer refused the connection: {0}")]
     Refused(PeerRefusal),
+    /// The authority of our own certificate was dropped while the handshake went on.
+    #[error("our own certificate was replaced during the handshake; dial again")]
+    Changed,
     /// There is nothing to serve yet.
     #[error("no server certificate is installed yet")]
     NotServing,
@@ -141,16 +144,17 @@ impl TlsError {
         match self {
             Self::Peer(_) => true,
             Self::Refused(refusal) => *refusal != PeerRefusal::Incompatible,
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::NotServing | Self::Broken(_) => false,
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Changed
+            | Self::NotServing
+            | Self::Broken(_) => false,
         }
     }
 
     /// May dialling again help?
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::NotServing | Self::Broken(_)
-        )
+        !matches!(self, Self::Peer(_) | Self::Refused(_))
     }
 
     /// Sorts an error of a handshake or of a stream after it.

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! Now::new(|| clock.now_ms())                                       // the time, as a handle
-//! Credential::new(chain_der, &KeyPair) -> Result<Credential, EpochError>
+//! Credential::new(chain_der, &KeyPair) · from_pem(certificates, key) -> Result<Credential, EpochError>
 //! TrustEpoch::builder(now).trust(Host, cas).deny(digests).client(cred).server(cred).also_serve(cred)
 //!     .client_auth(ClientAuth::Optional).alpn(["h2", "http/1.1"]).build() -> Result<Arc<TrustEpoch>, EpochError>
 //! Epochs::new(epoch) · load() · store(epoch) · install(epoch, &registry) -> closed · subscribe()

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{epoch::TrustEpoch, identity::PeerIdentity, now::Now};
+use crate::{epoch::TrustEpoch, error::TlsError, identity::PeerIdentity, now::Now};
 
 /// The wall clock may jump; expiry is looked at no later than this after it is due.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -43,6 +43,8 @@ struct Entry {
     peer: Option<PeerIdentity>,
     /// The issuer of what we presented in this session.
     own: Option<SpkiPin>,
+    /// Did we trust that issuer ourselves when the session began? A person's tool does not.
+    own_trusted: bool,
     drain: CancellationToken,
     close: CancellationToken,
 }
@@ -51,6 +53,17 @@ impl Entry {
     /// Does the session stand on a certificate of this authority, on either side?
     fn stands_on(&self, issuer: SpkiPin) -> bool {
         self.own == Some(issuer) || self.peer.as_ref().is_some_and(|p| p.issuer == issuer)
+    }
+
+    /// Would the session come to be under this epoch?
+    fn stands_under(&self, epoch: &TrustEpoch) -> Result<(), TlsError> {
+        if let Some(peer) = &self.peer {
+            epoch.still_accepts(peer)?;
+        }
+        match self.own {
+            Some(issuer) if self.own_trusted && !epoch.trusts(issuer) => Err(TlsError::Changed),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -105,13 +118,16 @@ impl SessionRegistry {
         Self::default()
     }
 
-    /// Enters a session. [`crate::accept`] and [`crate::connect`] do it by themselves.
-    pub fn register(&self, peer: Option<PeerIdentity>, own: Option<SpkiPin>) -> Session {
+    /// Enters a session that was made under this epoch; `own` is the issuer of what we presented.
+    /// [`crate::accept`] and [`crate::connect`] do it by themselves.
+    pub fn register(&self, peer: Option<PeerIdentity>, own: Option<SpkiPin>, epoch: &TrustEpoch) -> Session {
+        let own_trusted = own.is_some_and(|issuer| epoch.trusts(issuer));
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let close = CancellationToken::new();
         let entry = Arc::new(Entry {
             peer,
             own,
+            own_trusted,
             drain: close.child_token(),
             close,
         });
@@ -134,15 +150,11 @@ impl SessionRegistry {
         self.len() == 0
     }
 
-    /// Closes every session whose peer this epoch does not accept; returns how many. Call it after the
-    /// epoch was stored ([`crate::Epochs::install`] does both in that order).
+    /// Closes every session that stands on what this epoch does not trust: the peer's certificate, or
+    /// our own one of an authority that we trusted and no longer do. Returns how many. Call it after
+    /// the epoch was stored ([`crate::Epochs::install`] does both in that order).
     pub fn close_untrusted(&self, epoch: &TrustEpoch) -> usize {
-        self.close_where(|entry| {
-            entry
-                .peer
-                .as_ref()
-                .is_some_and(|peer| epoch.still_accepts(peer).is_err())
-        })
+        self.close_where(|entry| entry.stands_under(epoch).is_err())
     }
 
     /// Closes every session; returns how many.
@@ -157,18 +169,16 @@ impl SessionRegistry {
     pub async fn drain(&self, issuer: SpkiPin, patience: Duration) -> Drained {
         let deadline = Instant::now() + patience;
         let mut changes = self.shared.changed.subscribe();
-        let asked = self.select(|entry| entry.stands_on(issuer));
-        asked.iter().for_each(|entry| entry.drain.cancel());
-        let left = || self.select(|entry| entry.stands_on(issuer)).len();
-        while left() > 0 {
-            // An error here is the end of patience; the sender lives as long as this registry.
+        let asked = self.ask_to_end(issuer);
+        // Asked again at each change: a handshake under the epoch before may have come in meanwhile.
+        while self.ask_to_end(issuer) > 0 {
             if timeout_at(deadline, changes.changed()).await.is_err() {
                 break;
             }
         }
         let closed = self.close_where(|entry| entry.stands_on(issuer));
         Drained {
-            ended: asked.len().saturating_sub(closed),
+            ended: asked.saturating_sub(closed),
             closed,
         }
     }
@@ -286,6 +296,11 @@ fn kind(entry: &Entry, excluded: &BTreeSet<NodeId>) -> Kind {
 }
 
 impl Session {
+    /// The second look, after the session was registered.
+    pub(crate) fn check(&self, epoch: &TrustEpoch) -> Result<(), TlsError> {
+        self.entry.stands_under(epoch)
+    }
+
     /// Who is at the other end, as it was when the session began.
     pub fn peer(&self) -> Option<&PeerIdentity> {
         self.entry.peer.as_ref()

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use domain::SpkiPin;
+use domain::{SpkiPin, command::KeyRequest};
 use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
@@ -194,6 +194,15 @@ impl KeyPair {
     /// SHA-256 of the SubjectPublicKeyInfo.
     pub fn spki_pin(&self) -> SpkiPin {
         self.public.pin()
+    }
+
+    /// The public half as a request that needs no signature to be believed: for keys that this very
+    /// process made (genesis, the control plane's own certificates).
+    pub fn key_request(&self) -> KeyRequest {
+        KeyRequest {
+            spki: self.spki_pin(),
+            public_key: self.public.to_base64(),
+        }
     }
 
     /// ECDSA over the SHA-256 of `message`, ASN.1 DER.

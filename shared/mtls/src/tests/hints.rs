@@ -67,6 +67,6 @@ fn a_joiner_keeps_only_what_a_pin_names() {
     ];
     let pins = [mine.pin(), leaf.certificate().spki].into();
     // A leaf's pin makes no authority of the leaf.
-    assert_eq!(keep_pinned(&offered, &pins), [mine.cert.clone()]);
+    assert_eq!(keep_pinned(&offered, &pins), vec![mine.cert.clone()]);
     assert_eq!(keep_pinned(&offered[..1], &pins), []);
 }

@@ -13,8 +13,9 @@ use crate::{
     testing::{Ca, Hand, Server, cluster, node},
 };
 
-/// The six moments in which a node can be: what it trusts, presents and serves. `true` is prepared.
-const MOMENTS: [(&str, &[bool], bool, bool); 6] = [
+/// A moment in a node's rotation: what it trusts, presents and serves. `true` is prepared.
+type Moment = (&'static str, &'static [bool], bool, bool);
+const MOMENTS: [Moment; 6] = [
     ("standby, before", &[false], false, false),
     ("init", &[false, true], false, false),
     ("update_clients", &[false, true], true, false),
@@ -23,8 +24,8 @@ const MOMENTS: [(&str, &[bool], bool, bool); 6] = [
     ("rollback", &[false, true], false, false),
 ];
 
-fn at(moment: usize, cas: [&Ca; 2], id: u128, hand: &Hand) -> (Epochs, Side) {
-    let (_, trusts, client, server) = MOMENTS[moment];
+fn at(moment: Moment, cas: [&Ca; 2], id: u128, hand: &Hand) -> (Epochs, Side) {
+    let (_, trusts, client, server) = moment;
     let of = |prepared: bool| cas[usize::from(prepared)];
     let epoch = TrustEpoch::builder(hand.now())
         .trust(AuthorityType::Host, trusts.iter().map(|p| of(*p).cert.clone()))
@@ -47,14 +48,14 @@ async fn all_pairs_of_phases_connect_exactly_as_the_oracle_says() {
     let (active, prepared) = (Ca::new(AuthorityType::Host, 1), Ca::new(AuthorityType::Host, 2));
     let cas = [&active, &prepared];
     let mut connected = 0;
-    for server_at in 0..6 {
+    for server_at in MOMENTS {
         let (epochs, server_side) = at(server_at, cas, 2, &hand);
         let server = Server::answering(epochs).await;
-        for client_at in 0..6 {
+        for client_at in MOMENTS {
             let (epochs, client_side) = at(client_at, cas, 1, &hand);
             let expect = Expect::AnyNode { cluster: cluster() };
             let probed = probe(&server.addr, &epochs, &SessionRegistry::new(), &expect).await;
-            let pair = format!("{} -> {}: {probed:?}", MOMENTS[client_at].0, MOMENTS[server_at].0);
+            let pair = format!("{} -> {}: {probed:?}", client_at.0, server_at.0);
             assert_eq!(probed.is_ok(), interoperate(&client_side, &server_side), "{pair}");
             match probed {
                 Ok(result) => {

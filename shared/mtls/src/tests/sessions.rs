@@ -1,22 +1,33 @@
 //! Sessions that stand when trust changes.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use domain::{
     AuthorityType, NodeId,
     event::LeafUse,
     time::{DAY_MS, HOUR_MS},
 };
+use rustls::sign::SingleCertAndKey;
+use rustls_pki_types::ServerName;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
     task::JoinSet,
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 use uuid::Uuid;
 
 use crate::{
-    Connected, Drained, Epochs, Expect, PeerRefusal, SessionRegistry, Standing, TlsError, TrustEpoch,
-    connect, refused_by_peer,
+    Connected, Drained, Epochs, Expect, PeerFault, PeerRefusal, SessionRegistry, Standing, TlsError,
+    TrustEpoch, connect, refused_by_peer,
     testing::{Ca, Hand, NOW, Server, cluster, node},
 };
 
@@ -217,6 +228,11 @@ async fn no_session_survives_a_change_of_trust_however_they_race() {
     let old = Epochs::new(w.both(1, &w.active));
     for round in 0..60_u32 {
         server.epochs.store(wide.clone());
+        let mut first = dial(&server, &old, &SessionRegistry::new()).await;
+        assert!(
+            echo(&mut first).await,
+            "round {round}: not usable before the change"
+        );
         let mut dials = JoinSet::new();
         for _ in 0..4 {
             let (addr, old) = (server.addr.clone(), old.clone());
@@ -231,6 +247,7 @@ async fn no_session_survives_a_change_of_trust_however_they_race() {
             tokio::task::yield_now().await;
         }
         server.epochs.install(narrow.clone(), &server.sessions);
+        assert!(!echo(&mut first).await, "round {round}: usable after the change");
         while let Some(dialled) = dials.join_next().await {
             let Some(mut connected) = dialled.unwrap() else {
                 continue;
@@ -245,6 +262,102 @@ async fn no_session_survives_a_change_of_trust_however_they_race() {
     // The same server and certificate work as soon as both are trusted again: it was the change.
     server.epochs.store(wide);
     assert!(echo(&mut dial(&server, &old, &SessionRegistry::new()).await).await);
+}
+
+/// The exact moment that the second look is for: the handshake was begun under the old epoch and ends
+/// under the new one, after the scan.
+#[tokio::test]
+async fn a_handshake_that_began_before_a_change_of_trust_is_judged_by_what_holds_after_it() {
+    let w = World::new();
+    let mut server = Server::holding(Epochs::new(w.both(2, &w.prepared))).await;
+    let old = w.both(1, &w.active);
+    let presents = SingleCertAndKey::from(old.client().unwrap().certified());
+    let config = old
+        .dial(&Expect::AnyNode { cluster: cluster() }, Arc::new(presents))
+        .unwrap();
+    let (epochs, sessions) = (server.epochs.clone(), server.sessions.clone());
+    let narrow = w.epoch(2, &w.prepared, &[&w.prepared]);
+    // The server's first bytes show that it has taken its epoch; ours come after the change.
+    let tcp = AtFirstRead {
+        tcp: TcpStream::connect(&server.addr).await.unwrap(),
+        act: Some(move || assert_eq!(epochs.install(narrow, &sessions), 0)),
+    };
+    let name = ServerName::try_from("node.acme.cluster").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await
+        .unwrap();
+    let seen = timeout(PATIENCE, server.outcomes.recv())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap_err();
+    assert!(
+        matches!(seen, TlsError::Peer(PeerFault::UnknownIssuer { .. })),
+        "{seen:?}"
+    );
+    assert!(server.sessions.is_empty());
+    assert!(
+        !timeout(PATIENCE, stream.read(&mut [0]))
+            .await
+            .unwrap()
+            .is_ok_and(|n| n > 0)
+    );
+}
+
+/// A connection that does something once, when the first bytes have arrived.
+struct AtFirstRead<F> {
+    tcp: TcpStream,
+    act: Option<F>,
+}
+
+impl<F: FnOnce() + Unpin> AsyncRead for AtFirstRead<F> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
+        if buf.filled().len() > before
+            && let Some(act) = self.act.take()
+        {
+            act();
+        }
+        read
+    }
+}
+
+impl<F: Unpin> AsyncWrite for AtFirstRead<F> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+/// A node lets go of what stands on its own retired certificate too, whoever is at the other end.
+#[tokio::test]
+async fn a_session_on_our_own_retired_certificate_is_closed_as_well() {
+    let w = World::new();
+    // The node still served its old certificate when a client with a new one came.
+    let server = Server::holding(Epochs::new(w.both(2, &w.active))).await;
+    let new = Epochs::new(w.both(1, &w.prepared));
+    let sessions = SessionRegistry::new();
+    let _held = dial(&server, &new, &sessions).await;
+    standing(&server.sessions, 1).await;
+    assert_eq!(server.epochs.install(w.both(2, &w.prepared), &server.sessions), 0);
+    assert_eq!(
+        server
+            .epochs
+            .install(w.epoch(2, &w.prepared, &[&w.prepared]), &server.sessions),
+        1
+    );
+    assert_eq!(new.install(w.epoch(1, &w.prepared, &[&w.prepared]), &sessions), 1);
 }
 
 async fn echo(connected: &mut Connected) -> bool {

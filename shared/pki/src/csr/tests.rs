@@ -16,10 +16,7 @@ fn hostile(change: impl FnOnce(&mut CertificateParams)) -> (KeyPair, Vec<u8>) {
 #[test]
 fn our_own_request_gives_its_key_as_der_and_as_pem() {
     let key = KeyPair::generate();
-    let expected = KeyRequest {
-        spki: key.spki_pin(),
-        public_key: key.public().to_base64(),
-    };
+    let expected = key.key_request();
     assert_eq!(parse_and_verify(&make(&key)).unwrap(), expected);
     assert_eq!(parse_and_verify(make_pem(&key).as_bytes()).unwrap(), expected);
     assert_eq!(
@@ -40,13 +37,7 @@ fn what_a_request_asks_for_beside_its_key_changes_nothing() {
     });
     for (key, request) in [(ca, ca_request), (names, names_request)] {
         let taken = parse_and_verify(&request).unwrap();
-        assert_eq!(
-            taken,
-            KeyRequest {
-                spki: key.spki_pin(),
-                public_key: key.public().to_base64()
-            }
-        );
+        assert_eq!(taken, key.key_request());
     }
 }
 
