@@ -2,6 +2,8 @@
 //!
 //! `suite!(start)` makes one test of each check; `start` is a future of `Option<impl Store>`, `None` skips.
 
+#![allow(clippy::unwrap_used, reason = "a check of a suite fails by panicking")]
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use uuid::Uuid;

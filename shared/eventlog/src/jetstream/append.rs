@@ -250,10 +250,17 @@ impl Inner {
             | ErrorCode::STREAM_TOO_MANY_REQUESTS
             | ErrorCode::ATOMIC_PUBLISH_INCOMPLETE_BATCH
             | ErrorCode::ATOMIC_PUBLISH_TOO_MANY_INFLIGHT => Err(AppendError::Busy { detail }),
-            ErrorCode::STREAM_STORE_FAILED
-            | ErrorCode::INSUFFICIENT_RESOURCES
+            ErrorCode::INSUFFICIENT_RESOURCES
             | ErrorCode::STORAGE_RESOURCES_EXCEEDED
             | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => Err(AppendError::Full { detail }),
+            // One code for every failure to store; only its text tells a limit from a disk that fails.
+            ErrorCode::STREAM_STORE_FAILED
+                if ["maximum", "space", "resource"]
+                    .iter()
+                    .any(|word| detail.contains(word)) =>
+            {
+                Err(AppendError::Full { detail })
+            }
             ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
                 let limit = MAX_EVENT_BYTES;
                 Err(AppendError::TooLarge {

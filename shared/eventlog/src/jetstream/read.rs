@@ -18,6 +18,10 @@ const SINGLY: u64 = 4;
 /// The most records one read hands out, whatever was asked for: they wait in the client's memory.
 const AT_ONCE: u64 = 4096;
 
+/// How often a read tries again when a consumer does not answer, and how much longer it waits each time.
+const RETRIES: u32 = 5;
+const RETRY_AFTER: Duration = Duration::from_millis(40);
+
 impl Inner {
     /// Records from `from` on, up to what the leader had stored when this was called.
     pub(super) async fn read(&self, from: u64, limit: usize) -> Result<Vec<Stored>, ReadError> {
@@ -39,15 +43,39 @@ impl Inner {
             return Ok(records);
         }
         let mut records = Vec::with_capacity(wanted as usize);
+        let mut failures = 0;
         while (records.len() as u64) < wanted {
-            let before = records.len();
-            self.fetch(from + before as u64, wanted - before as u64, &mut records)
-                .await?;
-            if records.len() == before {
-                self.explain_silence(from + before as u64).await?;
+            let have = records.len() as u64;
+            match self.stretch(from + have, wanted - have, &mut records).await {
+                Ok(()) => failures = 0,
+                // A consumer that was just made on another server may not answer yet.
+                Err(error) if error.is_transient() && failures < RETRIES => {
+                    failures += 1;
+                    tokio::time::sleep(RETRY_AFTER * failures).await;
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(records)
+    }
+
+    /// Reads on through one consumer; an answer without progress is examined, because damage and delay look
+    /// alike from there, and only the leader can tell them apart.
+    async fn stretch(&self, from: u64, count: u64, records: &mut Vec<Stored>) -> Result<(), ReadError> {
+        let before = records.len();
+        let found = self.fetch(from, count, records).await?;
+        if records.len() > before {
+            return Ok(());
+        }
+        match self.record_at(from).await? {
+            None => Err(ReadError::Gap {
+                expected: from,
+                found,
+            }),
+            Some(_) => Err(ReadError::Unreachable {
+                detail: format!("position {from} is not delivered"),
+            }),
+        }
     }
 
     /// One record from the leader; `None` if it is not there.
@@ -60,7 +88,12 @@ impl Inner {
     }
 
     /// Reads through a consumer of its own, which the server forgets by itself if we crash here.
-    async fn fetch(&self, from: u64, count: u64, records: &mut Vec<Stored>) -> Result<(), ReadError> {
+    async fn fetch(
+        &self,
+        from: u64,
+        count: u64,
+        records: &mut Vec<Stored>,
+    ) -> Result<Option<u64>, ReadError> {
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
             ack_policy: AckPolicy::None,
@@ -79,27 +112,15 @@ impl Inner {
         let _ = self.stream.delete_consumer(&consumer.cached_info().name).await;
         result
     }
-
-    /// A consumer that delivers nothing, though the leader has it: damage and delay look alike from there.
-    async fn explain_silence(&self, expected: u64) -> Result<(), ReadError> {
-        match self.record_at(expected).await? {
-            None => Err(ReadError::Gap {
-                expected,
-                found: None,
-            }),
-            Some(_) => Err(ReadError::Unreachable {
-                detail: format!("position {expected} is not delivered"),
-            }),
-        }
-    }
 }
 
+/// Takes what is delivered in order; answers with the position that came instead of the next one, if one did.
 async fn collect(
     consumer: &Consumer<pull::Config>,
     from: u64,
     count: u64,
     records: &mut Vec<Stored>,
-) -> Result<(), ReadError> {
+) -> Result<Option<u64>, ReadError> {
     let batch = consumer
         .batch()
         .max_messages(count as usize)
@@ -116,16 +137,13 @@ async fn collect(
         })?;
         let position = message.info().map_err(not_a_delivery)?.stream_sequence;
         if position != expected {
-            return Err(ReadError::Gap {
-                expected,
-                found: Some(position),
-            });
+            return Ok(Some(position));
         }
         let (message, _) = message.split();
         records.push(record(position, &message.subject, message.payload)?);
         expected += 1;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// A message of the stream as a record of the log.

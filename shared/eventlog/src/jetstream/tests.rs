@@ -47,6 +47,14 @@ async fn unchecked(server: &NatsServer, change: impl FnOnce(&mut Config)) -> Jet
     JetStreamLog::assemble(client, context, stream, &server.url(), &options(), Vec::new())
 }
 
+/// What a follower says until it ends; one that goes on for ever fails the test instead of holding it up.
+async fn until_the_end(
+    follower: BoxStream<'static, Result<Stored, ReadError>>,
+) -> Vec<Result<Stored, ReadError>> {
+    let all = tokio::time::timeout(Duration::from_secs(30), follower.collect());
+    all.await.expect("the follower did not end")
+}
+
 async fn opening_error(server: &NatsServer) -> JetStreamOpenError {
     match JetStreamLog::connect(&bus_to(server), &options()).await {
         Ok(_) => panic!("it was opened"),
@@ -157,7 +165,7 @@ async fn a_hole_stops_readers_and_followers() {
         );
     }
     assert_eq!(log.read(8, 20).await.unwrap().len(), 13);
-    let records: Vec<_> = log.follow(0).collect().await;
+    let records = until_the_end(log.follow(0)).await;
     assert_eq!(records.len(), 7, "something behind the hole was handed out");
     assert!(
         matches!(records[6], Err(ReadError::Gap { expected: 7, .. })),
@@ -166,7 +174,7 @@ async fn a_hole_stops_readers_and_followers() {
     );
     // A record lost at the very end is noticed only by the watchdog.
     log.inner.stream.delete_message(20).await.unwrap();
-    let records: Vec<_> = log.follow(18).collect().await;
+    let records = until_the_end(log.follow(18)).await;
     assert!(
         matches!(records[..], [Ok(_), Err(ReadError::Gap { expected: 20, .. })]),
         "{records:?}"
@@ -361,6 +369,41 @@ async fn whether_the_server_syncs_always_is_seen_stated_or_warned_about() {
     let log = JetStreamLog::connect(&bus_to(&server), &options()).await.unwrap();
     assert!(
         !log.warnings().iter().any(|warning| warning.contains("sync")),
+        "{:?}",
+        log.warnings()
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_may_be_asked_says_whether_it_syncs_always() {
+    let accounts = r#"system_account: SYS
+        no_auth_user: app
+        accounts {
+          SYS: { exports: [{ service: "$SYS.REQ.SERVER.>" }] }
+          APP: {
+            jetstream: enabled, users: [{ user: app, password: app }]
+            imports: [{ service: { account: SYS, subject: "$SYS.REQ.SERVER.>" } }]
+          }
+        }"#;
+    let directory = TempDir::new().unwrap();
+    let Some(server) = NatsServer::start_with(directory.path(), accounts).await else {
+        return;
+    };
+    let log = JetStreamLog::connect(&bus_to(&server), &options()).await.unwrap();
+    assert!(
+        !log.warnings().iter().any(|warning| warning.contains("sync")),
+        "{:?}",
+        log.warnings()
+    );
+    drop(server);
+    let store = directory.path().join("lazy");
+    let lazy = format!("{accounts}\njetstream {{ store_dir: {store:?}, sync_interval: \"2m\" }}");
+    let server = NatsServer::start_with(directory.path(), &lazy).await.unwrap();
+    let log = JetStreamLog::connect(&bus_to(&server), &options()).await.unwrap();
+    assert!(
+        log.warnings()
+            .iter()
+            .any(|warning| warning.contains("does not sync")),
         "{:?}",
         log.warnings()
     );

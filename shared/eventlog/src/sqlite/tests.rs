@@ -146,6 +146,58 @@ async fn a_truncated_file_is_refused_at_every_length() {
     }
 }
 
+/// A kill leaves the file and its WAL as they are at that moment; copying both is the same.
+#[tokio::test]
+async fn what_a_kill_leaves_is_recovered_to_the_last_answer() {
+    let directory = TempDir::new().unwrap();
+    let path = filled(&directory, 30).await;
+    let log = SqliteLog::open(&path).await.unwrap();
+    for n in 30..50 {
+        log.append(Append::one(event("t.a", n), Some(n))).await.unwrap();
+    }
+    let (killed, wal) = (TempDir::new().unwrap(), directory.path().join("log.sqlite-wal"));
+    let copy = killed.path().join("log.sqlite");
+    let take = |cut: usize| {
+        let bytes = fs::read(&wal).unwrap();
+        fs::copy(&path, &copy).unwrap();
+        fs::write(killed.path().join("log.sqlite-wal"), &bytes[..bytes.len() - cut]).unwrap();
+        let _ = fs::remove_file(killed.path().join("log.sqlite-shm"));
+    };
+    take(0);
+    let reader = SqliteLog::open_read_only(&copy).await.unwrap();
+    assert_eq!(
+        reader.last_position().await.unwrap(),
+        50,
+        "reading only does not recover"
+    );
+    reader.close().await;
+    take(0);
+    let recovered = SqliteLog::open(&copy).await.unwrap();
+    assert_eq!(
+        recovered.read(1, 100).await.unwrap(),
+        log.read(1, 100).await.unwrap()
+    );
+    let outcome = recovered
+        .append(Append::one(event("t.a", 50), Some(50)))
+        .await
+        .unwrap();
+    assert_eq!(outcome, Outcome::Stored { first: 51, last: 51 });
+    recovered.close().await;
+    // A commit that was torn while it was written was never answered, and is gone without a trace.
+    take(100);
+    let recovered = SqliteLog::open(&copy).await.unwrap();
+    assert_eq!(recovered.last_position().await.unwrap(), 49);
+    assert_eq!(
+        recovered
+            .tail(&Subject::parse("t.a").unwrap())
+            .await
+            .unwrap()
+            .unwrap()
+            .position,
+        49
+    );
+}
+
 #[tokio::test]
 async fn events_can_not_be_changed_with_sqlites_own_tools() {
     let directory = TempDir::new().unwrap();
