@@ -31,3 +31,9 @@ pub const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// The response header that tells the control plane's version, so that a client can say "you are older".
 pub const VERSION_HEADER: &str = "carousel-version";
+
+/// The key of a member's heartbeat, a lease in the log's store: the gateway writes it every 5 s, the
+/// orchestrator watches its revision.
+pub fn member_lease(member: domain::MemberId) -> String {
+    format!("member.{member}")
+}

@@ -1,0 +1,224 @@
+//! From a request to its answer: route, admission, the right to serve, then the endpoint's function.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use domain::{
+    BodyDigest, Code, Command, CommandId, Order, Principal,
+    command::Answered,
+};
+use http::{Method, Request, Response, request::Parts};
+use hyper::body::Incoming;
+use tracing::Instrument;
+
+use crate::{
+    app::App,
+    caller::{Caller, admit},
+    door::Connection,
+    reply::{self, Body, No, Reply},
+    route::{self, Accepts, Endpoint, Matched, Unmatched},
+};
+
+mod audit;
+mod check;
+mod commands;
+mod events;
+mod join;
+mod node;
+mod plan;
+mod probe;
+mod reads;
+mod rotate;
+mod users;
+mod watch;
+
+/// A request on its way to its function.
+pub(crate) struct Asked {
+    pub(crate) app: Arc<App>,
+    pub(crate) caller: Caller,
+    pub(crate) connection: Connection,
+    /// What stands in place of the part in braces.
+    pub(crate) part: String,
+    pub(crate) query: Option<String>,
+    /// The raw body; empty for `GET`.
+    pub(crate) body: Bytes,
+}
+
+/// Answers a request, whatever comes of it.
+pub(crate) async fn answer(
+    app: Arc<App>,
+    connection: Connection,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let begun = app.clock.monotonic();
+    let found = route::find(request.method(), request.uri().path());
+    let template = found.as_ref().map_or("none", |m| m.route.path);
+    let span = tracing::info_span!("request", method = %request.method(), route = template);
+    if let Some(parent) = request.headers().get("traceparent").and_then(|v| v.to_str().ok()) {
+        runtime::telemetry::with_parent(&span, parent);
+    }
+    let asking = async {
+        match found {
+            Ok(matched) => respond(app.clone(), connection, matched, request).await,
+            Err(unmatched) => Err(no_route(unmatched, request.method())),
+        }
+    };
+    let response = match asking.instrument(span).await {
+        Ok(response) => response,
+        Err(no) => reply::problem(&no),
+    };
+    let took = app.clock.monotonic().saturating_sub(begun);
+    let status = response.status();
+    let seconds = app.metrics.histogram("carousel_gateway_request_seconds", &[template, status.as_str()]);
+    seconds.observe(took.as_secs_f64());
+    response
+}
+
+async fn respond(app: Arc<App>, connection: Connection, matched: Matched, request: Request<Incoming>) -> Reply {
+    let Matched { route, part } = matched;
+    // The right to serve comes before everything but the public documents: a gateway that fell behind must
+    // not even say who somebody is.
+    if route.endpoint != Endpoint::Trust
+        && let Err(why) = app.serving.check()
+    {
+        let text = format!("this gateway may not serve now: {why}; ask again, or another one");
+        return Err(No::new(Code::NotServing, text).retry_after(1));
+    }
+    let caller = admit(&app, &connection, route).await?;
+    let (Parts { uri, method, .. }, request) = split(request);
+    let body = if method == Method::POST { reply::read(request).await? } else { Bytes::new() };
+    let query = uri.query().map(ToOwned::to_owned);
+    let asked = Asked { app, caller, connection, part, query, body };
+    let is_public = route.accepts == Accepts::Public;
+    let result = dispatch(route.endpoint, &asked).await;
+    if let (true, Err(no)) = (is_public && route.endpoint != Endpoint::Trust, &result) {
+        asked.app.strangers.count(no.code().name());
+    }
+    result
+}
+
+async fn dispatch(endpoint: Endpoint, asked: &Asked) -> Reply {
+    match endpoint {
+        Endpoint::Trust => join::trust(asked).await,
+        Endpoint::Join => join::join(asked).await,
+        Endpoint::Recover => join::recover(asked).await,
+        Endpoint::NodeStream => node::stream(asked).await,
+        Endpoint::NodeDesired => node::desired(asked).await,
+        Endpoint::NodeCertificates => node::certificate(asked).await,
+        Endpoint::NodeFacts => node::facts(asked).await,
+        Endpoint::Status => reads::status(asked).await,
+        Endpoint::Nodes => reads::nodes(asked).await,
+        Endpoint::Authorities => reads::authorities(asked).await,
+        Endpoint::Rotations => reads::rotations(asked).await,
+        Endpoint::Tokens => reads::tokens(asked).await,
+        Endpoint::Certificates => reads::certificates(asked).await,
+        Endpoint::Users => reads::users(asked).await,
+        Endpoint::Consumers => reads::consumers(asked).await,
+        Endpoint::Plan => plan::plan(asked).await,
+        Endpoint::Whoami => reads::whoami(asked).await,
+        Endpoint::Check => check::check(asked).await,
+        Endpoint::Watch => watch::watch(asked).await,
+        Endpoint::Events => events::page(asked).await,
+        Endpoint::EventsFollow => events::follow(asked).await,
+        Endpoint::AuditReplay => audit::replay(asked).await,
+        Endpoint::AuditDiff => audit::diff(asked).await,
+        Endpoint::AuditVerify => audit::verify(asked).await,
+        Endpoint::Rotate => rotate::rotate(asked).await,
+        Endpoint::NodeExclude => commands::exclude(asked).await,
+        Endpoint::NodeInclude => commands::include(asked).await,
+        Endpoint::NodeRemove => commands::remove_node(asked).await,
+        Endpoint::TokenAdd => commands::add_token(asked).await,
+        Endpoint::TokenRemove => commands::remove_token(asked).await,
+        Endpoint::UserAdd => users::add(asked).await,
+        Endpoint::UserRemove => users::remove(asked).await,
+        Endpoint::UserRenew => users::renew(asked).await,
+        Endpoint::ClockAccept => commands::accept_clock(asked).await,
+        Endpoint::Probe => probe::probe(asked).await,
+    }
+}
+
+impl Asked {
+    /// A command of the caller, with the digest of the body as it came.
+    pub(crate) fn command(&self, id: CommandId, reason: Option<String>, order: Order) -> Command {
+        Command {
+            id,
+            principal: self.caller.principal.clone(),
+            credential: self.caller.credential(),
+            digest: BodyDigest(execution::sha256(&self.body)),
+            reason,
+            order,
+        }
+    }
+
+    /// Executes a command of the caller.
+    pub(crate) async fn execute(&self, command: Command) -> Result<Answered, No> {
+        let name = command.order.name();
+        let result =
+            self.app.executor.execute_traced(command, runtime::telemetry::current_traceparent()).await;
+        let outcome = match &result {
+            Ok(answered) if is_noop(&answered.answer) => "noop",
+            Ok(_) => "accepted",
+            Err(execution::ExecuteError::Refused(refusal)) => refusal.code.name(),
+            Err(execution::ExecuteError::Unavailable(_)) => Code::LogUnavailable.name(),
+        };
+        self.app.metrics.counter("carousel_commands_total", &[name, outcome]).inc();
+        Ok(result?)
+    }
+
+    /// An order that is no command of a person: a fact report, a join.
+    pub(crate) async fn execute_own(&self, principal: Principal, order: Order) -> Result<Answered, No> {
+        let mut command = self.app.executor.own_command(principal, order);
+        command.credential = self.caller.credential();
+        self.execute(command).await
+    }
+
+    /// A value of the query string.
+    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
+        route::parameter(self.query.as_deref(), name)
+    }
+
+    /// The part in braces as what it should be.
+    pub(crate) fn parse_part<T: std::str::FromStr>(&self) -> Result<T, No>
+    where
+        T::Err: std::fmt::Display,
+    {
+        self.part.parse().map_err(|e: T::Err| No::bad_request(e))
+    }
+
+    /// A value of the query string as what it should be.
+    pub(crate) fn parse_parameter<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, No>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let parse = |text: String| text.parse().map_err(|e| No::bad_request(format!("`{name}`: {e}")));
+        self.parameter(name).map(parse).transpose()
+    }
+}
+
+fn is_noop(answer: &domain::Answer) -> bool {
+    match answer {
+        domain::Answer::Phase { noop, .. } => *noop,
+        domain::Answer::Noop { .. } => true,
+        domain::Answer::Token { .. }
+        | domain::Answer::Joined { .. }
+        | domain::Answer::Authorized { .. }
+        | domain::Answer::Done => false,
+    }
+}
+
+/// The head of a request, and the request again for its body.
+fn split(request: Request<Incoming>) -> (Parts, Request<Incoming>) {
+    let (head, body) = request.into_parts();
+    (head.clone(), Request::from_parts(head, body))
+}
+
+fn no_route(unmatched: Unmatched, method: &Method) -> No {
+    match unmatched {
+        Unmatched::NoPath => No::new(Code::NotFound, "there is no such route"),
+        Unmatched::NoMethod => {
+            let mut no = No::new(Code::BadRequest, format!("this route does not take {method}"));
+            no.0.status = 405;
+            no
+        }
+    }
+}

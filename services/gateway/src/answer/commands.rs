@@ -1,0 +1,78 @@
+//! Commands of operators on nodes and tokens, and on the clock.
+
+use std::collections::BTreeMap;
+
+use api::command::{CommandAnswer, PlainRequest, TokenAnswer, TokenRequest};
+use domain::{
+    Answer, AuthorityType, Code, NodeId, Order, TokenId,
+    access::{Grant, NamePattern, Uses},
+};
+
+use super::Asked;
+use crate::reply::{self, No, Reply};
+
+pub(super) async fn exclude(asked: &Asked) -> Reply {
+    let node = node(asked).await?;
+    plain(asked, Order::ExcludeNode { node }).await
+}
+
+pub(super) async fn include(asked: &Asked) -> Reply {
+    let node = node(asked).await?;
+    plain(asked, Order::IncludeNode { node }).await
+}
+
+pub(super) async fn remove_node(asked: &Asked) -> Reply {
+    let node = node(asked).await?;
+    plain(asked, Order::RemoveNode { node }).await
+}
+
+pub(super) async fn remove_token(asked: &Asked) -> Reply {
+    let token: TokenId = asked.parse_part()?;
+    plain(asked, Order::RemoveToken { token }).await
+}
+
+/// `POST /v1/clock/accept`: how far the clock is behind the log stands in the event.
+pub(super) async fn accept_clock(asked: &Asked) -> Reply {
+    let now = asked.app.now();
+    let behind_ms = asked.app.fold.read(|s| s.time.since_ms(now));
+    plain(asked, Order::AcceptClock { behind_ms }).await
+}
+
+/// A command that needs no more than an id and a reason.
+pub(super) async fn plain(asked: &Asked, order: Order) -> Reply {
+    let request: PlainRequest = reply::parse(&asked.body)?;
+    let answered = asked.execute(asked.command(request.id, request.reason, order)).await?;
+    reply::json(&CommandAnswer { position: answered.position, answer: answered.answer, warning: None })
+}
+
+/// `POST /v1/tokens`: answers with all that a join line needs beside the secret, which never came here.
+pub(super) async fn add_token(asked: &Asked) -> Reply {
+    let request: TokenRequest = reply::parse(&asked.body)?;
+    let names: Result<Vec<NamePattern>, _> = request.names.iter().map(|n| n.parse()).collect();
+    let names = names.map_err(|e| No::new(Code::TokenInvalid, e.to_string()))?;
+    let mut uses: BTreeMap<AuthorityType, Uses> = request.types;
+    uses.entry(AuthorityType::Host).or_insert(Uses::usual(AuthorityType::Host));
+    let grant = Grant { names, addresses: request.addresses, uses };
+    let order = Order::CreateToken { hash: request.hash, grant, uses: request.uses, ttl_ms: request.ttl_ms };
+    let answered = asked.execute(asked.command(request.id, request.reason, order)).await?;
+    let Answer::Token { token, expires } = answered.answer else {
+        return Err(No::new(Code::Internal, "a token was answered with something else"));
+    };
+    let (ca_pins, bundle_pin) = asked.app.fold.read(|s| {
+        let pins = s.types.get(&AuthorityType::Host).map(|of| of.trusted().into_iter().collect());
+        (pins.unwrap_or_default(), s.cluster.as_ref().map(|c| c.bundle_key))
+    });
+    let bundle_pin = bundle_pin.ok_or_else(|| No::new(Code::NoCluster, "the log holds no cluster yet"))?;
+    reply::json(&TokenAnswer { id: token, expires, ca_pins, bundle_pin, position: answered.position })
+}
+
+/// The node that a path names, by its id or its host name. Looked up at the log's end, so that a node that
+/// joined a moment ago is found.
+pub(super) async fn node(asked: &Asked) -> Result<NodeId, No> {
+    asked.app.catch_up().await?;
+    let found = asked.app.fold.read(|s| s.find_node(&asked.part).map(|n| n.id));
+    found.ok_or_else(|| {
+        let name: String = asked.part.chars().take(80).collect();
+        No::new(Code::NodeUnknown, format!("no node is called {name:?}"))
+    })
+}

@@ -1,0 +1,145 @@
+//! The public routes: trust documents, joining, recovering.
+
+use std::sync::Arc;
+
+use api::{
+    join::{JoinAnswer, JoinRequest, RECOVER_CONTEXT, REJOIN_CONTEXT, RecoverRequest, RejoinProof},
+    route::encode,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use domain::{
+    Answer, AuthorityType, Code, Hostname, Order, Position, Principal, TokenHash,
+    command::{Join, KeyRequest, Rejoin},
+};
+use pki::{Certificate, csr, pem, statement};
+
+use super::Asked;
+use crate::{
+    app::App,
+    handout,
+    hub::Hub,
+    reply::{self, No, Reply},
+};
+
+/// `GET /v1/trust/{type}`: the newest signed bundle. Served by every gateway at all times, also one that
+/// may serve nothing else: the document is believed for its signature, not for who hands it out.
+pub(super) async fn trust(asked: &Asked) -> Reply {
+    let authority_type: AuthorityType = asked.parse_part()?;
+    let look = || {
+        let head = |s: &domain::ClusterState| Some(s.types.get(&authority_type)?.bundle.as_ref()?.position);
+        asked.app.fold.read(head)
+    };
+    let Some(position) = look() else {
+        let text = format!("there is no signed bundle of type {} yet", encode(authority_type.name()));
+        return Err(No::new(Code::NotFound, text).retry_after(1));
+    };
+    reply::json(&*Hub::bundle(&asked.app, authority_type, position).await?)
+}
+
+/// `POST /v1/join`.
+pub(super) async fn join(asked: &Asked) -> Reply {
+    limit(asked)?;
+    let request: JoinRequest = reply::parse(&asked.body)?;
+    let hostname: Hostname = request.hostname.parse().map_err(No::bad_request)?;
+    let key = key_of(&request.csr)?;
+    let rejoin = request.rejoin.as_ref().map(|proof| rejoin(proof, &request.csr)).transpose()?;
+    let token = TokenHash(execution::sha256(request.token.trim().as_bytes()));
+    let order = Order::Join(Join { token, hostname, key, rejoin });
+    joined(asked, order).await
+}
+
+/// `POST /v1/recover`: a request signed with the key of a certificate that the log knows.
+pub(super) async fn recover(asked: &Asked) -> Reply {
+    limit(asked)?;
+    let request: RecoverRequest = reply::parse(&asked.body)?;
+    let key = key_of(&request.csr)?;
+    let refused = |text: &str| No::new(Code::RecoveryRefused, text);
+    let certificate = certificate_of(&request.certificate)?;
+    verify(&certificate, RECOVER_CONTEXT, &request.csr, &request.signature)?;
+    let cluster = asked.app.cluster()?;
+    let Some(Principal::Node(node)) = certificate.principal(&cluster) else {
+        return Err(refused("the certificate is not one of a node of this cluster"));
+    };
+    let proven_by = certificate.digest;
+    // A certificate issued a moment ago elsewhere may not be folded yet.
+    if asked.app.fold.read(|s| !s.certificates.contains_key(&proven_by)) {
+        asked.app.catch_up().await?;
+    }
+    let result = joined(asked, Order::Recover { node, proven_by, key }).await;
+    if let Err(no) = &result
+        && no.code() == Code::CertificateSuperseded
+    {
+        let uri = certificate.uri.as_deref().unwrap_or_default();
+        let now = asked.app.clock.monotonic();
+        asked.app.strangers.alert("superseded", uri, asked.connection.from, &no.0.detail, now);
+    }
+    result
+}
+
+/// Executes, waits for the certificate, and answers with the row at or after the event [M].
+async fn joined(asked: &Asked, order: Order) -> Reply {
+    let app = &asked.app;
+    let answered = asked.execute_own(Principal::Anonymous, order).await?;
+    let Answer::Joined { node, authorization } = answered.answer else {
+        return Err(No::new(Code::Internal, "a join was answered with something else"));
+    };
+    let issued = app.certificate(authorization).await?;
+    let at_least = joined_at(app, node).max(answered.position);
+    let update = handout::with_bundles(app, handout::whole(app, node, at_least).await?).await?;
+    app.presences.saw(node, app.now());
+    reply::json(&JoinAnswer {
+        node,
+        cluster: app.cluster()?,
+        position: issued.position,
+        certificate: pem::encode_certificates([&issued.der[..]]),
+        usage: issued.usage,
+        bundles: update.bundles,
+        desired: update.desired,
+    })
+}
+
+fn joined_at(app: &Arc<App>, node: domain::NodeId) -> Position {
+    app.fold.read(|s| s.nodes.get(&node).map(|n| n.joined).unwrap_or_default())
+}
+
+fn limit(asked: &Asked) -> Result<(), No> {
+    let now = asked.app.clock.monotonic();
+    asked.app.joins.try_take(asked.connection.from, now).map_err(|wait| {
+        let text = "too many joins and recoveries from this address; renewals are not counted";
+        No::new(Code::RateLimited, text).retry_after(wait.as_secs().max(1))
+    })
+}
+
+fn rejoin(proof: &RejoinProof, csr: &str) -> Result<Rejoin, No> {
+    let proven_by = match (&proof.certificate, &proof.signature) {
+        (Some(certificate), Some(signature)) => {
+            let certificate = certificate_of(certificate)?;
+            verify(&certificate, REJOIN_CONTEXT, csr, signature)?;
+            Some(certificate.digest)
+        }
+        (None, None) => None,
+        _ => return Err(No::bad_request("a rejoin proves itself with a certificate and a signature, or with neither")),
+    };
+    Ok(Rejoin { node: proof.node, proven_by })
+}
+
+/// The certificate binds the key, and its digest the certificate: whether the log knows that digest as the
+/// node's is decided where the command is.
+fn verify(certificate: &Certificate, context: &str, csr: &str, signature: &str) -> Result<(), No> {
+    let bad = |text: String| No::new(Code::RecoveryRefused, text);
+    let signature = STANDARD.decode(signature).map_err(|_| bad("the signature is not base64".into()))?;
+    let key = certificate.public_key.spki_der();
+    statement::verify(key, context, csr.as_bytes(), &signature).map_err(|e| bad(e.to_string()))
+}
+
+fn certificate_of(text: &str) -> Result<Certificate, No> {
+    let bad = |text: String| No::new(Code::RecoveryRefused, text);
+    let first = pem::certificates(text).and_then(|all| all.into_iter().next());
+    let der = first.ok_or_else(|| bad("no certificate in PEM".into()))?;
+    Certificate::parse(&der).map_err(|e| bad(e.to_string()))
+}
+
+/// The key of a certificate request, its signature verified; nothing else is read from it.
+pub(super) fn key_of(csr: &str) -> Result<KeyRequest, No> {
+    csr::parse_and_verify(csr.as_bytes()).map_err(|e| No::new(Code::CsrInvalid, e.to_string()))
+}

@@ -1,0 +1,205 @@
+//! What a node does: hold a stream, ask for certificates, report facts. Each speaks for itself alone.
+
+use std::{sync::Arc, time::Duration};
+
+use api::node::{
+    CERTIFICATE_EVENT, CertificateAnswer, CertificateRequest, DESIRED_EVENT, HEARTBEAT_S,
+};
+use bytes::Bytes;
+use domain::{
+    Answer, Code, NodeId, Order, Principal,
+    fact::{FactReport, MAX_REPORT_BYTES, Seen},
+};
+use pki::pem;
+use tokio::time::{Instant, Interval};
+use tokio_util::sync::CancellationToken;
+
+use super::{Asked, join::key_of};
+use crate::{
+    app::{App, PATIENCE},
+    handout::{self, Handout},
+    hub::{Hub, Subscription},
+    presence::Present,
+    reply::{self, No, Reply},
+};
+
+/// `GET /v1/node/stream`: the newest desired state at once and whenever it changes, certificates as they
+/// are issued, and a heartbeat.
+pub(super) async fn stream(asked: &Asked) -> Reply {
+    let node = asked.caller.node()?;
+    let app = asked.app.clone();
+    // Subscribed before the first look: a change in between wakes the stream.
+    let subscription = Hub::subscribe(&app, node);
+    let present = app.presences.stream(node, app.now());
+    let gauge = app.metrics.gauge("carousel_gateway_streams", &[]);
+    gauge.inc();
+    let open = Open {
+        node,
+        subscription,
+        present,
+        gauge: Counted(gauge),
+        sent: None,
+        due: true,
+        heartbeat: tokio::time::interval(Duration::from_secs(HEARTBEAT_S)),
+        drain: asked.connection.drain.clone(),
+        app,
+    };
+    reply::stream(futures::stream::unfold(open, |mut open| async move {
+        let bytes = open.next().await?;
+        Some((bytes, open))
+    }))
+}
+
+/// One open stream.
+struct Open {
+    app: Arc<App>,
+    node: NodeId,
+    subscription: Subscription,
+    present: Present,
+    #[allow(dead_code, reason = "counts down when the stream is dropped")]
+    gauge: Counted,
+    sent: Option<Handout>,
+    due: bool,
+    heartbeat: Interval,
+    drain: CancellationToken,
+}
+
+struct Counted(runtime::metrics::IntGauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Open {
+    /// The next event; `None` ends the stream, and the node dials anew.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.due {
+                self.due = false;
+                match self.newest().await {
+                    Newest::Same => {}
+                    Newest::Event(bytes) => return Some(bytes),
+                    Newest::Gone => return None,
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.drain.cancelled() => return None,
+                changed = self.subscription.version.changed() => {
+                    if changed.is_err() { return None; }
+                    self.due = true;
+                }
+                Some(certificate) = self.subscription.certificates.recv() => {
+                    let data = serde_json::to_string(&certificate).ok()?;
+                    return Some(reply::event(CERTIFICATE_EVENT, Some(certificate.position.0), &data));
+                }
+                _ = self.heartbeat.tick() => {
+                    self.present.touch(self.app.now());
+                    // A member that lapsed hands nothing out; once it serves again there may be news.
+                    self.due = true;
+                    return Some(reply::comment());
+                }
+            }
+        }
+    }
+
+    async fn newest(&mut self) -> Newest {
+        if self.app.serving.check().is_err() {
+            return Newest::Same;
+        }
+        let node = self.node;
+        let (known, handout) = self.app.fold.read(|s| {
+            (s.nodes.contains_key(&node), handout::current(&self.app, s, node))
+        });
+        if !known {
+            return Newest::Gone;
+        }
+        let Some(handout) = handout.filter(|h| Some(&h.desired) != self.sent.as_ref().map(|s| &s.desired)) else {
+            return Newest::Same;
+        };
+        match handout::with_bundles(&self.app, handout.clone()).await {
+            Ok(update) => {
+                let Ok(data) = serde_json::to_string(&update) else { return Newest::Gone };
+                let position = handout.desired.position.0;
+                self.sent = Some(handout);
+                Newest::Event(reply::event(DESIRED_EVENT, Some(position), &data))
+            }
+            Err(no) => {
+                // The log cannot be read now: the next heartbeat looks again.
+                tracing::warn!(problem = %no.0, "a desired state could not be sent");
+                Newest::Same
+            }
+        }
+    }
+}
+
+enum Newest {
+    Same,
+    Event(Bytes),
+    Gone,
+}
+
+/// `GET /v1/node/desired`: the same once.
+pub(super) async fn desired(asked: &Asked) -> Reply {
+    let (app, node) = (&asked.app, asked.caller.node()?);
+    app.catch_up().await?;
+    let found = app.wait_until(Instant::now() + PATIENCE, |s| handout::current(app, s, node)).await;
+    let Some(handout) = found else {
+        let text = "this gateway does not hold the current row yet: ask again, or another one";
+        return Err(No::new(Code::NotServing, text).retry_after(1));
+    };
+    reply::json(&handout::with_bundles(app, handout).await?)
+}
+
+/// `POST /v1/node/certificates`.
+pub(super) async fn certificate(asked: &Asked) -> Reply {
+    asked.caller.node()?;
+    let request: CertificateRequest = reply::parse(&asked.body)?;
+    let order = Order::RequestCertificate {
+        authority_type: request.authority_type,
+        usage: request.usage,
+        issuer: request.issuer,
+        key: key_of(&request.csr)?,
+    };
+    let answered = asked.execute(asked.command(request.id, None, order)).await?;
+    let Answer::Authorized { authorization } = answered.answer else {
+        return Err(No::new(Code::Internal, "a request for a certificate was answered with something else"));
+    };
+    let issued = asked.app.certificate(authorization).await?;
+    reply::json(&CertificateAnswer {
+        authorization,
+        certificate: pem::encode_certificates([&issued.der[..]]),
+        position: issued.position,
+        not_after: issued.not_after,
+    })
+}
+
+/// `POST /v1/node/facts`: with what the gateway saw of the connection that the report came by.
+pub(super) async fn facts(asked: &Asked) -> Reply {
+    let node = asked.caller.node()?;
+    if asked.body.len() > MAX_REPORT_BYTES {
+        let text = format!("a fact report has at most {MAX_REPORT_BYTES} bytes");
+        return Err(No::new(Code::TooLarge, text));
+    }
+    let report: FactReport = reply::parse(&asked.body)?;
+    let peer = asked.caller.require_peer()?;
+    let seen = Seen {
+        certificate: peer.digest,
+        issuer: peer.issuer,
+        // Without the port: the same report over another connection says the same.
+        from: Some(asked.connection.from.to_canonical().to_string()),
+    };
+    let before = asked.app.fold.position();
+    let result = asked.execute_own(Principal::Node(node), Order::Report { node, report, seen }).await;
+    let outcome = match &result {
+        Ok(answered) if answered.position > before => "recorded",
+        Ok(_) => "unchanged",
+        Err(no) if no.code() == Code::ReportTooOften => "limited",
+        Err(_) => "refused",
+    };
+    asked.app.metrics.counter("carousel_node_reports_total", &[outcome]).inc();
+    result?;
+    reply::done()
+}

@@ -1,0 +1,71 @@
+//! Operators: adding and removing them, and renewing one's own certificate.
+
+use std::collections::BTreeSet;
+
+use api::command::{RenewRequest, UserCertificateAnswer, UserRequest};
+use domain::{Answer, AuthorityType, Code, Order, UserName, command::Answered, event::LeafUse};
+use pki::pem;
+use tokio::time::Instant;
+
+use super::{Asked, commands::plain, join::key_of};
+use crate::{
+    app::PATIENCE,
+    hub::Hub,
+    reply::{self, No, Reply},
+};
+
+/// `POST /v1/users`.
+pub(super) async fn add(asked: &Asked) -> Reply {
+    let request: UserRequest = reply::parse(&asked.body)?;
+    let user: UserName = request.name.parse().map_err(No::bad_request)?;
+    let roles: BTreeSet<_> = request.roles.iter().copied().collect();
+    let order = Order::AddUser { user, roles, key: key_of(&request.csr)? };
+    let answered = asked.execute(asked.command(request.id, request.reason, order)).await?;
+    certified(asked, answered).await
+}
+
+/// `POST /v1/users/{name}/remove`.
+pub(super) async fn remove(asked: &Asked) -> Reply {
+    let user: UserName = asked.parse_part()?;
+    plain(asked, Order::RemoveUser { user }).await
+}
+
+/// `POST /v1/users/self/certificate`: by the issuer that the current row names.
+pub(super) async fn renew(asked: &Asked) -> Reply {
+    asked.caller.user()?;
+    let request: RenewRequest = reply::parse(&asked.body)?;
+    let order = Order::RequestCertificate {
+        authority_type: AuthorityType::User,
+        usage: LeafUse::Client,
+        issuer: None,
+        key: key_of(&request.csr)?,
+    };
+    let answered = asked.execute(asked.command(request.id, request.reason, order)).await?;
+    certified(asked, answered).await
+}
+
+/// Waits for the certificate and adds what to trust: all that an identity file needs beside its key.
+async fn certified(asked: &Asked, answered: Answered) -> Reply {
+    let app = &asked.app;
+    let Answer::Authorized { authorization } = answered.answer else {
+        return Err(No::new(Code::Internal, "a request for a certificate was answered with something else"));
+    };
+    let issued = app.certificate(authorization).await?;
+    let look = |s: &domain::ClusterState| {
+        let bundle = s.types.get(&AuthorityType::Host)?.bundle.as_ref()?.position;
+        Some((bundle, s.cluster.as_ref()?.bundle_key))
+    };
+    let Some((bundle, bundle_pin)) = app.wait_until(Instant::now() + PATIENCE, look).await else {
+        let text = "the trust bundle is not signed yet: send the same request again";
+        return Err(No::new(Code::SignerUnavailable, text).retry_after(1));
+    };
+    let bundle = Hub::bundle(app, AuthorityType::Host, bundle).await?;
+    reply::json(&UserCertificateAnswer {
+        certificate: pem::encode_certificates([&issued.der[..]]),
+        not_after: issued.not_after,
+        issuer: issued.issuer,
+        bundle: (*bundle).clone(),
+        bundle_pin,
+        position: issued.position,
+    })
+}

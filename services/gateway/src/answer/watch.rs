@@ -1,0 +1,163 @@
+//! `GET /v1/watch/{type}`: how far a phase has come, a line whenever it changes.
+
+use std::{sync::Arc, time::Duration};
+
+use api::{
+    node::HEARTBEAT_S,
+    problem::{GateDetails, Laggard},
+    shape::WatchLine,
+};
+use domain::{
+    AuthorityType, ClusterState, Code, Position, gate,
+    phase::{Phase, Transition},
+    schedule::is_settled,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Asked, reads};
+use crate::{
+    app::App,
+    reply::{self, No, Reply},
+};
+
+/// The shortest time between two lines: a fleet's reports come in bursts.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The most laggards that one line names.
+const NAMED: usize = 100;
+
+/// The stream. It does not end by itself: the watcher knows what it waits for.
+pub(super) async fn watch(asked: &Asked) -> Reply {
+    let authority_type: AuthorityType = asked.parse_part()?;
+    asked.app.catch_up().await?;
+    if asked.app.fold.read(|s| !s.types.contains_key(&authority_type)) {
+        let text = format!("this cluster has no key of type {authority_type}: it is never in rotation");
+        return Err(No::new(Code::TypeNotInService, text));
+    }
+    let watching = Watching {
+        changes: asked.app.fold.changes(),
+        app: asked.app.clone(),
+        authority_type,
+        last: None,
+        due: true,
+        spoken: Instant::now(),
+        beat: tokio::time::interval(Duration::from_secs(HEARTBEAT_S)),
+        drain: asked.connection.drain.clone(),
+    };
+    reply::stream(futures::stream::unfold(watching, |mut watching| async move {
+        let bytes = watching.next().await?;
+        Some((bytes, watching))
+    }))
+}
+
+struct Watching {
+    app: Arc<App>,
+    authority_type: AuthorityType,
+    changes: watch::Receiver<Position>,
+    last: Option<WatchLine>,
+    due: bool,
+    spoken: Instant,
+    beat: Interval,
+    drain: CancellationToken,
+}
+
+impl Watching {
+    async fn next(&mut self) -> Option<bytes::Bytes> {
+        loop {
+            if self.due {
+                self.due = false;
+                if let Some(bytes) = self.news() {
+                    return Some(bytes);
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.drain.cancelled() => return None,
+                changed = self.changes.changed() => {
+                    changed.ok()?;
+                    tokio::time::sleep_until(self.spoken + PAUSE).await;
+                    self.changes.borrow_and_update();
+                    self.due = true;
+                }
+                _ = self.beat.tick() => {
+                    self.due = true;
+                    return Some(reply::comment());
+                }
+            }
+        }
+    }
+
+    fn news(&mut self) -> Option<bytes::Bytes> {
+        let mut line = self.app.fold.read(|s| line(s, self.authority_type, self.app.now()))?;
+        reads::see(&self.app, &mut line.lagging, line.time);
+        let same = |before: &WatchLine| {
+            let (time, position) = (line.time, line.position);
+            let seen = line.lagging.iter().map(|l| l.last_seen);
+            let mut before = WatchLine { time, position, ..before.clone() };
+            // A laggard that was merely seen again is no news.
+            before.lagging.iter_mut().zip(seen).for_each(|(l, seen)| l.last_seen = seen);
+            before == line
+        };
+        if self.last.as_ref().is_some_and(same) {
+            return None;
+        }
+        let data = serde_json::to_string(&line).ok()?;
+        self.spoken = Instant::now();
+        let position = line.position.0;
+        self.last = Some(line);
+        Some(reply::event("progress", Some(position), &data))
+    }
+}
+
+/// One line, from the state alone.
+fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timestamp) -> Option<WatchLine> {
+    let of = state.types.get(&authority_type)?;
+    let to = of.phase.next().unwrap_or(Phase::Standby);
+    let mut gate = gate::evaluate(state, authority_type, to, state.now(now));
+    if of.phase == Phase::Standby {
+        gate.lagging = not_in_standby(state, authority_type, of);
+    }
+    let members_hold = gate::lagging_members(state, authority_type, of).is_empty();
+    // Idle: everybody has followed. In a phase: everybody has reached it, which is not yet leave to go on.
+    let done = match of.phase {
+        Phase::Standby => is_settled(state, authority_type),
+        _ => gate.lagging.is_empty() && members_hold && gate.keys_missing.is_empty(),
+    };
+    let (reached, required) = (gate.reached, gate.required);
+    let mut lagging: Vec<Laggard> = GateDetails::of(&gate).lagging;
+    lagging.truncate(NAMED);
+    Some(WatchLine {
+        time: now,
+        authority_type,
+        phase: of.phase,
+        reached,
+        required,
+        lagging,
+        done,
+        mode: of.rotation.as_ref().map(|r| r.mode),
+        held: of.rotation.as_ref().is_some_and(|r| r.held.is_some()),
+        outcome: of.ended.as_ref().filter(|_| of.rotation.is_none()).map(|e| e.outcome),
+        position: state.position,
+    })
+}
+
+/// Who has not followed the last rotation to its end, but for those who were cut off by it: they recover
+/// when they return.
+fn not_in_standby(state: &ClusterState, authority_type: AuthorityType, of: &TypeState) -> Vec<Lagging> {
+    let is_cut_off = |node| of.ended.as_ref().is_some_and(|e| e.cut_off.contains(node));
+    let nodes = state.nodes.values().filter(|n| n.uses(authority_type).is_some() && !is_cut_off(&n.id));
+    let lagging = nodes.filter_map(|node| {
+        let missing = gate::missing(state, authority_type, node).err()?;
+        Some(Lagging {
+            node: node.id,
+            hostname: node.hostname.clone(),
+            missing,
+            reached: node.reached.get(&authority_type).map(|r| r.phase).unwrap_or_default(),
+            last_seen: node.report.as_ref().map(|r| r.at),
+        })
+    });
+    lagging.collect()
+}

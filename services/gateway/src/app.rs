@@ -1,0 +1,180 @@
+//! What all parts of the gateway share, and the waits that several of them need.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use api::{Audit, Queries};
+use domain::{
+    AuthorityType, AuthorizationId, CertDigest, ClusterName, ClusterState, Code, Position, Refusal, SpkiPin,
+    Timestamp, event::LeafUse, state::AuthorizationOutcome,
+};
+use execution::{Executor, Fold, codec};
+use mtls::{Epochs, SessionRegistry};
+use runtime::{clock::SharedClock, metrics::Metrics, ratelimit::KeyedLimit};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config, hub::Hub, presence::Presences, reply::No, serving::Serving, strangers::Strangers,
+};
+
+/// How long an answer may wait for something that others do: a signature, a bundle, a gate.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a read may wait for the state to hold what was durable when it arrived.
+pub(crate) const READ_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the gateway shares.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) fold: Fold,
+    pub(crate) executor: Executor,
+    pub(crate) queries: Arc<dyn Queries>,
+    pub(crate) audit: Arc<dyn Audit>,
+    pub(crate) clock: SharedClock,
+    pub(crate) metrics: Metrics,
+    pub(crate) serving: Serving,
+    pub(crate) presences: Presences,
+    pub(crate) hub: Hub,
+    pub(crate) epochs: Epochs,
+    pub(crate) sessions: SessionRegistry,
+    /// The row of each type that the gateway's own trust and certificates satisfy.
+    pub(crate) held: watch::Sender<BTreeMap<AuthorityType, Position>>,
+    pub(crate) joins: KeyedLimit<IpAddr>,
+    pub(crate) strangers: Strangers,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// A certificate as the log has it.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Issued {
+    pub(crate) der: Vec<u8>,
+    pub(crate) digest: CertDigest,
+    pub(crate) issuer: SpkiPin,
+    pub(crate) usage: LeafUse,
+    pub(crate) not_after: Timestamp,
+    pub(crate) position: Position,
+}
+
+impl App {
+    /// The wall clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.executor.now()
+    }
+
+    /// The cluster's name. The gateway starts only on a log that holds a cluster.
+    pub(crate) fn cluster(&self) -> Result<ClusterName, No> {
+        let name = self.fold.read(|state| state.cluster_name().cloned());
+        name.ok_or_else(|| No::new(Code::NoCluster, "the log holds no cluster yet"))
+    }
+
+    /// Does the gateway's own epoch satisfy the current row of every type that binds it? Only then is a
+    /// desired state handed out [M].
+    pub(crate) fn holds_rows(&self, state: &ClusterState) -> bool {
+        let held = self.held.borrow();
+        [AuthorityType::Host, AuthorityType::User].iter().all(|t| {
+            let row = state.types.get(t).map(|of| of.row_position).unwrap_or_default();
+            held.get(t).is_some_and(|revision| *revision >= row)
+        })
+    }
+
+    /// Folds up to what was durable now, so that the caller reads its own writes.
+    pub(crate) async fn catch_up(&self) -> Result<Position, No> {
+        Ok(self.fold.catch_up(READ_PATIENCE).await?)
+    }
+
+    /// Waits until `look` finds something in the state, woken by every change of it, of the gateway's own
+    /// rows and of nothing else.
+    pub(crate) async fn wait_until<T>(
+        &self,
+        deadline: Instant,
+        mut look: impl FnMut(&ClusterState) -> Option<T>,
+    ) -> Option<T> {
+        let (mut changes, mut held) = (self.fold.changes(), self.held.subscribe());
+        loop {
+            changes.borrow_and_update();
+            held.borrow_and_update();
+            if let Some(found) = self.fold.read(&mut look) {
+                return Some(found);
+            }
+            let woken = async {
+                tokio::select! {
+                    changed = changes.changed() => changed.is_ok(),
+                    changed = held.changed() => changed.is_ok(),
+                    () = self.shutdown.cancelled() => false,
+                }
+            };
+            if !timeout_at(deadline, woken).await.unwrap_or(false) {
+                return self.fold.read(&mut look);
+            }
+        }
+    }
+
+    /// Waits for the certificate of an authorisation.
+    ///
+    /// # Errors
+    /// `signer_unavailable` after 10 s (asking again with the same key gives the same certificate), or if
+    /// the signer refused; `stale_view` if the authorisation was voided.
+    pub(crate) async fn certificate(&self, authorization: AuthorizationId) -> Result<Issued, No> {
+        enum Found {
+            At(Position),
+            No(Refusal),
+        }
+        let find = |state: &ClusterState| match state.settled_authorizations.get(&authorization)? {
+            AuthorizationOutcome::Issued(digest) => Some(Found::At(state.certificates.get(digest)?.position)),
+            AuthorizationOutcome::Refused(why) => {
+                let text = format!("the signer refused: {why}");
+                Some(Found::No(Refusal::new(Code::SignerUnavailable, text)))
+            }
+            AuthorizationOutcome::Voided(why) => {
+                let text = format!("the authorisation was voided ({why}): ask again with the newest desired state");
+                Some(Found::No(Refusal::new(Code::StaleView, text)))
+            }
+        };
+        // Outcomes are remembered for a while only; a certificate that still counts is found by its authorisation.
+        let older = |state: &ClusterState| {
+            let found = state.certificates.values().find(|c| c.authorization == authorization);
+            found.map(|c| Found::At(c.position))
+        };
+        let deadline = Instant::now() + PATIENCE;
+        let known = self.fold.read(|state| {
+            let waits = state.pending.contains_key(&authorization);
+            find(state).or_else(|| if waits { None } else { older(state) })
+        });
+        let found = match known {
+            Some(found) => Some(found),
+            None => self.wait_until(deadline, find).await,
+        };
+        match found {
+            Some(Found::At(position)) => self.issued_at(position).await,
+            Some(Found::No(refusal)) => Err(refusal.into()),
+            None => {
+                let text = "the certificate is authorised but not signed yet: ask again with the same request";
+                Err(No::new(Code::SignerUnavailable, text).retry_after(1))
+            }
+        }
+    }
+
+    /// Reads a certificate from its event.
+    pub(crate) async fn issued_at(&self, position: Position) -> Result<Issued, No> {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let domain::Fact::CertificateIssued(fact) = self.event(position).await? else {
+            return Err(No::new(Code::Internal, format!("position {position} holds no certificate")));
+        };
+        let der = STANDARD
+            .decode(&fact.certificate)
+            .map_err(|_| No::new(Code::Internal, format!("the certificate at position {position} is damaged")))?;
+        let (digest, issuer, usage, not_after) = (fact.digest, fact.issuer, fact.usage, fact.not_after);
+        Ok(Issued { der, digest, issuer, usage, not_after, position })
+    }
+
+    /// Reads one fact of the log.
+    pub(crate) async fn event(&self, position: Position) -> Result<domain::Fact, No> {
+        let unavailable = |text: String| No::new(Code::LogUnavailable, text).retry_after(1);
+        let records = self.fold.log().read(position.0, 1).await.map_err(|e| unavailable(e.to_string()))?;
+        let record = records.first().ok_or_else(|| unavailable(format!("position {position} cannot be read")))?;
+        let event = codec::decode(record).map_err(|e| unavailable(e.to_string()))?;
+        Ok(event.fact)
+    }
+}

@@ -1,0 +1,147 @@
+//! Who calls: from a verified certificate to a principal with roles, by the log and nothing else.
+
+use std::collections::BTreeSet;
+
+use domain::{
+    CertDigest, Code, NodeId, Order, Principal, Refusal, UserName,
+    access::{RoleName, permits},
+    id::SystemActor,
+    identity::identify,
+};
+use mtls::PeerIdentity;
+
+use crate::{
+    app::{App, READ_PATIENCE},
+    door::Connection,
+    reply::No,
+    route::{Accepts, Route},
+};
+
+/// A caller that was let in.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) principal: Principal,
+    pub(crate) roles: BTreeSet<RoleName>,
+    /// The certificate it presented; none on public routes without one.
+    pub(crate) peer: Option<PeerIdentity>,
+}
+
+impl Caller {
+    /// The node that calls. Routes for nodes accept nothing else.
+    pub(crate) fn node(&self) -> Result<NodeId, No> {
+        match self.principal {
+            Principal::Node(node) => Ok(node),
+            _ => Err(No::new(Code::NotPermitted, "this is for nodes alone")),
+        }
+    }
+
+    /// The person or program that calls.
+    pub(crate) fn user(&self) -> Result<&UserName, No> {
+        match &self.principal {
+            Principal::User(name) => Ok(name),
+            _ => Err(No::new(Code::NotPermitted, "this is for operators alone")),
+        }
+    }
+
+    /// The digest of the certificate it presented.
+    pub(crate) fn credential(&self) -> Option<CertDigest> {
+        self.peer.as_ref().map(|p| p.digest)
+    }
+
+    /// What the gateway saw of the connection.
+    pub(crate) fn require_peer(&self) -> Result<&PeerIdentity, No> {
+        self.peer.as_ref().ok_or_else(unauthenticated)
+    }
+}
+
+/// Lets a request in, or says why not: identity first, then the kind of principal, then its roles now.
+pub(crate) async fn admit(app: &App, connection: &Connection, route: &Route) -> Result<Caller, No> {
+    if route.accepts == Accepts::Public {
+        // A certificate that was presented says nothing here: the answer is for everybody.
+        let principal = Principal::Anonymous;
+        return Ok(Caller { principal, roles: BTreeSet::new(), peer: connection.peer.clone() });
+    }
+    let Some(peer) = connection.peer.clone() else {
+        app.strangers.count("no_certificate");
+        return Err(unauthenticated());
+    };
+    let principal = match identity(app, &peer).await {
+        Ok(principal) => principal,
+        Err(refusal) => {
+            alert(app, connection, &peer, &refusal);
+            return Err(refusal.into());
+        }
+    };
+    if !route.accepts.kind(&principal) {
+        return Err(No::new(Code::NotPermitted, format!("{principal} has no business here")));
+    }
+    let roles = match &principal {
+        Principal::User(name) => app.fold.read(|s| s.users.get(name).cloned().unwrap_or_default()),
+        _ => BTreeSet::new(),
+    };
+    if !permits(&principal, &roles, route.action) {
+        return Err(No::new(Code::NotPermitted, lacks(&principal, &roles, route)));
+    }
+    match &principal {
+        Principal::Node(node) => app.presences.saw(*node, app.now()),
+        Principal::User(_) => present(app, &principal, &peer).await,
+        _ => {}
+    }
+    Ok(Caller { principal, roles, peer: Some(peer) })
+}
+
+/// Looks the certificate up in the log. One that is not known may be newer than the state: then the log is
+/// read to its end before the answer is no.
+async fn identity(app: &App, peer: &PeerIdentity) -> Result<Principal, Refusal> {
+    let look = || app.fold.read(|state| identify(state, &peer.presented(), state.now(app.now())));
+    match look() {
+        Err(refusal) if refusal.code == Code::CertificateUnknown => {
+            if app.fold.catch_up(READ_PATIENCE).await.is_err() {
+                let text = "the log cannot be read to its end now, and this certificate is not known before it";
+                return Err(Refusal::new(Code::LogUnavailable, text));
+            }
+            look()
+        }
+        known => known,
+    }
+}
+
+fn alert(app: &App, connection: &Connection, peer: &PeerIdentity, refusal: &Refusal) {
+    let kind = match refusal.code {
+        Code::CertificateSuperseded => "superseded",
+        Code::CertificateUnknown => "unknown",
+        _ => return,
+    };
+    app.strangers.alert(kind, &peer.uri, connection.from, &refusal.text, app.clock.monotonic());
+}
+
+/// Records that a person's certificate is in use, the first time: the time condition of the authority that
+/// issued the one before ends with it.
+async fn present(app: &App, holder: &Principal, peer: &PeerIdentity) {
+    let is_new =
+        app.fold.read(|s| s.certificates.get(&peer.digest).is_some_and(|c| c.presented.is_none()));
+    if !is_new {
+        return;
+    }
+    let order = Order::PresentCredential { holder: holder.clone(), certificate: peer.digest };
+    let command = app.executor.own_command(Principal::System(SystemActor::Clock), order);
+    if let Err(error) = app.executor.execute(command).await {
+        // The next request says it again.
+        tracing::warn!(%error, %holder, "the first use of a certificate could not be recorded");
+    }
+}
+
+fn lacks(principal: &Principal, roles: &BTreeSet<RoleName>, route: &Route) -> String {
+    use domain::access::Action;
+    let needed = match route.action {
+        Action::Rotate => "the role operator",
+        Action::Administer => "the role admin",
+        _ => "a role",
+    };
+    let has: Vec<_> = roles.iter().map(|r| format!("{r:?}").to_lowercase()).collect();
+    format!("{principal} has the roles [{}]; this needs {needed}", has.join(", "))
+}
+
+fn unauthenticated() -> No {
+    No::new(Code::Unauthenticated, "this needs a client certificate of this cluster")
+}

@@ -1,0 +1,81 @@
+//! What a gateway is told, and why it cannot start.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use domain::{Hostname, MemberId};
+use runtime::ratelimit::Rate;
+
+/// What a gateway is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen; port 0 picks one.
+    pub listen: SocketAddr,
+    /// The names of its server certificates; reserved for nodes from its start on.
+    pub names: Vec<Hostname>,
+    /// The addresses of its server certificates, usually the listen address.
+    pub addresses: Vec<IpAddr>,
+    /// Where its keys and certificates are kept: `D/gateway`, 0700. `carousel init` writes `genesis.key`
+    /// and `genesis.crt` there.
+    pub dir: PathBuf,
+    /// Its id as a member, stable over restarts.
+    pub member: MemberId,
+    /// The most connections at once; the next ones wait in the kernel.
+    pub max_connections: usize,
+    /// How often one source address may join or recover. Renewals come with a certificate and are not counted.
+    pub joins: Rate,
+}
+
+impl Config {
+    /// The usual limits for a gateway that listens there.
+    pub fn new(listen: SocketAddr, dir: PathBuf, member: MemberId) -> Self {
+        let addresses = if listen.ip().is_unspecified() { vec![] } else { vec![listen.ip()] };
+        Self {
+            listen,
+            names: vec![],
+            addresses,
+            dir,
+            member,
+            max_connections: 65_536,
+            joins: Rate { burst: 512, per_second: 64.0 },
+        }
+    }
+
+    /// Does the gateway itself listen on loopback? Then nodes may be probed there.
+    pub(crate) fn is_on_loopback(&self) -> bool {
+        self.listen.ip().is_loopback()
+    }
+}
+
+/// Why a gateway cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {listen}: {}", advice(*listen, source))]
+    Listen {
+        /// Where.
+        listen: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Its own keys and certificates cannot be read or written.
+    #[error("{0}")]
+    Credentials(#[from] crate::member::CredentialError),
+    /// The log holds no cluster.
+    #[error("the log holds no cluster yet: append the genesis before the gateway starts")]
+    NoCluster,
+}
+
+fn advice(listen: SocketAddr, error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!("port {} is in use: stop what listens there, or choose another with --listen", listen.port())
+        }
+        ErrorKind::AddrNotAvailable => "this machine has no such address: see --listen".into(),
+        ErrorKind::PermissionDenied => format!("port {} needs more rights: choose one above 1023", listen.port()),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,187 @@
+//! The door: connections in, handshakes, HTTP, and the orderly end of each.
+
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mtls::{Accepted, PeerFault, PeerIdentity, TlsError, accept};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{answer, app::App, reply::Body, strangers::SUMMARY_EVERY};
+
+/// How long a client may take to send a request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may take to end in order, counted from when it was asked to: a node's is dialled
+/// anew at once; a person's request may be waiting for an answer.
+const NODE_END: Duration = Duration::from_secs(4);
+const PERSON_END: Duration = Duration::from_secs(12);
+/// How long connections may take to end when the process stops.
+const STOP_END: Duration = Duration::from_secs(8);
+/// Requests at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 64;
+
+/// What is known of a connection while its requests are answered.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    /// Whose certificate was presented and verified; none for a caller without one.
+    pub(crate) peer: Option<PeerIdentity>,
+    /// Where it comes from.
+    pub(crate) from: IpAddr,
+    /// Cancelled when the connection should end: event streams end by themselves then.
+    pub(crate) drain: CancellationToken,
+}
+
+/// Accepts until the shutdown, then lets what is open end.
+pub(crate) async fn run(app: Arc<App>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(app.config.max_connections));
+    let mut connections = JoinSet::new();
+    let mut summary = tokio::time::interval(SUMMARY_EVERY);
+    loop {
+        let place = tokio::select! {
+            () = app.shutdown.cancelled() => break,
+            place = places.clone().acquire_owned() => place.expect("the semaphore is never closed"),
+        };
+        let accepted = tokio::select! {
+            () = app.shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+            _ = summary.tick() => {
+                app.strangers.summarise();
+                app.presences.retain(|node| app.fold.read(|state| state.nodes.contains_key(node)));
+                continue;
+            }
+        };
+        // Finished connections leave the set here, so that it holds only open ones.
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((tcp, from)) => {
+                let app = app.clone();
+                connections.spawn(async move {
+                    connection(app, tcp, from).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: those that are open go on and free theirs.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    runtime::shutdown::drain(&mut connections, STOP_END).await;
+}
+
+async fn connection(app: Arc<App>, tcp: TcpStream, from: SocketAddr) {
+    let open = app.metrics.gauge("carousel_gateway_connections", &[]);
+    open.inc();
+    let begun = app.clock.monotonic();
+    let accepted = accept(tcp, &app.epochs, &app.sessions).await;
+    let outcome = if accepted.is_ok() { "ok" } else { "failed" };
+    let took = app.clock.monotonic().saturating_sub(begun);
+    app.metrics.histogram("carousel_gateway_handshake_seconds", &[outcome]).observe(took.as_secs_f64());
+    match accepted {
+        Ok(accepted) => serve(&app, accepted, from.ip()).await,
+        Err(error) => {
+            app.strangers.count(reason(&error));
+            tracing::debug!(%from, %error, "a handshake failed");
+        }
+    }
+    open.dec();
+}
+
+async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr) {
+    let Accepted { stream, peer, session, .. } = accepted;
+    // Ends with the session's drain, and with the process.
+    let drain = session.drain_token().child_token();
+    let stop = app.shutdown.clone();
+    let end = if peer.as_ref().is_some_and(|p| p.authority_type == domain::AuthorityType::Host) {
+        NODE_END
+    } else {
+        PERSON_END
+    };
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let caller = Connection { peer, from, drain: drain.clone() };
+    let service = service_fn(|request: Request<Incoming>| {
+        let (app, caller) = (app.clone(), caller.clone());
+        async move { Ok::<Response<Body>, Infallible>(answer::answer(app, caller, request).await) }
+    });
+    let io = TokioIo::new(stream);
+    let closed = session.closed();
+    let ending = async {
+        tokio::select! {
+            () = session.draining() => {}
+            () = stop.cancelled() => drain.cancel(),
+        }
+    };
+    // Errors of a connection are its peer's business: it went away, or does not speak HTTP.
+    if is_h2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(HEADER_TIMEOUT);
+        let connection = std::pin::pin!(builder.serve_connection(io, service));
+        until_the_end!(connection, closed, ending, end);
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(64 * 1024);
+        let connection = std::pin::pin!(builder.serve_connection(io, service));
+        until_the_end!(connection, closed, ending, end);
+    }
+}
+
+/// Drives a connection until it ends, must end, or was asked to end and did not in time.
+macro_rules! until_the_end {
+    ($connection:ident, $closed:ident, $ending:ident, $end:ident) => {{
+        let mut connection = $connection;
+        tokio::pin!($closed, $ending);
+        tokio::select! {
+            _ = &mut connection => return,
+            () = &mut $closed => return,
+            () = &mut $ending => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            _ = &mut connection => {}
+            () = $closed => {}
+            () = tokio::time::sleep($end) => {}
+        }
+    }};
+}
+use until_the_end;
+
+/// The reason of a failed handshake as a metric's label: few values, whatever the peers do.
+fn reason(error: &TlsError) -> &'static str {
+    match error {
+        TlsError::Peer(fault) => match fault {
+            PeerFault::UnknownIssuer { .. } => "unknown_issuer",
+            PeerFault::Expired { .. } => "expired",
+            PeerFault::NotYetValid { .. } => "not_yet_valid",
+            PeerFault::Denied { .. } => "denied",
+            PeerFault::WrongUsage | PeerFault::WrongIdentity { .. } => "wrong_identity",
+            PeerFault::Malformed(_) | PeerFault::BadSignature => "malformed",
+            PeerFault::NoCertificate => "no_certificate",
+        },
+        TlsError::Refused(_) => "refused_us",
+        TlsError::Changed => "trust_changed",
+        TlsError::Timeout { .. } => "timeout",
+        TlsError::NotServing => "no_own_certificate",
+        TlsError::Unreachable { .. } | TlsError::Broken(_) => "broken",
+    }
+}

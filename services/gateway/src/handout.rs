@@ -1,0 +1,71 @@
+//! What a node is handed: its desired state with the signed bundles that it names, together.
+//!
+//! Handed out only after the gateway's own trust and certificates satisfy it [M]: a node that was told to
+//! present the new authority's certificate must find a gateway that accepts it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use api::node::DesiredUpdate;
+use domain::{
+    AuthorityType, ClusterState, Code, DesiredState, NodeId, Position, desired,
+    rules::{Rule, holds},
+};
+use tokio::time::Instant;
+
+use crate::{
+    app::{App, PATIENCE},
+    hub::Hub,
+    reply::No,
+};
+
+/// A desired state and where its bundles are.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Handout {
+    pub(crate) desired: DesiredState,
+    bundles: BTreeMap<AuthorityType, Position>,
+}
+
+/// What the node may be handed now; none while the gateway does not hold it, or the node is gone.
+pub(crate) fn current(app: &App, state: &ClusterState, node: NodeId) -> Option<Handout> {
+    if holds(Rule::GatewayHoldsBeforeHandingOut) && !app.holds_rows(state) {
+        return None;
+    }
+    let desired = desired(state, &node)?;
+    let head = |t: &AuthorityType| Some((*t, state.types.get(t)?.bundle.as_ref()?.position));
+    let bundles = desired.authorities.keys().filter_map(head).collect();
+    Some(Handout { desired, bundles })
+}
+
+/// The same with every type of the node's grant in it, and none older than `at_least`: what a join answers.
+///
+/// # Errors
+/// `node_removed`; `not_serving` after 10 s.
+pub(crate) async fn whole(app: &App, node: NodeId, at_least: Position) -> Result<Handout, No> {
+    let look = |state: &ClusterState| {
+        if state.position < at_least {
+            return None;
+        }
+        let Some(known) = state.nodes.get(&node) else {
+            return Some(Err(No::new(Code::NodeRemoved, "this node was removed: it needs a new join token")));
+        };
+        let handout = current(app, state, node)?;
+        let in_service = |t: &&AuthorityType| state.types.contains_key(*t);
+        let whole = known.grant.uses.keys().filter(in_service).all(|t| handout.desired.authorities.contains_key(t));
+        whole.then_some(Ok(handout))
+    };
+    let found = app.wait_until(Instant::now() + PATIENCE, look).await;
+    found.unwrap_or_else(|| {
+        let text = "the current row is not signed, or this gateway does not hold it yet: ask again";
+        Err(No::new(Code::NotServing, text).retry_after(1))
+    })
+}
+
+/// The handout as it travels.
+pub(crate) async fn with_bundles(app: &Arc<App>, handout: Handout) -> Result<DesiredUpdate, No> {
+    let mut bundles = BTreeMap::new();
+    for (authority_type, position) in &handout.bundles {
+        let bundle = Hub::bundle(app, *authority_type, *position).await?;
+        bundles.insert(*authority_type, (*bundle).clone());
+    }
+    Ok(DesiredUpdate { desired: handout.desired, bundles })
+}

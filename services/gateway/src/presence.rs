@@ -1,0 +1,105 @@
+//! Who is there: nodes that hold a stream or called a moment ago. Not in the log, and never decided on.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use api::shape::Presence;
+use domain::{NodeId, Timestamp};
+
+/// A node without a stream counts as online for so long after its last call, in milliseconds.
+const LINGER_MS: u64 = 15_000;
+
+/// The presence of all nodes at this gateway.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Presences {
+    nodes: Arc<Mutex<HashMap<NodeId, Seen>>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    streams: u32,
+    last: Timestamp,
+}
+
+/// A node's open stream; the node is online while it lives.
+#[derive(Debug)]
+pub(crate) struct Present {
+    presences: Presences,
+    node: NodeId,
+}
+
+impl Presences {
+    /// The node called.
+    pub(crate) fn saw(&self, node: NodeId, now: Timestamp) {
+        let mut nodes = self.lock();
+        let seen = nodes.entry(node).or_default();
+        seen.last = seen.last.max(now);
+    }
+
+    /// The node holds a stream from now on.
+    pub(crate) fn stream(&self, node: NodeId, now: Timestamp) -> Present {
+        self.saw(node, now);
+        self.lock().entry(node).or_default().streams += 1;
+        Present { presences: self.clone(), node }
+    }
+
+    /// Is the node there? `reported` is its last report in the log, for a gateway that was started since.
+    pub(crate) fn of(&self, node: NodeId, reported: Option<Timestamp>, now: Timestamp) -> Presence {
+        let seen = self.lock().get(&node).copied();
+        let last_seen = seen.map(|s| s.last).max(reported);
+        let called = seen.is_some_and(|s| s.streams > 0 || now.since_ms(s.last) < LINGER_MS);
+        Presence { online: called, last_seen }
+    }
+
+    /// How many streams are open.
+    pub(crate) fn streams(&self) -> u32 {
+        self.lock().values().map(|s| s.streams).sum()
+    }
+
+    /// Forgets nodes that are gone from the log.
+    pub(crate) fn retain(&self, known: impl Fn(&NodeId) -> bool) {
+        self.lock().retain(|node, seen| seen.streams > 0 || known(node));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Seen>> {
+        // Counters are whole at every moment, whatever panicked elsewhere.
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Present {
+    /// The stream lives: the peer took our heartbeat.
+    pub(crate) fn touch(&self, now: Timestamp) {
+        self.presences.saw(self.node, now);
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        if let Some(seen) = self.presences.lock().get_mut(&self.node) {
+            seen.streams = seen.streams.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_online_while_any_stream_is_open_and_a_moment_after_its_last_call() {
+        let (presences, node) = (Presences::default(), NodeId(uuid::Uuid::nil()));
+        assert_eq!(presences.of(node, None, Timestamp(0)), Presence::default());
+        let first = presences.stream(node, Timestamp(1_000));
+        let second = presences.stream(node, Timestamp(2_000));
+        drop(first);
+        assert!(presences.of(node, None, Timestamp(900_000)).online, "the second stream is open");
+        second.touch(Timestamp(5_000));
+        drop(second);
+        assert!(presences.of(node, None, Timestamp(6_000)).online);
+        let gone = presences.of(node, Some(Timestamp(100)), Timestamp(60_000));
+        assert_eq!(gone, Presence { online: false, last_seen: Some(Timestamp(5_000)) });
+    }
+}

@@ -1,0 +1,179 @@
+//! Answers: documents, problems and event streams, and the reading of bodies.
+
+use std::{convert::Infallible, time::Duration};
+
+use api::{MAX_BODY_BYTES, Problem, QueryError, VERSION_HEADER};
+use bytes::Bytes;
+use domain::{Code, Refusal};
+use execution::{Behind, ExecuteError};
+use futures::{Stream, StreamExt};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The body of every answer.
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// An answer, or the problem that is answered instead.
+pub(crate) type Reply = Result<Response<Body>, No>;
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// "No" as a problem document. Boxed, because the way of a `yes` should not carry its weight.
+#[derive(Debug)]
+pub(crate) struct No(pub(crate) Box<Problem>);
+
+impl No {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self(Box::new(Problem::new(code, detail)))
+    }
+
+    pub(crate) fn bad_request(detail: impl ToString) -> Self {
+        Self::new(Code::BadRequest, detail.to_string())
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.0.code
+    }
+
+    pub(crate) fn retry_after(self, seconds: u64) -> Self {
+        Self(Box::new(self.0.retry_after(seconds)))
+    }
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        Self(Box::new(Problem::of_refusal(&refusal)))
+    }
+}
+
+impl From<ExecuteError> for No {
+    fn from(error: ExecuteError) -> Self {
+        match error {
+            ExecuteError::Refused(refusal) => refusal.into(),
+            ExecuteError::Unavailable(why) => Self::new(Code::LogUnavailable, why).retry_after(1),
+        }
+    }
+}
+
+impl From<Behind> for No {
+    fn from(behind: Behind) -> Self {
+        Self::new(Code::ViewsLagging, behind.to_string()).retry_after(1)
+    }
+}
+
+impl From<QueryError> for No {
+    fn from(error: QueryError) -> Self {
+        let code = match &error {
+            QueryError::Lagging(_) => Code::ViewsLagging,
+            QueryError::NotFound(_) => Code::NotFound,
+            QueryError::Unavailable(_) => Code::LogUnavailable,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// A document.
+pub(crate) fn json<T: Serialize>(document: &T) -> Reply {
+    let bytes = serde_json::to_vec(document).map_err(|e| No::new(Code::Internal, e.to_string()))?;
+    Ok(respond(StatusCode::OK, "application/json", Bytes::from(bytes)))
+}
+
+/// Done, and nothing to say.
+pub(crate) fn done() -> Reply {
+    let mut response = respond(StatusCode::NO_CONTENT, "application/json", Bytes::new());
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    Ok(response)
+}
+
+/// A problem document (RFC 9457).
+pub(crate) fn problem(no: &No) -> Response<Body> {
+    let status = StatusCode::from_u16(no.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let bytes = serde_json::to_vec(&no.0).expect("a problem is plain data");
+    let mut response = respond(status, api::problem::MEDIA_TYPE, bytes.into());
+    if let Some(seconds) = no.0.retry_after_s {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// An event stream. Each item is one event as bytes, made by [`event`] or [`comment`].
+pub(crate) fn stream(events: impl Stream<Item = Bytes> + Send + 'static) -> Reply {
+    let body = StreamBody::new(events.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes))));
+    let mut response = Response::new(body.boxed_unsync());
+    dress(&mut response, "text/event-stream");
+    Ok(response)
+}
+
+/// One server-sent event. Data is JSON without line breaks, or is split into lines.
+pub(crate) fn event(name: &str, id: Option<u64>, data: &str) -> Bytes {
+    let mut text = format!("event: {name}\n");
+    if let Some(id) = id {
+        text.push_str(&format!("id: {id}\n"));
+    }
+    for line in data.split(['\n', '\r']) {
+        text.push_str("data: ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text.push('\n');
+    text.into()
+}
+
+/// A comment: the heartbeat.
+pub(crate) fn comment() -> Bytes {
+    Bytes::from_static(b": .\n\n")
+}
+
+/// Reads a body of at most 16 KiB.
+pub(crate) async fn read(request: Request<Incoming>) -> Result<Bytes, No> {
+    let collecting = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, collecting).await {
+        Err(_) => Err(No::bad_request("the body did not arrive within 10 s")),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(No::new(Code::TooLarge, format!("the body has more than {MAX_BODY_BYTES} bytes")))
+        }
+        Ok(Err(error)) => Err(No::bad_request(format!("the body cannot be read: {error}"))),
+    }
+}
+
+/// Reads a document of a body.
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, No> {
+    serde_json::from_slice(body).map_err(|error| No::bad_request(format!("the body cannot be read: {error}")))
+}
+
+fn respond(status: StatusCode, media_type: &'static str, bytes: Bytes) -> Response<Body> {
+    let mut response = Response::new(Full::new(bytes).boxed_unsync());
+    *response.status_mut() = status;
+    dress(&mut response, media_type);
+    response
+}
+
+fn dress(response: &mut Response<Body>, media_type: &'static str) {
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(VERSION_HEADER, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_with_line_breaks_stays_one_event() {
+        let bytes = event("event", Some(7), "{\"a\":\n1}");
+        assert_eq!(bytes, "event: event\nid: 7\ndata: {\"a\":\ndata: 1}\n\n");
+    }
+
+    #[test]
+    fn a_problem_has_its_status_its_media_type_and_says_when_to_ask_again() {
+        let response = problem(&No::new(Code::NotServing, "not yet").retry_after(2));
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+    }
+}

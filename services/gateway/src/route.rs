@@ -1,0 +1,209 @@
+//! The routes, as data: what is not in this table does not exist, and who is not named may not.
+//!
+//! `schemas/openapi.yaml` is held equal to this table by a test, in paths, methods, actions and principals.
+
+use api::route as path;
+use domain::{Principal, access::Action};
+use http::Method;
+
+/// What a route leads to; each has its function in `answer`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Endpoint {
+    Trust,
+    Join,
+    Recover,
+    NodeStream,
+    NodeDesired,
+    NodeCertificates,
+    NodeFacts,
+    Status,
+    Nodes,
+    Authorities,
+    Rotations,
+    Tokens,
+    Certificates,
+    Users,
+    Consumers,
+    Plan,
+    Whoami,
+    Check,
+    Watch,
+    Events,
+    EventsFollow,
+    AuditReplay,
+    AuditDiff,
+    AuditVerify,
+    Rotate,
+    NodeExclude,
+    NodeInclude,
+    NodeRemove,
+    TokenAdd,
+    TokenRemove,
+    UserAdd,
+    UserRemove,
+    UserRenew,
+    ClockAccept,
+    Probe,
+}
+
+/// Which principals a route accepts at all; roles are looked up in the log beside it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Accepts {
+    /// Everybody, without a certificate too.
+    Public,
+    /// Nodes: host certificates with a node's URI.
+    Nodes,
+    /// People and programs: user certificates.
+    Users,
+}
+
+/// One route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Route {
+    /// `GET` or `POST`.
+    pub(crate) method: &'static str,
+    /// The path; a part in braces stands for one segment.
+    pub(crate) path: &'static str,
+    /// What the table of permissions calls it.
+    pub(crate) action: Action,
+    /// Who may come.
+    pub(crate) accepts: Accepts,
+    /// Where it leads.
+    pub(crate) endpoint: Endpoint,
+}
+
+const fn get(path: &'static str, action: Action, accepts: Accepts, endpoint: Endpoint) -> Route {
+    Route { method: "GET", path, action, accepts, endpoint }
+}
+
+const fn post(path: &'static str, action: Action, accepts: Accepts, endpoint: Endpoint) -> Route {
+    Route { method: "POST", path, action, accepts, endpoint }
+}
+
+use Accepts::{Nodes, Public, Users};
+use Action::{Administer, NodeSelf, Public as Anybody, Read, RenewOwn, Rotate};
+
+/// Every route there is.
+pub(crate) const ROUTES: &[Route] = &[
+    get(path::TRUST, Anybody, Public, Endpoint::Trust),
+    post(path::JOIN, Anybody, Public, Endpoint::Join),
+    post(path::RECOVER, Anybody, Public, Endpoint::Recover),
+    get(path::NODE_STREAM, NodeSelf, Nodes, Endpoint::NodeStream),
+    get(path::NODE_DESIRED, NodeSelf, Nodes, Endpoint::NodeDesired),
+    post(path::NODE_CERTIFICATES, NodeSelf, Nodes, Endpoint::NodeCertificates),
+    post(path::NODE_FACTS, NodeSelf, Nodes, Endpoint::NodeFacts),
+    get(path::STATUS, Read, Users, Endpoint::Status),
+    get(path::NODES, Read, Users, Endpoint::Nodes),
+    get(path::AUTHORITIES, Read, Users, Endpoint::Authorities),
+    get(path::ROTATIONS, Read, Users, Endpoint::Rotations),
+    get(path::TOKENS, Read, Users, Endpoint::Tokens),
+    get(path::CERTIFICATES, Read, Users, Endpoint::Certificates),
+    get(path::USERS, Read, Users, Endpoint::Users),
+    get(path::CONSUMERS, Read, Users, Endpoint::Consumers),
+    get(path::PLAN, Read, Users, Endpoint::Plan),
+    get(path::WHOAMI, Read, Users, Endpoint::Whoami),
+    get(path::CHECK, Read, Users, Endpoint::Check),
+    get(path::WATCH, Read, Users, Endpoint::Watch),
+    get(path::EVENTS, Read, Users, Endpoint::Events),
+    get(path::EVENTS_FOLLOW, Read, Users, Endpoint::EventsFollow),
+    get(path::AUDIT_REPLAY, Read, Users, Endpoint::AuditReplay),
+    get(path::AUDIT_DIFF, Read, Users, Endpoint::AuditDiff),
+    get(path::AUDIT_VERIFY, Read, Users, Endpoint::AuditVerify),
+    post(path::ROTATE, Rotate, Users, Endpoint::Rotate),
+    post(path::NODE_EXCLUDE, Rotate, Users, Endpoint::NodeExclude),
+    post(path::NODE_INCLUDE, Rotate, Users, Endpoint::NodeInclude),
+    post(path::NODE_REMOVE, Administer, Users, Endpoint::NodeRemove),
+    post(path::TOKENS, Administer, Users, Endpoint::TokenAdd),
+    post(path::TOKEN_REMOVE, Administer, Users, Endpoint::TokenRemove),
+    post(path::USERS, Administer, Users, Endpoint::UserAdd),
+    post(path::USER_REMOVE, Administer, Users, Endpoint::UserRemove),
+    post(path::USER_RENEW, RenewOwn, Users, Endpoint::UserRenew),
+    post(path::CLOCK_ACCEPT, Rotate, Users, Endpoint::ClockAccept),
+    post(path::PROBE, Rotate, Users, Endpoint::Probe),
+];
+
+/// A request's route, and what stands in place of the part in braces.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Matched {
+    pub(crate) route: &'static Route,
+    pub(crate) part: String,
+}
+
+/// Why there is no route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unmatched {
+    /// No such path.
+    NoPath,
+    /// The path is there, but not for this method.
+    NoMethod,
+}
+
+/// Finds the route of a request.
+pub(crate) fn find(method: &Method, path: &str) -> Result<Matched, Unmatched> {
+    let mut path_exists = false;
+    for route in ROUTES {
+        if let Some(part) = matches(route.path, path) {
+            if route.method == method.as_str() {
+                return Ok(Matched { route, part });
+            }
+            path_exists = true;
+        }
+    }
+    Err(if path_exists { Unmatched::NoMethod } else { Unmatched::NoPath })
+}
+
+impl Accepts {
+    /// Does it accept a principal of this kind?
+    pub(crate) fn kind(self, principal: &Principal) -> bool {
+        match self {
+            Self::Public => true,
+            Self::Nodes => matches!(principal, Principal::Node(_)),
+            Self::Users => matches!(principal, Principal::User(_)),
+        }
+    }
+}
+
+/// The filled part of a pattern if the path fits it (empty for a pattern without one).
+///
+/// `/v1/users/{name}/remove` and `/v1/users/self/certificate` differ in their last segment, so no path fits two
+/// patterns of one method; a test holds that.
+fn matches(pattern: &str, path: &str) -> Option<String> {
+    let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
+    let mut part = String::new();
+    loop {
+        match (pattern.next(), path.next()) {
+            (None, None) => return Some(part),
+            (Some(p), Some(given)) if p.starts_with('{') => {
+                part = decode(given).filter(|g| !g.is_empty())?;
+            }
+            (Some(p), Some(given)) if p == given => {}
+            _ => return None,
+        }
+    }
+}
+
+/// Percent-decodes one segment; `None` for a broken escape or what is not UTF-8.
+pub(crate) fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let decoded = if byte == b'%' {
+            let hex = [rest.next()?, rest.next()?];
+            u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok()?
+        } else {
+            byte
+        };
+        bytes.push(decoded);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// A value of a query string.
+pub(crate) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
+    let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.into_iter().find(|(key, _)| *key == name)?;
+    decode(&value.replace('+', " "))
+}
+
+#[cfg(test)]
+mod tests;
