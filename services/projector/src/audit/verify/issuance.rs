@@ -1,0 +1,292 @@
+//! Certificates against their authorisations, keys and bundles against what they say.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use domain::{
+    AuthorizationId, ClusterName, ClusterState, Event, Fact, Position, SpkiPin,
+    authority::AuthorityKey,
+    duty::bundle_content,
+    event::{AuthorityBundleSigned, AuthorityKeyGenerated, AuthorizationGranted, CertificateIssued},
+    state::AuthorizationOutcome,
+    trust::{BUNDLE_LIFE_MS, Bundle},
+};
+use pki::{CaCert, Certificate, bundle, lint};
+use tokio::task::JoinSet;
+
+use super::{Check, thousands};
+
+/// Signatures are checked beside the reading, by at most so many threads.
+const THREADS: usize = 2;
+
+/// Everything that was signed.
+pub(super) struct Issuance {
+    issuance: Check,
+    bundles: Check,
+    keys: u64,
+    /// Authorised and not signed yet. What is voided stays: a race may still sign it, and then it counts nothing.
+    granted: BTreeMap<AuthorizationId, AuthorizationGranted>,
+    jobs: Vec<Job>,
+    tasks: JoinSet<Vec<(Position, What, Result<(), String>)>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Certificate,
+    Key,
+    Bundle,
+}
+
+/// A signature to check, with everything that it is checked against.
+enum Job {
+    Certificate {
+        at: Position,
+        cluster: ClusterName,
+        issued: Box<CertificateIssued>,
+        granted: Box<AuthorizationGranted>,
+        issuer: Box<AuthorityKey>,
+    },
+    Key {
+        at: Position,
+        generated: Box<AuthorityKeyGenerated>,
+    },
+    Bundle {
+        at: Position,
+        cluster: ClusterName,
+        pin: SpkiPin,
+        signed: Box<AuthorityBundleSigned>,
+        content: Option<Box<Bundle>>,
+    },
+}
+
+impl Default for Issuance {
+    fn default() -> Self {
+        Self {
+            issuance: Check::new("issuance"),
+            bundles: Check::new("bundles"),
+            keys: 0,
+            granted: BTreeMap::new(),
+            jobs: vec![],
+            tasks: JoinSet::new(),
+        }
+    }
+}
+
+impl Issuance {
+    /// Takes in an event; `state` is the fold of everything before it.
+    pub(super) fn before(&mut self, state: &ClusterState, event: &Event) {
+        let at = event.header.position;
+        match &event.fact {
+            Fact::AuthorizationGranted(f) => {
+                self.granted.insert(f.authorization, f.clone());
+            }
+            Fact::CertificateIssued(f) => match self.job_of(state, at, f) {
+                Ok(job) => self.jobs.push(job),
+                Err(why) => self.issuance.take(at, Err(why)),
+            },
+            Fact::AuthorityKeyGenerated(f) => self.jobs.push(Job::Key {
+                at,
+                generated: Box::new(f.clone()),
+            }),
+            Fact::AuthorityBundleSigned(f) => {
+                if let Some(of) = &state.cluster {
+                    self.jobs.push(Job::Bundle {
+                        at,
+                        cluster: of.name.clone(),
+                        pin: of.bundle_key,
+                        signed: Box::new(f.clone()),
+                        content: content_of(state, f).map(Box::new),
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn job_of(&mut self, state: &ClusterState, at: Position, f: &CertificateIssued) -> Result<Job, String> {
+        let granted = self
+            .granted
+            .remove(&f.authorization)
+            .ok_or("issued without an authorisation before it, or for one that was signed already")?;
+        if !state.pending.contains_key(&f.authorization)
+            && !matches!(
+                state.settled_authorizations.get(&f.authorization),
+                Some(AuthorizationOutcome::Voided(_))
+            )
+        {
+            return Err("issued for an authorisation that was refused or answered already".into());
+        }
+        let of = state
+            .types
+            .get(&f.authority_type)
+            .ok_or("issued by an authority that has no key")?;
+        let live = of.active.values().chain(of.prepared.values());
+        let issuer = live
+            .chain(of.retired.iter().map(|retired| &retired.key))
+            .find(|key| key.id == f.issuer);
+        let issuer = issuer.ok_or("issued by a key that is not in the log")?.clone();
+        let cluster = state
+            .cluster_name()
+            .ok_or("issued before the cluster was created")?
+            .clone();
+        Ok(Job::Certificate {
+            at,
+            cluster,
+            issued: Box::new(f.clone()),
+            granted: Box::new(granted),
+            issuer: Box::new(issuer),
+        })
+    }
+
+    /// Hands what was gathered to the checking threads, and waits while they are busy.
+    pub(super) async fn check_batch(&mut self) {
+        while self.tasks.len() >= THREADS {
+            self.collect().await;
+        }
+        let jobs = std::mem::take(&mut self.jobs);
+        if !jobs.is_empty() {
+            self.tasks
+                .spawn_blocking(move || jobs.into_iter().map(Job::check).collect());
+        }
+    }
+
+    async fn collect(&mut self) {
+        let Some(done) = self.tasks.join_next().await else {
+            return;
+        };
+        for (at, what, outcome) in done.expect("checking a signature does not panic") {
+            match what {
+                What::Certificate => self.issuance.take(at, outcome),
+                What::Key => {
+                    self.keys += 1;
+                    if let Err(why) = outcome {
+                        self.issuance.fail(Some(at), why);
+                    }
+                }
+                What::Bundle => self.bundles.take(at, outcome),
+            }
+        }
+    }
+
+    pub(super) async fn finish(mut self) -> (Check, Check) {
+        self.check_batch().await;
+        while !self.tasks.is_empty() {
+            self.collect().await;
+        }
+        self.issuance.text = format!(
+            "{} certificates, each authorised before it was issued; {} keys",
+            thousands(self.issuance.checked),
+            thousands(self.keys)
+        );
+        self.bundles.text = format!(
+            "{} trust bundles, each signed by the bundle key",
+            thousands(self.bundles.checked)
+        );
+        (self.issuance, self.bundles)
+    }
+}
+
+/// What a bundle of this revision had to say; none if the row moved on while it was signed.
+fn content_of(state: &ClusterState, f: &AuthorityBundleSigned) -> Option<Bundle> {
+    let of = state.types.get(&f.authority_type)?;
+    let signed_at = f.expires.minus_ms(BUNDLE_LIFE_MS);
+    (of.bundle_due == f.revision).then(|| bundle_content(state, f.authority_type, signed_at))?
+}
+
+impl Job {
+    fn check(self) -> (Position, What, Result<(), String>) {
+        match self {
+            Self::Certificate {
+                at,
+                cluster,
+                issued,
+                granted,
+                issuer,
+            } => (
+                at,
+                What::Certificate,
+                certificate(&cluster, &issued, &granted, &issuer),
+            ),
+            Self::Key { at, generated } => (at, What::Key, key(&generated.key)),
+            Self::Bundle {
+                at,
+                cluster,
+                pin,
+                signed,
+                content,
+            } => (
+                at,
+                What::Bundle,
+                check_bundle(&cluster, &pin, &signed, content.as_deref()),
+            ),
+        }
+    }
+}
+
+/// The fact, the bytes and the authorisation say the same.
+fn certificate(
+    cluster: &ClusterName,
+    issued: &CertificateIssued,
+    granted: &AuthorizationGranted,
+    issuer: &AuthorityKey,
+) -> Result<(), String> {
+    let der = STANDARD
+        .decode(&issued.certificate)
+        .map_err(|_| "the certificate is not base64")?;
+    let ca = CaCert::from_base64(&issuer.certificate).map_err(|error| format!("its issuer: {error}"))?;
+    lint(&der, granted, cluster, &ca).map_err(|error| format!("not what was authorised: {error}"))?;
+    let read = Certificate::parse(&der).map_err(|error| error.to_string())?;
+    let recorded = (
+        &issued.holder,
+        issued.authority_type,
+        issued.issuer,
+        issued.usage,
+        issued.serial,
+        issued.spki,
+        issued.not_after,
+    );
+    let authorised = (
+        &granted.holder,
+        granted.authority_type,
+        granted.issuer,
+        granted.usage,
+        granted.serial,
+        granted.spki,
+        granted.not_after,
+    );
+    if recorded != authorised || issued.digest != read.digest {
+        return Err(
+            "recorded with another holder, issuer, usage, key or digest than the certificate has".into(),
+        );
+    }
+    Ok(())
+}
+
+/// A key is what its CA certificate says.
+fn key(key: &AuthorityKey) -> Result<(), String> {
+    let ca = CaCert::from_base64(&key.certificate).map_err(|error| format!("the new key: {error}"))?;
+    if ca.pin() == key.id && ca.parsed().not_after == key.not_after {
+        Ok(())
+    } else {
+        Err("the new key is recorded with another pin or life than its certificate has".into())
+    }
+}
+
+fn check_bundle(
+    cluster: &ClusterName,
+    pin: &SpkiPin,
+    signed: &AuthorityBundleSigned,
+    content: Option<&Bundle>,
+) -> Result<(), String> {
+    let read = bundle::verify_unexpired(&signed.bundle, pin, Some(cluster), signed.authority_type)
+        .map_err(|error| error.to_string())?;
+    if (read.revision, read.phase, read.expires) != (signed.revision, signed.phase, signed.expires) {
+        return Err("the bundle says another revision, phase or end than its event".into());
+    }
+    match content {
+        Some(content) if *content != read => {
+            Err("the bundle says something else than the log at its revision".into())
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,255 @@
+//! The first reading: the records as records. Order, schema, writers, checkpoints.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    io,
+};
+
+use domain::{
+    AuthorityType, ClusterName, Event, EventId, Fact, Phase, Position, Principal, Timestamp, event::Writer,
+    id::SystemActor,
+};
+use eventlog::{Envelope, EventLog, ReadError, Stored};
+use execution::{
+    checkpoint::{Chain, Checkpoint},
+    codec,
+};
+
+use super::{BATCH, Check, thousands};
+use crate::audit::ReplayError;
+
+/// The log's writers share no clock: the time of an event may be a little before that of the one before it.
+const BACKWARDS_MS: u64 = 60_000;
+
+/// A phase event whose gate is to be evaluated again when the state is where it was evaluated first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PhaseAt {
+    pub(super) event: Position,
+    pub(super) authority_type: AuthorityType,
+    pub(super) to: Phase,
+    pub(super) time: Timestamp,
+}
+
+/// What the first reading found.
+pub(super) struct Survey {
+    pub(super) order: Check,
+    pub(super) schema: Check,
+    pub(super) writers: Check,
+    pub(super) checkpoints: Check,
+    /// The last record.
+    pub(super) end: Position,
+    /// The last record up to which everything can be decoded.
+    pub(super) decodable: Position,
+    /// Phase events by the position of their gates.
+    pub(super) phases: BTreeMap<Position, Vec<PhaseAt>>,
+    ids: HashSet<EventId>,
+    types: BTreeSet<&'static str>,
+    last_time: Timestamp,
+    cluster: Option<ClusterName>,
+    genesis: Option<domain::CommandId>,
+}
+
+impl Survey {
+    /// Reads to the end, or to the first hole.
+    pub(super) async fn read(
+        log: &dyn EventLog,
+        known: Option<io::Result<Vec<Checkpoint>>>,
+    ) -> Result<Self, ReplayError> {
+        let mut survey = Self {
+            order: Check::new("order"),
+            schema: Check::new("schema"),
+            writers: Check::new("writers"),
+            checkpoints: Check::new("checkpoints"),
+            end: Position(0),
+            decodable: Position(0),
+            phases: BTreeMap::new(),
+            ids: HashSet::new(),
+            types: BTreeSet::new(),
+            last_time: Timestamp(i64::MIN),
+            cluster: None,
+            genesis: None,
+        };
+        let mut chain = Chain::default();
+        let known = survey.known(known);
+        let mut waiting = known.iter().peekable();
+        loop {
+            let batch = match log.read(survey.end.0 + 1, BATCH).await {
+                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) => batch,
+                Err(ReadError::Gap { expected, .. }) => {
+                    survey.order.fail(Some(Position(expected)), "is missing");
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            for record in &batch {
+                survey.take(record);
+                chain.push(record);
+                while let Some(holds) = waiting.peek().and_then(|next| chain.agrees(next)) {
+                    let at = Position(record.position);
+                    waiting.next();
+                    let why = "the records up to here are not those that the signer saw";
+                    survey
+                        .checkpoints
+                        .take(at, if holds { Ok(()) } else { Err(why.into()) });
+                }
+            }
+        }
+        survey.finish(known.last());
+        Ok(survey)
+    }
+
+    fn known(&mut self, known: Option<io::Result<Vec<Checkpoint>>>) -> Vec<Checkpoint> {
+        let (known, why) = match known {
+            Some(Ok(known)) if !known.is_empty() => return known,
+            Some(Ok(known)) => (
+                known,
+                "not checked: the signer has written no checkpoint yet".into(),
+            ),
+            None => (
+                vec![],
+                "not checked: the signer's checkpoints are not at hand".into(),
+            ),
+            Some(Err(error)) => {
+                self.checkpoints
+                    .fail(None, format!("the file of checkpoints cannot be read: {error}"));
+                (vec![], String::new())
+            }
+        };
+        self.checkpoints.skipped = Some(why);
+        known
+    }
+
+    fn take(&mut self, record: &Stored) {
+        let at = Position(record.position);
+        self.order.checked += 1;
+        if at.0 != self.end.0 + 1 {
+            self.order
+                .fail(Some(at), format!("follows position {}", self.end));
+        }
+        self.end = at;
+        match codec::decode(record) {
+            Ok(event) => {
+                if self.decodable.0 + 1 == at.0 {
+                    self.decodable = at;
+                }
+                self.schema.checked += 1;
+                self.types.insert(event.fact.type_name());
+                self.order_of(&event);
+                self.remember(&event);
+                let outcome = self.writer_of(record, &event);
+                self.writers.take(at, outcome);
+            }
+            Err(error) => self.schema.take(at, Err(error.to_string())),
+        }
+    }
+
+    fn order_of(&mut self, event: &Event) {
+        let at = event.header.position;
+        if !self.ids.insert(event.header.id) {
+            self.order.fail(
+                Some(at),
+                format!("the event id {} stands in the log twice", event.header.id),
+            );
+        }
+        let back_ms = self.last_time.since_ms(event.header.time);
+        if back_ms > BACKWARDS_MS {
+            self.order.fail(
+                Some(at),
+                format!("is {} s earlier than an event before it", back_ms / 1_000),
+            );
+        }
+        self.last_time = self.last_time.max(event.header.time);
+    }
+
+    fn remember(&mut self, event: &Event) {
+        match &event.fact {
+            Fact::ClusterCreated(f) if self.cluster.is_none() => {
+                self.cluster = Some(f.cluster.clone());
+                self.genesis = event.header.command.as_ref().map(|command| command.id);
+            }
+            Fact::RotationPhaseEntered(f) => self.phases.entry(f.gate.position).or_default().push(PhaseAt {
+                event: event.header.position,
+                authority_type: f.authority_type,
+                to: f.to,
+                time: event.header.time,
+            }),
+            _ => {}
+        }
+    }
+
+    /// Does it stand where its fact belongs, written by the service whose family it is?
+    fn writer_of(&self, record: &Stored, event: &Event) -> Result<(), String> {
+        let Some(cluster) = &self.cluster else {
+            return Err("stands before the cluster was created".into());
+        };
+        let subject = codec::subject_of(cluster, &event.fact);
+        if subject != record.subject {
+            return Err(format!("a fact of {subject} stands on {}", record.subject));
+        }
+        let envelope = Envelope::decode(&record.data).map_err(|error| error.to_string())?;
+        if envelope.subject != record.subject.as_str() {
+            return Err(format!(
+                "it names the subject {}, but stands on {}",
+                envelope.subject, record.subject
+            ));
+        }
+        let signer = Principal::System(SystemActor::Signer);
+        // The genesis is made by `init`, keys and certificates included, and appended as one.
+        let is_genesis = event.header.actor == Principal::System(SystemActor::Host)
+            && event.header.position.0 == 1
+            || self.is_of_genesis(event);
+        let service = match event.fact.writer() {
+            Writer::Signer if is_genesis => return Ok(()),
+            Writer::Signer if event.header.actor == signer => "signer",
+            Writer::Signer => return Err(format!("{} wrote a fact of the signer", event.header.actor)),
+            Writer::Orchestrator if event.header.actor == signer => {
+                return Err(format!(
+                    "the signer wrote a fact of the family {}",
+                    event.fact.family()
+                ));
+            }
+            Writer::Orchestrator => "orchestrator",
+        };
+        let source = format!("carousel://{cluster}/{service}");
+        if envelope.source == source {
+            Ok(())
+        } else {
+            Err(format!("its source is {}, not {source}", envelope.source))
+        }
+    }
+
+    /// Everything of the first append: no event of another time stands between it and the first one.
+    fn is_of_genesis(&self, event: &Event) -> bool {
+        let of_host = event.header.actor == Principal::System(SystemActor::Host);
+        let same = event.header.command.as_ref().map(|command| command.id) == self.genesis;
+        of_host && same && (event.header.position.0 as usize) <= GENESIS_EVENTS
+    }
+
+    fn finish(&mut self, last: Option<&Checkpoint>) {
+        self.order.text = format!("{} positions, none missing, none twice", thousands(self.end.0));
+        let (events, types) = (thousands(self.schema.checked), self.types.len());
+        self.schema.text = format!("{events} events of {types} types, 0 unknown");
+        self.writers.text = format!(
+            "{} events, each on its subject, by the service whose family it is",
+            thousands(self.writers.checked)
+        );
+        if let Some(last) = last {
+            if last.position > self.end {
+                let why = format!(
+                    "the log ends at position {}, but the signer has seen {}",
+                    self.end, last.position
+                );
+                self.checkpoints.fail(Some(Position(self.end.0 + 1)), why);
+            }
+            let count = thousands(self.checkpoints.checked);
+            self.checkpoints.text = format!(
+                "{count} checkpoints of the signer hold, the last at position {}",
+                last.position
+            );
+        }
+    }
+}
+
+/// The most events that a genesis can have: the cluster, two for each key, the administrator, two certificates.
+const GENESIS_EVENTS: usize = 1 + 2 * 12 + 1 + 2 * 2;

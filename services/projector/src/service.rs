@@ -1,0 +1,373 @@
+//! The projector as a service: batches of the log into batches of documents.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use api::shape::{CertificateDoc, RotationDoc, Status};
+use domain::{ClusterState, Event, Phase, Position, Principal, RotationId};
+use eventlog::{ReadError, Stored};
+use execution::{Behind, Fold, Now, codec};
+use futures::StreamExt;
+use runtime::{metrics::Metrics, readiness::Part};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinError,
+};
+use tokio_util::sync::CancellationToken;
+use views::{Batch, Doubt, Mark, ViewError, ViewStore};
+
+use crate::{Answers, history, shape, touched::Touched};
+
+/// Raised whenever a document changes its shape: older views are then made anew.
+const SCHEMA: u32 = 1;
+/// The most records in one batch; a busy log makes batches by itself.
+const BATCH: usize = 256;
+/// How long the fold may be behind the log that is projected.
+const FOLD_WAIT: Duration = Duration::from_secs(30);
+
+/// What the projector needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `D/views`: may be deleted while nobody runs.
+    pub views_dir: PathBuf,
+}
+
+/// The service that keeps the views.
+pub struct Projector {
+    fold: Fold,
+    store: ViewStore,
+    metrics: Metrics,
+    part: Part,
+    now: Now,
+    position: watch::Sender<Position>,
+    /// Somebody read a document that cannot be read.
+    doubt: Arc<Notify>,
+}
+
+/// Why there are no views, or they have stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectorError {
+    /// They cannot be opened or written.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The log cannot be read.
+    #[error("the log cannot be projected: {0}")]
+    Log(#[from] ReadError),
+    /// The log holds something that this version does not understand.
+    #[error("the log cannot be projected: {0}")]
+    Decode(#[from] codec::DecodeError),
+    /// The state stopped following the log.
+    #[error("the log cannot be projected: {0}")]
+    Behind(#[from] Behind),
+    /// A bug.
+    #[error("a task of the projector ended unexpectedly")]
+    Task(#[from] JoinError),
+}
+
+impl Projector {
+    /// Opens the views, or begins them anew at any doubt.
+    ///
+    /// # Errors
+    /// [`ProjectorError`]; `InUse` when another process has them.
+    pub async fn open(
+        config: Config,
+        fold: Fold,
+        now: Now,
+        metrics: Metrics,
+        part: Part,
+    ) -> Result<Self, ProjectorError> {
+        let dir = config.views_dir;
+        let (store, doubt) = tokio::task::spawn_blocking(move || ViewStore::open(&dir, SCHEMA)).await??;
+        let projector = Self {
+            fold,
+            store,
+            metrics,
+            part,
+            now,
+            position: watch::Sender::new(Position(0)),
+            doubt: Arc::new(Notify::new()),
+        };
+        if let Some(doubt) = doubt {
+            projector.count_rebuild(doubt);
+        } else {
+            projector.check_mark().await?;
+        }
+        Ok(projector)
+    }
+
+    /// Who answers from these views.
+    pub fn queries(&self) -> Answers {
+        Answers::new(
+            self.store.clone(),
+            self.position.subscribe(),
+            self.doubt.clone(),
+            self.fold.clone(),
+            self.now.clone(),
+            self.metrics.clone(),
+        )
+    }
+
+    /// Follows the log until shutdown.
+    ///
+    /// # Errors
+    /// When the log has a hole, holds what cannot be read, or the disk fails: readiness says so too.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ProjectorError> {
+        let outcome = self.follow(&shutdown).await;
+        if let Err(error) = &outcome {
+            self.part.failed(&error.to_string());
+        }
+        outcome
+    }
+
+    async fn follow(&self, shutdown: &CancellationToken) -> Result<(), ProjectorError> {
+        loop {
+            let mark = self.store.mark().unwrap_or_default();
+            self.position.send_replace(mark.position);
+            let mut records = self.fold.log().follow(mark.position.0).ready_chunks(BATCH);
+            let end = self.fold.position();
+            if mark.position >= end {
+                self.part.ready();
+            }
+            loop {
+                let chunk = tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    () = self.doubt.notified() => {
+                        self.begin_anew(Doubt::Damaged).await?;
+                        break;
+                    }
+                    chunk = records.next() => chunk,
+                };
+                let Some(chunk) = chunk else { return Ok(()) };
+                let reached = self.project(chunk).await?;
+                if reached >= end {
+                    self.part.ready();
+                }
+            }
+        }
+    }
+
+    /// One batch: events, then documents from the state at or after them, then both on disk.
+    async fn project(&self, chunk: Vec<Result<Stored, ReadError>>) -> Result<Position, ProjectorError> {
+        let mut events = Vec::with_capacity(chunk.len());
+        let mut stopped = None;
+        for record in chunk {
+            match record {
+                Ok(record) => events.push(codec::decode(&record)?),
+                Err(error) => stopped = Some(error),
+            }
+        }
+        let reached = match events.last() {
+            Some(last) => {
+                let mark = Mark {
+                    position: last.header.position,
+                    event: Some(last.header.id),
+                };
+                self.fold.wait_for(mark.position, FOLD_WAIT).await?;
+                let (fold, store) = (self.fold.clone(), self.store.clone());
+                let status =
+                    tokio::task::spawn_blocking(move || write(&fold, &store, &events, &mark)).await??;
+                self.show(&status);
+                self.position.send_replace(mark.position);
+                mark.position
+            }
+            None => *self.position.borrow(),
+        };
+        stopped.map_or(Ok(reached), |error| Err(error.into()))
+    }
+
+    /// Are the views of this log? The event at their mark must be the one that they saw there.
+    async fn check_mark(&self) -> Result<(), ProjectorError> {
+        let Ok(mark) = self.store.mark() else {
+            return self.begin_anew(Doubt::Damaged).await;
+        };
+        if mark.position == Position(0) {
+            return Ok(());
+        }
+        let found = self.fold.log().read(mark.position.0, 1).await?;
+        let id = found
+            .first()
+            .and_then(|record| eventlog::event_id(&record.data))
+            .map(domain::EventId);
+        if id.is_some() && id == mark.event {
+            Ok(())
+        } else {
+            self.begin_anew(Doubt::OtherLog).await
+        }
+    }
+
+    async fn begin_anew(&self, doubt: Doubt) -> Result<(), ProjectorError> {
+        self.count_rebuild(doubt);
+        self.part.waiting("the views to be made anew");
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.clear()).await??;
+        Ok(())
+    }
+
+    fn count_rebuild(&self, doubt: Doubt) {
+        tracing::info!(reason = doubt.name(), "the views are made anew from the log");
+        self.metrics
+            .counter("carousel_view_rebuilds_total", &[doubt.name()])
+            .inc();
+    }
+
+    /// What dashboards need of the status.
+    fn show(&self, status: &Status) {
+        let set = |name, labels: &[&str], value: u64| {
+            self.metrics
+                .gauge(name, labels)
+                .set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        set("carousel_view_position", &[], status.position.0);
+        set("carousel_log_position", &[], self.fold.position().0);
+        for authority in status
+            .authorities
+            .iter()
+            .filter(|a| a.authority_type.in_service())
+        {
+            let t = authority.authority_type.name();
+            set("carousel_rotation_held", &[t], u64::from(authority.rotation.held));
+            for phase in Phase::ALL {
+                set(
+                    "carousel_rotation_phase",
+                    &[t, phase.name()],
+                    u64::from(authority.rotation.phase == phase),
+                );
+            }
+            let counts = authority.nodes;
+            for (state, count) in [
+                ("required", counts.required),
+                ("reached", counts.reached),
+                ("lagging", counts.lagging),
+                ("excluded", counts.excluded),
+            ] {
+                set("carousel_rotation_nodes", &[t, state], u64::from(count));
+            }
+        }
+    }
+}
+
+/// Blocking. The documents are computed under the state's lock and written without it.
+fn write(fold: &Fold, store: &ViewStore, events: &[Event], mark: &Mark) -> Result<Status, ProjectorError> {
+    let mut batch = Batch::new();
+    let (status, held) = fold.read(|state| {
+        let mut touched = Touched::default();
+        events.iter().for_each(|event| touched.by(event, state));
+        put_nodes(&mut batch, state, &touched);
+        if touched.lists {
+            batch.put(key::AUTHORITIES, &shape::authorities(state));
+            batch.put(key::TOKENS, &shape::tokens(state, state.time));
+            batch.put(key::USERS, &shape::users(state));
+        }
+        batch.put(key::CONSUMERS, &shape::consumers(state));
+        let held: Vec<(Principal, Vec<CertificateDoc>)> = touched
+            .holders
+            .into_iter()
+            .map(|h| (h.clone(), shape::certificates_of(state, &h)))
+            .collect();
+        (shape::status(state), held)
+    });
+    batch.put(key::STATUS, &status);
+    put_certificates(&mut batch, store, &held)?;
+    put_rotations(&mut batch, store, events)?;
+    store.apply(batch, mark)?;
+    Ok(status)
+}
+
+fn put_nodes(batch: &mut Batch, state: &ClusterState, touched: &Touched) {
+    if touched.all_nodes {
+        state
+            .nodes
+            .values()
+            .for_each(|node| batch.put(key::node(&node.id), &shape::node(state, node)));
+    }
+    for id in &touched.nodes {
+        match state.nodes.get(id) {
+            Some(_) if touched.all_nodes => {}
+            Some(node) => batch.put(key::node(id), &shape::node(state, node)),
+            None => batch.remove(key::node(id)),
+        }
+    }
+}
+
+/// A holder's certificates as a whole: what the state has forgotten goes.
+fn put_certificates(
+    batch: &mut Batch,
+    store: &ViewStore,
+    held: &[(Principal, Vec<CertificateDoc>)],
+) -> Result<(), ViewError> {
+    for (holder, docs) in held {
+        let keys: BTreeSet<String> = docs
+            .iter()
+            .map(|doc| key::certificate(holder, doc.position))
+            .collect();
+        for gone in store
+            .keys(&key::certificates_of(holder))?
+            .into_iter()
+            .filter(|key| !keys.contains(key))
+        {
+            batch.remove(gone);
+        }
+        for doc in docs {
+            batch.put(key::certificate(holder, doc.position), doc);
+        }
+    }
+    Ok(())
+}
+
+fn put_rotations(batch: &mut Batch, store: &ViewStore, events: &[Event]) -> Result<(), ViewError> {
+    let mut docs: BTreeMap<RotationId, Option<RotationDoc>> = BTreeMap::new();
+    for event in events {
+        let Some(id) = history::rotation_of(event) else {
+            continue;
+        };
+        let before = match docs.remove(&id) {
+            Some(doc) => doc,
+            None => store.get(&key::rotation(&id))?,
+        };
+        docs.insert(id, history::record(before, event));
+    }
+    for (id, doc) in docs {
+        if let Some(doc) = doc {
+            batch.put(key::rotation(&id), &doc);
+        }
+    }
+    Ok(())
+}
+
+/// The keys of the documents.
+pub(crate) mod key {
+    use domain::{NodeId, Position, Principal, RotationId};
+
+    pub(crate) const STATUS: &str = "status";
+    pub(crate) const AUTHORITIES: &str = "authorities";
+    pub(crate) const TOKENS: &str = "tokens";
+    pub(crate) const USERS: &str = "users";
+    pub(crate) const CONSUMERS: &str = "consumers";
+    pub(crate) const NODES: &str = "node/";
+    pub(crate) const ROTATIONS: &str = "rotation/";
+    pub(crate) const CERTIFICATES: &str = "certificate/";
+
+    pub(crate) fn node(id: &NodeId) -> String {
+        format!("{NODES}{id}")
+    }
+
+    pub(crate) fn rotation(id: &RotationId) -> String {
+        format!("{ROTATIONS}{id}")
+    }
+
+    /// Ends with a slash: `user/al` must not be the beginning of `user/alice`.
+    pub(crate) fn certificates_of(holder: &Principal) -> String {
+        format!("{CERTIFICATES}{holder}/")
+    }
+
+    pub(crate) fn certificate(holder: &Principal, position: Position) -> String {
+        format!("{}{:020}", certificates_of(holder), position.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

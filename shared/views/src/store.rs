@@ -1,0 +1,290 @@
+//! The store: one sled tree, locked by one process.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use domain::{EventId, Position};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// What sled may keep in memory. Its own default is a gigabyte.
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// Keys of this crate begin with a byte that no document key begins with.
+const MARK_KEY: &[u8] = b"\0mark";
+const SCHEMA_KEY: &[u8] = b"\0schema";
+
+/// Up to where the log is in the views: the position, and the event that stood there, to notice another log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Mark {
+    /// The last event that was projected; 0 for empty views.
+    pub position: Position,
+    /// Its id.
+    pub event: Option<EventId>,
+}
+
+/// Why views were thrown away. None of these loses anything but the time to read the log again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doubt {
+    /// There were none.
+    Absent,
+    /// They could not be opened or read.
+    Damaged,
+    /// Another version wrote them.
+    Schema,
+    /// They are of another log, or ahead of this one.
+    OtherLog,
+}
+
+impl Doubt {
+    /// A stable name for the metric.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Damaged => "damaged",
+            Self::Schema => "schema",
+            Self::OtherLog => "other_log",
+        }
+    }
+}
+
+/// Why views cannot be used, although they could be made anew.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// Another process has them.
+    #[error("the views {} are in use by another process; stop that one first", .0.display())]
+    InUse(PathBuf),
+    /// The directory cannot be made, locked or removed.
+    #[error("the views {} cannot be used; check their owner, their mode and the space on the disk", .path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The store's own error.
+    #[error("the views {} cannot be read or written", .path.display())]
+    Store {
+        /// The directory.
+        path: PathBuf,
+        /// What sled said.
+        #[source]
+        source: sled::Error,
+    },
+    /// A document is not what was written.
+    #[error("a document of the views cannot be read ({0}); they are made anew")]
+    Document(String),
+}
+
+/// Changes that take effect together with their mark.
+#[derive(Default)]
+pub struct Batch {
+    changes: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Batch {
+    /// No change yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes a document. Of several for one key the last one counts.
+    ///
+    /// # Panics
+    /// If the document has a map with keys that are no text: a bug of its shape.
+    pub fn put(&mut self, key: impl Into<String>, document: &impl Serialize) {
+        let bytes = serde_json::to_vec(document).expect("documents have string keys");
+        self.changes.push((key.into(), Some(bytes)));
+    }
+
+    /// Removes a document; one that is not there is no error.
+    pub fn remove(&mut self, key: impl Into<String>) {
+        self.changes.push((key.into(), None));
+    }
+}
+
+/// Documents by key. Cheap to clone; blocking, but short.
+#[derive(Clone)]
+pub struct ViewStore {
+    path: PathBuf,
+    db: sled::Db,
+    /// Held as long as any handle: sled's own lock cannot be told from damage by its error.
+    _lock: std::sync::Arc<File>,
+}
+
+impl ViewStore {
+    /// Opens the views of this schema, or empty ones when there is any doubt; says which doubt it was.
+    ///
+    /// # Errors
+    /// `InUse` when another process has them; `Io` when not even empty ones can be made.
+    pub fn open(path: &Path, schema: u32) -> Result<(Self, Option<Doubt>), ViewError> {
+        let io = |source| ViewError::Io {
+            path: path.into(),
+            source,
+        };
+        let lock = std::sync::Arc::new(lock(path)?);
+        let is_new = !path.exists();
+        let doubt = match open_sled(path) {
+            Ok(db) => {
+                let found = db.get(SCHEMA_KEY).ok().flatten();
+                if found.is_some_and(|version| *version == schema.to_be_bytes()) {
+                    return Ok((
+                        Self {
+                            path: path.into(),
+                            db,
+                            _lock: lock,
+                        },
+                        None,
+                    ));
+                }
+                drop(db);
+                if is_new { Doubt::Absent } else { Doubt::Schema }
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), error, "the views cannot be opened");
+                Doubt::Damaged
+            }
+        };
+        // Crash point: removed and not made anew is the same as absent.
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        let db = open_sled(path).map_err(|error| io(io::Error::other(error)))?;
+        let store = Self {
+            path: path.into(),
+            db,
+            _lock: lock,
+        };
+        let written = store.db.insert(SCHEMA_KEY, &schema.to_be_bytes());
+        written.map_err(|source| store.failed(source))?;
+        Ok((store, Some(doubt)))
+    }
+
+    /// Up to where the log is in them.
+    ///
+    /// # Errors
+    /// `Store`, `Document`: they are in doubt.
+    pub fn mark(&self) -> Result<Mark, ViewError> {
+        Ok(self.read(MARK_KEY)?.unwrap_or_default())
+    }
+
+    /// Makes the changes of a batch and moves the mark, both or neither. Not yet durable: after a crash the views
+    /// are right up to an earlier mark, and the log says the rest again.
+    ///
+    /// # Errors
+    /// `Store`.
+    pub fn apply(&self, batch: Batch, mark: &Mark) -> Result<(), ViewError> {
+        let mut changes = sled::Batch::default();
+        for (key, document) in batch.changes {
+            match document {
+                Some(bytes) => changes.insert(key.as_bytes(), bytes),
+                None => changes.remove(key.as_bytes()),
+            }
+        }
+        changes.insert(MARK_KEY, serde_json::to_vec(mark).expect("a mark is plain data"));
+        self.db.apply_batch(changes).map_err(|source| self.failed(source))
+    }
+
+    /// One document.
+    ///
+    /// # Errors
+    /// `Store`, `Document`: the views are in doubt.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ViewError> {
+        self.read(key.as_bytes())
+    }
+
+    /// Every document whose key begins so, in the order of the keys.
+    ///
+    /// # Errors
+    /// `Store`, `Document`: the views are in doubt.
+    pub fn scan<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, ViewError> {
+        let entries = self.db.scan_prefix(prefix.as_bytes());
+        entries
+            .map(|entry| {
+                let (key, bytes) = entry.map_err(|source| self.failed(source))?;
+                document(&key, &bytes)
+            })
+            .collect()
+    }
+
+    /// Every key that begins so, in order.
+    ///
+    /// # Errors
+    /// `Store`: the views are in doubt.
+    pub fn keys(&self, prefix: &str) -> Result<Vec<String>, ViewError> {
+        let keys = self.db.scan_prefix(prefix.as_bytes()).keys();
+        keys.map(|key| Ok(String::from_utf8_lossy(&key.map_err(|source| self.failed(source))?).into_owned()))
+            .collect()
+    }
+
+    /// Throws every document away, to begin anew at position 0. The schema stays.
+    ///
+    /// # Errors
+    /// `Store`.
+    pub fn clear(&self) -> Result<(), ViewError> {
+        // The mark goes first: views that are half gone must not look as if they were whole.
+        self.db.remove(MARK_KEY).map_err(|source| self.failed(source))?;
+        let keys = self.db.iter().keys();
+        for key in keys.filter(|key| key.as_ref().is_ok_and(|key| **key != *SCHEMA_KEY)) {
+            let key = key.map_err(|source| self.failed(source))?;
+            self.db.remove(key).map_err(|source| self.failed(source))?;
+        }
+        Ok(())
+    }
+
+    fn read<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, ViewError> {
+        let found = self.db.get(key).map_err(|source| self.failed(source))?;
+        found.map(|bytes| document(key, &bytes)).transpose()
+    }
+
+    fn failed(&self, source: sled::Error) -> ViewError {
+        ViewError::Store {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+fn document<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, ViewError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| ViewError::Document(format!("{}: {error}", String::from_utf8_lossy(key))))
+}
+
+/// Opens sled. It may panic on files that are none of its own; that is a doubt like any other error.
+fn open_sled(path: &Path) -> Result<sled::Db, String> {
+    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open())) {
+        Ok(opened) => opened.map_err(|error| error.to_string()),
+        Err(_) => Err("sled gave up on what it found".into()),
+    }
+}
+
+/// The lock ends with the process, however that ends. It lies beside the directory, which may be removed.
+fn lock(path: &Path) -> Result<File, ViewError> {
+    let io = |source| ViewError::Io {
+        path: path.into(),
+        source,
+    };
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(io)?;
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&name)
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ViewError::InUse(path.into())),
+        Err(TryLockError::Error(source)) => Err(io(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

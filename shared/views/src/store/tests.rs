@@ -1,0 +1,72 @@
+use tempfile::TempDir;
+
+use super::*;
+
+fn mark(position: u64) -> Mark {
+    Mark {
+        position: Position(position),
+        event: None,
+    }
+}
+
+fn filled(dir: &TempDir) -> ViewStore {
+    let (store, doubt) = ViewStore::open(&dir.path().join("views"), 1).unwrap();
+    assert_eq!(doubt, Some(Doubt::Absent));
+    let mut batch = Batch::new();
+    batch.put("node/b", &2);
+    batch.put("node/a", &1);
+    batch.put("nodes", &3);
+    store.apply(batch, &mark(7)).unwrap();
+    store
+}
+
+#[test]
+fn documents_and_their_mark_outlive_the_process() {
+    let dir = TempDir::new().unwrap();
+    drop(filled(&dir));
+    let (store, doubt) = ViewStore::open(&dir.path().join("views"), 1).unwrap();
+    assert_eq!((doubt, store.mark().unwrap()), (None, mark(7)));
+    assert_eq!(store.scan::<u8>("node/").unwrap(), [1, 2]);
+    assert_eq!(store.keys("node/").unwrap(), ["node/a", "node/b"]);
+    assert_eq!(store.get::<u8>("node/c").unwrap(), None);
+}
+
+#[test]
+fn another_schema_and_files_of_somebody_else_begin_anew() {
+    let dir = TempDir::new().unwrap();
+    drop(filled(&dir));
+    let path = dir.path().join("views");
+    let (store, doubt) = ViewStore::open(&path, 2).unwrap();
+    assert_eq!((doubt, store.mark().unwrap()), (Some(Doubt::Schema), mark(0)));
+    assert_eq!(store.scan::<u8>("").unwrap_or_default().len(), 0);
+    drop(store);
+    for entry in fs::read_dir(&path).unwrap() {
+        let file = entry.unwrap().path();
+        if file.is_file() {
+            fs::write(file, b"these are no views").unwrap();
+        }
+    }
+    let (store, doubt) = ViewStore::open(&path, 2).unwrap();
+    assert!(doubt.is_some());
+    assert_eq!(store.mark().unwrap(), mark(0));
+}
+
+#[test]
+fn a_second_process_is_told_that_the_views_are_in_use() {
+    let dir = TempDir::new().unwrap();
+    let store = filled(&dir);
+    assert!(matches!(
+        ViewStore::open(&dir.path().join("views"), 1),
+        Err(ViewError::InUse(_))
+    ));
+    assert_eq!(store.mark().unwrap(), mark(7), "and nothing was thrown away");
+}
+
+#[test]
+fn cleared_views_have_no_document_and_no_mark() {
+    let dir = TempDir::new().unwrap();
+    let store = filled(&dir);
+    store.clear().unwrap();
+    assert_eq!(store.mark().unwrap(), mark(0));
+    assert_eq!(store.keys("n").unwrap(), Vec::<String>::new());
+}
