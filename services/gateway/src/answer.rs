@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use domain::{
-    BodyDigest, Code, Command, CommandId, Order, Principal,
-    command::Answered,
-};
+use domain::{BodyDigest, Code, Command, CommandId, Order, Principal, command::Answered};
 use http::{Method, Request, Response, request::Parts};
 use hyper::body::Incoming;
 use tracing::Instrument;
@@ -69,12 +66,19 @@ pub(crate) async fn answer(
     };
     let took = app.clock.monotonic().saturating_sub(begun);
     let status = response.status();
-    let seconds = app.metrics.histogram("carousel_gateway_request_seconds", &[template, status.as_str()]);
+    let seconds = app
+        .metrics
+        .histogram("carousel_gateway_request_seconds", &[template, status.as_str()]);
     seconds.observe(took.as_secs_f64());
     response
 }
 
-async fn respond(app: Arc<App>, connection: Connection, matched: Matched, request: Request<Incoming>) -> Reply {
+async fn respond(
+    app: Arc<App>,
+    connection: Connection,
+    matched: Matched,
+    request: Request<Incoming>,
+) -> Reply {
     let Matched { route, part } = matched;
     // The right to serve comes before everything but the public documents: a gateway that fell behind must
     // not even say who somebody is.
@@ -86,9 +90,20 @@ async fn respond(app: Arc<App>, connection: Connection, matched: Matched, reques
     }
     let caller = admit(&app, &connection, route).await?;
     let (Parts { uri, method, .. }, request) = split(request);
-    let body = if method == Method::POST { reply::read(request).await? } else { Bytes::new() };
+    let body = if method == Method::POST {
+        reply::read(request).await?
+    } else {
+        Bytes::new()
+    };
     let query = uri.query().map(ToOwned::to_owned);
-    let asked = Asked { app, caller, connection, part, query, body };
+    let asked = Asked {
+        app,
+        caller,
+        connection,
+        part,
+        query,
+        body,
+    };
     let is_public = route.accepts == Accepts::Public;
     let result = dispatch(route.endpoint, &asked).await;
     if let (true, Err(no)) = (is_public && route.endpoint != Endpoint::Trust, &result) {
@@ -153,15 +168,21 @@ impl Asked {
     /// Executes a command of the caller.
     pub(crate) async fn execute(&self, command: Command) -> Result<Answered, No> {
         let name = command.order.name();
-        let result =
-            self.app.executor.execute_traced(command, runtime::telemetry::current_traceparent()).await;
+        let result = self
+            .app
+            .executor
+            .execute_traced(command, runtime::telemetry::current_traceparent())
+            .await;
         let outcome = match &result {
             Ok(answered) if is_noop(&answered.answer) => "noop",
             Ok(_) => "accepted",
             Err(execution::ExecuteError::Refused(refusal)) => refusal.code.name(),
             Err(execution::ExecuteError::Unavailable(_)) => Code::LogUnavailable.name(),
         };
-        self.app.metrics.counter("carousel_commands_total", &[name, outcome]).inc();
+        self.app
+            .metrics
+            .counter("carousel_commands_total", &[name, outcome])
+            .inc();
         Ok(result?)
     }
 
@@ -190,7 +211,10 @@ impl Asked {
     where
         T::Err: std::fmt::Display,
     {
-        let parse = |text: String| text.parse().map_err(|e| No::bad_request(format!("`{name}`: {e}")));
+        let parse = |text: String| {
+            text.parse()
+                .map_err(|e| No::bad_request(format!("`{name}`: {e}")))
+        };
         self.parameter(name).map(parse).transpose()
     }
 }

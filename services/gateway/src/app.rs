@@ -128,13 +128,17 @@ impl App {
                 Some(Found::No(Refusal::new(Code::SignerUnavailable, text)))
             }
             AuthorizationOutcome::Voided(why) => {
-                let text = format!("the authorisation was voided ({why}): ask again with the newest desired state");
+                let text =
+                    format!("the authorisation was voided ({why}): ask again with the newest desired state");
                 Some(Found::No(Refusal::new(Code::StaleView, text)))
             }
         };
         // Outcomes are remembered for a while only; a certificate that still counts is found by its authorisation.
         let older = |state: &ClusterState| {
-            let found = state.certificates.values().find(|c| c.authorization == authorization);
+            let found = state
+                .certificates
+                .values()
+                .find(|c| c.authorization == authorization);
             found.map(|c| Found::At(c.position))
         };
         let deadline = Instant::now() + PATIENCE;
@@ -150,7 +154,8 @@ impl App {
             Some(Found::At(position)) => self.issued_at(position).await,
             Some(Found::No(refusal)) => Err(refusal.into()),
             None => {
-                let text = "the certificate is authorised but not signed yet: ask again with the same request";
+                let text =
+                    "the certificate is authorised but not signed yet: ask again with the same request";
                 Err(No::new(Code::SignerUnavailable, text).retry_after(1))
             }
         }
@@ -160,20 +165,40 @@ impl App {
     pub(crate) async fn issued_at(&self, position: Position) -> Result<Issued, No> {
         use base64::{Engine, engine::general_purpose::STANDARD};
         let domain::Fact::CertificateIssued(fact) = self.event(position).await? else {
-            return Err(No::new(Code::Internal, format!("position {position} holds no certificate")));
+            return Err(No::new(
+                Code::Internal,
+                format!("position {position} holds no certificate"),
+            ));
         };
-        let der = STANDARD
-            .decode(&fact.certificate)
-            .map_err(|_| No::new(Code::Internal, format!("the certificate at position {position} is damaged")))?;
+        let der = STANDARD.decode(&fact.certificate).map_err(|_| {
+            No::new(
+                Code::Internal,
+                format!("the certificate at position {position} is damaged"),
+            )
+        })?;
         let (digest, issuer, usage, not_after) = (fact.digest, fact.issuer, fact.usage, fact.not_after);
-        Ok(Issued { der, digest, issuer, usage, not_after, position })
+        Ok(Issued {
+            der,
+            digest,
+            issuer,
+            usage,
+            not_after,
+            position,
+        })
     }
 
     /// Reads one fact of the log.
     pub(crate) async fn event(&self, position: Position) -> Result<domain::Fact, No> {
         let unavailable = |text: String| No::new(Code::LogUnavailable, text).retry_after(1);
-        let records = self.fold.log().read(position.0, 1).await.map_err(|e| unavailable(e.to_string()))?;
-        let record = records.first().ok_or_else(|| unavailable(format!("position {position} cannot be read")))?;
+        let records = self
+            .fold
+            .log()
+            .read(position.0, 1)
+            .await
+            .map_err(|e| unavailable(e.to_string()))?;
+        let record = records
+            .first()
+            .ok_or_else(|| unavailable(format!("position {position} cannot be read")))?;
         let event = codec::decode(record).map_err(|e| unavailable(e.to_string()))?;
         Ok(event.fact)
     }

@@ -59,7 +59,11 @@ pub(crate) async fn admit(app: &App, connection: &Connection, route: &Route) -> 
     if route.accepts == Accepts::Public {
         // A certificate that was presented says nothing here: the answer is for everybody.
         let principal = Principal::Anonymous;
-        return Ok(Caller { principal, roles: BTreeSet::new(), peer: connection.peer.clone() });
+        return Ok(Caller {
+            principal,
+            roles: BTreeSet::new(),
+            peer: connection.peer.clone(),
+        });
     }
     let Some(peer) = connection.peer.clone() else {
         app.strangers.count("no_certificate");
@@ -73,7 +77,10 @@ pub(crate) async fn admit(app: &App, connection: &Connection, route: &Route) -> 
         }
     };
     if !route.accepts.kind(&principal) {
-        return Err(No::new(Code::NotPermitted, format!("{principal} has no business here")));
+        return Err(No::new(
+            Code::NotPermitted,
+            format!("{principal} has no business here"),
+        ));
     }
     let roles = match &principal {
         Principal::User(name) => app.fold.read(|s| s.users.get(name).cloned().unwrap_or_default()),
@@ -87,17 +94,25 @@ pub(crate) async fn admit(app: &App, connection: &Connection, route: &Route) -> 
         Principal::User(_) => present(app, &principal, &peer).await,
         _ => {}
     }
-    Ok(Caller { principal, roles, peer: Some(peer) })
+    Ok(Caller {
+        principal,
+        roles,
+        peer: Some(peer),
+    })
 }
 
 /// Looks the certificate up in the log. One that is not known may be newer than the state: then the log is
 /// read to its end before the answer is no.
 async fn identity(app: &App, peer: &PeerIdentity) -> Result<Principal, Refusal> {
-    let look = || app.fold.read(|state| identify(state, &peer.presented(), state.now(app.now())));
+    let look = || {
+        app.fold
+            .read(|state| identify(state, &peer.presented(), state.now(app.now())))
+    };
     match look() {
         Err(refusal) if refusal.code == Code::CertificateUnknown => {
             if app.fold.catch_up(READ_PATIENCE).await.is_err() {
-                let text = "the log cannot be read to its end now, and this certificate is not known before it";
+                let text =
+                    "the log cannot be read to its end now, and this certificate is not known before it";
                 return Err(Refusal::new(Code::LogUnavailable, text));
             }
             look()
@@ -112,19 +127,33 @@ fn alert(app: &App, connection: &Connection, peer: &PeerIdentity, refusal: &Refu
         Code::CertificateUnknown => "unknown",
         _ => return,
     };
-    app.strangers.alert(kind, &peer.uri, connection.from, &refusal.text, app.clock.monotonic());
+    app.strangers.alert(
+        kind,
+        &peer.uri,
+        connection.from,
+        &refusal.text,
+        app.clock.monotonic(),
+    );
 }
 
 /// Records that a person's certificate is in use, the first time: the time condition of the authority that
 /// issued the one before ends with it.
 async fn present(app: &App, holder: &Principal, peer: &PeerIdentity) {
-    let is_new =
-        app.fold.read(|s| s.certificates.get(&peer.digest).is_some_and(|c| c.presented.is_none()));
+    let is_new = app.fold.read(|s| {
+        s.certificates
+            .get(&peer.digest)
+            .is_some_and(|c| c.presented.is_none())
+    });
     if !is_new {
         return;
     }
-    let order = Order::PresentCredential { holder: holder.clone(), certificate: peer.digest };
-    let command = app.executor.own_command(Principal::System(SystemActor::Clock), order);
+    let order = Order::PresentCredential {
+        holder: holder.clone(),
+        certificate: peer.digest,
+    };
+    let command = app
+        .executor
+        .own_command(Principal::System(SystemActor::Clock), order);
     if let Err(error) = app.executor.execute(command).await {
         // The next request says it again.
         tracing::warn!(%error, %holder, "the first use of a certificate could not be recorded");
@@ -139,9 +168,15 @@ fn lacks(principal: &Principal, roles: &BTreeSet<RoleName>, route: &Route) -> St
         _ => "a role",
     };
     let has: Vec<_> = roles.iter().map(|r| format!("{r:?}").to_lowercase()).collect();
-    format!("{principal} has the roles [{}]; this needs {needed}", has.join(", "))
+    format!(
+        "{principal} has the roles [{}]; this needs {needed}",
+        has.join(", ")
+    )
 }
 
 fn unauthenticated() -> No {
-    No::new(Code::Unauthenticated, "this needs a client certificate of this cluster")
+    No::new(
+        Code::Unauthenticated,
+        "this needs a client certificate of this cluster",
+    )
 }

@@ -31,7 +31,11 @@ pub struct Config {
 impl Config {
     /// The usual limits for a gateway that listens there.
     pub fn new(listen: SocketAddr, dir: PathBuf, member: MemberId) -> Self {
-        let addresses = if listen.ip().is_unspecified() { vec![] } else { vec![listen.ip()] };
+        let addresses = if listen.ip().is_unspecified() {
+            vec![]
+        } else {
+            vec![listen.ip()]
+        };
         Self {
             listen,
             names: vec![],
@@ -39,7 +43,10 @@ impl Config {
             dir,
             member,
             max_connections: 65_536,
-            joins: Rate { burst: 512, per_second: 64.0 },
+            joins: Rate {
+                burst: 512,
+                per_second: 64.0,
+            },
         }
     }
 
@@ -72,10 +79,15 @@ fn advice(listen: SocketAddr, error: &std::io::Error) -> String {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::AddrInUse => {
-            format!("port {} is in use: stop what listens there, or choose another with --listen", listen.port())
+            format!(
+                "port {} is in use: stop what listens there, or choose another with --listen",
+                listen.port()
+            )
         }
         ErrorKind::AddrNotAvailable => "this machine has no such address: see --listen".into(),
-        ErrorKind::PermissionDenied => format!("port {} needs more rights: choose one above 1023", listen.port()),
+        ErrorKind::PermissionDenied => {
+            format!("port {} needs more rights: choose one above 1023", listen.port())
+        }
         _ => error.to_string(),
     }
 }

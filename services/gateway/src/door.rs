@@ -93,7 +93,9 @@ async fn connection(app: Arc<App>, tcp: TcpStream, from: SocketAddr) {
     let accepted = accept(tcp, &app.epochs, &app.sessions).await;
     let outcome = if accepted.is_ok() { "ok" } else { "failed" };
     let took = app.clock.monotonic().saturating_sub(begun);
-    app.metrics.histogram("carousel_gateway_handshake_seconds", &[outcome]).observe(took.as_secs_f64());
+    app.metrics
+        .histogram("carousel_gateway_handshake_seconds", &[outcome])
+        .observe(took.as_secs_f64());
     match accepted {
         Ok(accepted) => serve(&app, accepted, from.ip()).await,
         Err(error) => {
@@ -105,17 +107,29 @@ async fn connection(app: Arc<App>, tcp: TcpStream, from: SocketAddr) {
 }
 
 async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr) {
-    let Accepted { stream, peer, session, .. } = accepted;
+    let Accepted {
+        stream,
+        peer,
+        session,
+        ..
+    } = accepted;
     // Ends with the session's drain, and with the process.
     let drain = session.drain_token().child_token();
     let stop = app.shutdown.clone();
-    let end = if peer.as_ref().is_some_and(|p| p.authority_type == domain::AuthorityType::Host) {
+    let end = if peer
+        .as_ref()
+        .is_some_and(|p| p.authority_type == domain::AuthorityType::Host)
+    {
         NODE_END
     } else {
         PERSON_END
     };
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let caller = Connection { peer, from, drain: drain.clone() };
+    let caller = Connection {
+        peer,
+        from,
+        drain: drain.clone(),
+    };
     let service = service_fn(|request: Request<Incoming>| {
         let (app, caller) = (app.clone(), caller.clone());
         async move { Ok::<Response<Body>, Infallible>(answer::answer(app, caller, request).await) }
@@ -140,7 +154,10 @@ async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr) {
         until_the_end!(connection, closed, ending, end);
     } else {
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(64 * 1024);
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(64 * 1024);
         let connection = std::pin::pin!(builder.serve_connection(io, service));
         until_the_end!(connection, closed, ending, end);
     }

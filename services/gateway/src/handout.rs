@@ -46,11 +46,19 @@ pub(crate) async fn whole(app: &App, node: NodeId, at_least: Position) -> Result
             return None;
         }
         let Some(known) = state.nodes.get(&node) else {
-            return Some(Err(No::new(Code::NodeRemoved, "this node was removed: it needs a new join token")));
+            return Some(Err(No::new(
+                Code::NodeRemoved,
+                "this node was removed: it needs a new join token",
+            )));
         };
         let handout = current(app, state, node)?;
         let in_service = |t: &&AuthorityType| state.types.contains_key(*t);
-        let whole = known.grant.uses.keys().filter(in_service).all(|t| handout.desired.authorities.contains_key(t));
+        let whole = known
+            .grant
+            .uses
+            .keys()
+            .filter(in_service)
+            .all(|t| handout.desired.authorities.contains_key(t));
         whole.then_some(Ok(handout))
     };
     let found = app.wait_until(Instant::now() + PATIENCE, look).await;
@@ -67,5 +75,8 @@ pub(crate) async fn with_bundles(app: &Arc<App>, handout: Handout) -> Result<Des
         let bundle = Hub::bundle(app, *authority_type, *position).await?;
         bundles.insert(*authority_type, (*bundle).clone());
     }
-    Ok(DesiredUpdate { desired: handout.desired, bundles })
+    Ok(DesiredUpdate {
+        desired: handout.desired,
+        bundles,
+    })
 }

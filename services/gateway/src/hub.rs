@@ -24,10 +24,13 @@ const WAITING: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Hub {
     version: watch::Sender<u64>,
-    streams: Mutex<HashMap<NodeId, Vec<(u64, mpsc::Sender<PushedCertificate>)>>>,
+    streams: Mutex<Streams>,
     bundles: Mutex<HashMap<AuthorityType, (Position, Arc<SignedBundle>)>>,
     next: std::sync::atomic::AtomicU64,
 }
+
+/// The open streams of each node; a node that dials anew has two for a moment.
+type Streams = HashMap<NodeId, Vec<(u64, mpsc::Sender<PushedCertificate>)>>;
 
 /// One stream's place in the hub.
 pub(crate) struct Subscription {
@@ -61,7 +64,13 @@ impl Hub {
         let id = hub.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (sender, certificates) = mpsc::channel(WAITING);
         hub.streams().entry(node).or_default().push((id, sender));
-        Subscription { app: app.clone(), node, id, version: hub.version.subscribe(), certificates }
+        Subscription {
+            app: app.clone(),
+            node,
+            id,
+            version: hub.version.subscribe(),
+            certificates,
+        }
     }
 
     /// The signed bundle that the state names, read from the log once and kept.
@@ -80,7 +89,9 @@ impl Hub {
             return Err(crate::reply::No::new(domain::Code::Internal, text));
         };
         let bundle = Arc::new(fact.bundle);
-        app.hub.bundles().insert(authority_type, (position, bundle.clone()));
+        app.hub
+            .bundles()
+            .insert(authority_type, (position, bundle.clone()));
         Ok(bundle)
     }
 
@@ -95,7 +106,10 @@ impl Hub {
             match event {
                 Ok(event) => app.hub.take(&event),
                 Err(RecvError::Lagged(missed)) => {
-                    tracing::warn!(missed, "the streams fell behind the log: every node is sent its newest state");
+                    tracing::warn!(
+                        missed,
+                        "the streams fell behind the log: every node is sent its newest state"
+                    );
                     app.hub.wake();
                 }
                 Err(RecvError::Closed) => return,
@@ -116,16 +130,21 @@ impl Hub {
     fn push(&self, node: NodeId, fact: &domain::event::CertificateIssued, position: Position) {
         let streams = self.streams();
         let Some(of_node) = streams.get(&node) else { return };
-        let Some(certificate) = to_pem(&fact.certificate) else { return };
+        let Some(certificate) = to_pem(&fact.certificate) else {
+            return;
+        };
         for (_, sender) in of_node {
-            let pushed =
-                PushedCertificate { authorization: fact.authorization, certificate: certificate.clone(), position };
+            let pushed = PushedCertificate {
+                authorization: fact.authorization,
+                certificate: certificate.clone(),
+                position,
+            };
             // A stream that is full or gone: the node asks again.
             let _ = sender.try_send(pushed);
         }
     }
 
-    fn streams(&self) -> MutexGuard<'_, HashMap<NodeId, Vec<(u64, mpsc::Sender<PushedCertificate>)>>> {
+    fn streams(&self) -> MutexGuard<'_, Streams> {
         // Both maps are whole at every moment: each change is one call.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -15,11 +15,7 @@
 //! row; `member` holds the row and the right to serve; `door` accepts connections; `caller` says who calls;
 //! `handout` says what a node is told.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use api::{Audit, Queries};
 use execution::{Executor, Fold};
@@ -111,7 +107,13 @@ impl Gateway {
         if let Err(trouble) = member.install_what_is_there() {
             tracing::warn!(%trouble, "what is on disk cannot be served; the gateway asks for new certificates");
         }
-        Ok(Self { app, member, listener, address, ready: watch::Sender::new(false) })
+        Ok(Self {
+            app,
+            member,
+            listener,
+            address,
+            ready: watch::Sender::new(false),
+        })
     }
 
     /// Where it listens; tells the port when it was asked to pick one.
@@ -126,7 +128,13 @@ impl Gateway {
 
     /// Serves until the shutdown: stops as a member, lets requests end, closes what is left after some seconds.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { app, member, listener, ready, .. } = self;
+        let Self {
+            app,
+            member,
+            listener,
+            ready,
+            ..
+        } = self;
         let mut tasks = JoinSet::new();
         let clock = app.clock.clone();
         let expiry = app.sessions.clone();
@@ -149,7 +157,14 @@ impl Gateway {
 }
 
 fn app(config: Config, parts: Parts) -> App {
-    let Parts { fold, executor, queries, audit, clock, metrics } = parts;
+    let Parts {
+        fold,
+        executor,
+        queries,
+        audit,
+        clock,
+        metrics,
+    } = parts;
     let now = clock.monotonic();
     let wall = clock.clone();
     // Trusts nobody and presents nothing until the member has read its files.

@@ -7,7 +7,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use domain::{
-    AuthorityType, BootId, Code, Order, Position, Principal, SpkiPin, command::Answer, fact::TypeFacts, phase::Phase,
+    AuthorityType, BootId, Code, Order, Position, Principal, SpkiPin, command::Answer, fact::TypeFacts,
+    phase::Phase,
 };
 use execution::{ExecuteError, fresh_id};
 use mtls::{EpochError, Now};
@@ -120,11 +121,16 @@ impl Member {
                     if shutdown.is_cancelled() {
                         break;
                     }
-                    self.app.metrics.counter("carousel_member_lease_lapses_total", &[]).inc();
+                    self.app
+                        .metrics
+                        .counter("carousel_member_lease_lapses_total", &[])
+                        .inc();
                     tracing::error!(%why, "the gateway stopped serving and begins again");
                 }
                 Err(trouble) => {
-                    self.app.serving.end(&format!("it does not hold the current row yet: {trouble}"));
+                    self.app
+                        .serving
+                        .end(&format!("it does not hold the current row yet: {trouble}"));
                     tracing::warn!(%trouble, "the gateway cannot begin to serve yet; it tries again");
                     tokio::select! {
                         () = shutdown.cancelled() => break,
@@ -185,11 +191,9 @@ impl Member {
             if !self.is_recorded() {
                 return "the log counts this member as lost or replaced".into();
             }
-            if beats {
-                if let Err(trouble) = self.beat().await {
-                    // It goes on trying: the right to serve ends by itself 20 s after the last one.
-                    tracing::warn!(%trouble, "a heartbeat was not read back");
-                }
+            if beats && let Err(trouble) = self.beat().await {
+                // It goes on trying: the right to serve ends by itself 20 s after the last one.
+                tracing::warn!(%trouble, "a heartbeat was not read back");
             }
             if let Err(why) = self.app.serving.check() {
                 return why;
@@ -250,7 +254,8 @@ impl Member {
                 self.in_flight.len() - 1
             }
         };
-        let key = csr::parse_and_verify(&csr::make(&self.in_flight[at].1.key)).expect("our own request verifies");
+        let key =
+            csr::parse_and_verify(&csr::make(&self.in_flight[at].1.key)).expect("our own request verifies");
         let order = Order::RequestCertificate {
             authority_type: AuthorityType::Host,
             usage: slot.usage,
@@ -263,7 +268,10 @@ impl Member {
             Err(error) => return Err(error.into()),
         };
         let Answer::Authorized { authorization } = answered else {
-            let no = No::new(Code::Internal, "a request for a certificate was answered with something else");
+            let no = No::new(
+                Code::Internal,
+                "a request for a certificate was answered with something else",
+            );
             return Err(Trouble::Answer(no));
         };
         let issued = match self.app.certificate(authorization).await {
@@ -293,7 +301,10 @@ impl Member {
         let epoch = parts.build(wanted, Now::new(move || clock.now_ms()))?;
         let closed = self.app.epochs.install(epoch, &self.app.sessions);
         if closed > 0 {
-            tracing::info!(closed, "sessions were closed because their certificates no longer count");
+            tracing::info!(
+                closed,
+                "sessions were closed because their certificates no longer count"
+            );
         }
         self.parts = parts;
         Ok(())
@@ -303,7 +314,11 @@ impl Member {
     /// issuer to be dialled anew.
     fn settle(&mut self, wanted: &Wanted) -> Result<(), Trouble> {
         let (now, slots) = (self.app.now(), wanted.slots());
-        self.held.retain(|s| slots.iter().any(|slot| wanted.fills(*slot, s.credential.certificate(), now)));
+        self.held.retain(|s| {
+            slots
+                .iter()
+                .any(|slot| wanted.fills(*slot, s.credential.certificate(), now))
+        });
         self.store.keep_only(&self.held)?;
         let revision = |w: &Wanted| w.host().map(|row| row.revision);
         let row_changed = self.installed.as_ref().and_then(revision) != revision(wanted);
@@ -315,7 +330,11 @@ impl Member {
         }
         self.installed = Some(wanted.clone());
         let rows: BTreeMap<_, _> = wanted.rows.iter().map(|(t, row)| (*t, row.revision)).collect();
-        if self.app.held.send_if_modified(|held| std::mem::replace(held, rows.clone()) != rows) {
+        if self
+            .app
+            .held
+            .send_if_modified(|held| std::mem::replace(held, rows.clone()) != rows)
+        {
             self.app.hub.wake();
         }
         self.look_at_drain();
@@ -325,9 +344,18 @@ impl Member {
     /// Have the sessions from before the switch ended? Counted once per row: a node that lags and dials
     /// again with an old certificate is the node's own missing fact, not the gateway's.
     fn look_at_drain(&mut self) {
-        let Some((issuer, deadline)) = self.draining else { return };
-        let excluded = self.installed.as_ref().and_then(Wanted::host).map(|row| row.excluded_peers.clone());
-        let standing = self.app.sessions.standing_on(issuer, &excluded.unwrap_or_default());
+        let Some((issuer, deadline)) = self.draining else {
+            return;
+        };
+        let excluded = self
+            .installed
+            .as_ref()
+            .and_then(Wanted::host)
+            .map(|row| row.excluded_peers.clone());
+        let standing = self
+            .app
+            .sessions
+            .standing_on(issuer, &excluded.unwrap_or_default());
         // The door closes by itself what does not end in time.
         if standing.required == 0 || Instant::now() >= deadline {
             self.draining = None;
@@ -340,22 +368,32 @@ impl Member {
     }
 
     fn is_current(&self) -> bool {
-        self.installed.as_ref().is_some_and(|installed| *installed == self.wanted())
+        self.installed
+            .as_ref()
+            .is_some_and(|installed| *installed == self.wanted())
     }
 
     fn has(&self, wanted: &Wanted, slot: Slot) -> bool {
         let now = self.app.now();
-        self.held.iter().any(|s| wanted.fills(slot, s.credential.certificate(), now))
+        self.held
+            .iter()
+            .any(|s| wanted.fills(slot, s.credential.certificate(), now))
     }
 
     fn renewal_is_due(&self) -> bool {
-        self.installed.as_ref().is_some_and(|wanted| !wanted.slots().iter().all(|slot| self.has(wanted, *slot)))
+        self.installed
+            .as_ref()
+            .is_some_and(|wanted| !wanted.slots().iter().all(|slot| self.has(wanted, *slot)))
     }
 
     /// Does the log still hold this start as running?
     fn is_recorded(&self) -> bool {
         let (member, boot) = (self.app.config.member, self.boot);
-        self.app.fold.read(|s| s.members.get(&member).is_some_and(|m| m.running && m.boot == Some(boot)))
+        self.app.fold.read(|s| {
+            s.members
+                .get(&member)
+                .is_some_and(|m| m.running && m.boot == Some(boot))
+        })
     }
 
     /// What is installed, as facts; before the first row is held, with revision 0: measured under nothing.
@@ -363,26 +401,37 @@ impl Member {
         let held = self.app.held.borrow();
         let epoch = self.app.epochs.load();
         let rows = [AuthorityType::Host, AuthorityType::User];
-        let facts = rows.into_iter().filter(|t| !epoch.trusted(*t).is_empty()).map(|t| {
-            let is_host = t == AuthorityType::Host;
-            let (client, server) = (epoch.client().filter(|_| is_host), epoch.server().filter(|_| is_host));
-            let facts = TypeFacts {
-                revision: held.get(&t).copied().unwrap_or(Position(0)),
-                trusted: epoch.trusted(t),
-                client_issuer: client.map(|c| c.issuer()),
-                server_issuer: server.map(|c| c.issuer()),
-                client_not_after: client.map(|c| c.certificate().not_after),
-                server_not_after: server.map(|c| c.certificate().not_after),
-                sessions_on_retiring: is_host && self.draining.is_some() && self.is_in(Phase::UpdateServers),
-                sessions_of_excluded: false,
-            };
-            (t, facts)
-        });
+        let facts = rows
+            .into_iter()
+            .filter(|t| !epoch.trusted(*t).is_empty())
+            .map(|t| {
+                let is_host = t == AuthorityType::Host;
+                let (client, server) = (
+                    epoch.client().filter(|_| is_host),
+                    epoch.server().filter(|_| is_host),
+                );
+                let facts = TypeFacts {
+                    revision: held.get(&t).copied().unwrap_or(Position(0)),
+                    trusted: epoch.trusted(t),
+                    client_issuer: client.map(|c| c.issuer()),
+                    server_issuer: server.map(|c| c.issuer()),
+                    client_not_after: client.map(|c| c.certificate().not_after),
+                    server_not_after: server.map(|c| c.certificate().not_after),
+                    sessions_on_retiring: is_host
+                        && self.draining.is_some()
+                        && self.is_in(Phase::UpdateServers),
+                    sessions_of_excluded: false,
+                };
+                (t, facts)
+            });
         facts.collect()
     }
 
     fn is_in(&self, phase: Phase) -> bool {
-        self.installed.as_ref().and_then(Wanted::host).is_some_and(|row| row.phase == phase)
+        self.installed
+            .as_ref()
+            .and_then(Wanted::host)
+            .is_some_and(|row| row.phase == phase)
     }
 
     fn report_is_due(&self) -> bool {
@@ -412,7 +461,13 @@ impl Member {
         let facts = self.facts();
         let (member, boot, seq) = (self.app.config.member, self.boot, self.seq);
         let sent = self.app.serving.stamp();
-        self.execute(Order::ReportMember { member, boot, seq, facts: facts.clone() }).await?;
+        self.execute(Order::ReportMember {
+            member,
+            boot,
+            seq,
+            facts: facts.clone(),
+        })
+        .await?;
         // The answer comes when the event is durable and folded: it was read back.
         self.app.serving.heard(sent);
         self.reported = Some(facts);
@@ -420,7 +475,10 @@ impl Member {
     }
 
     async fn stop(&self) {
-        let order = Order::StopMember { member: self.app.config.member, boot: self.boot };
+        let order = Order::StopMember {
+            member: self.app.config.member,
+            boot: self.boot,
+        };
         // Without it the orchestrator waits 30 s and finds out by itself.
         let stopping = tokio::time::timeout(Duration::from_secs(3), self.execute(order)).await;
         match stopping {

@@ -29,27 +29,42 @@ pub(crate) struct Seen {
 
 /// Every node that the type's rotation waits for, as its newest facts say.
 pub(crate) fn fleet(state: &ClusterState, authority_type: AuthorityType, of: &TypeState) -> Vec<Seen> {
-    let nodes = state.nodes.values().filter(|n| !gate::is_excluded(n, authority_type, of));
-    nodes.filter_map(|node| seen(state, authority_type, node)).collect()
+    let nodes = state
+        .nodes
+        .values()
+        .filter(|n| !gate::is_excluded(n, authority_type, of));
+    nodes
+        .filter_map(|node| seen(state, authority_type, node))
+        .collect()
 }
 
 /// One node, if it uses the type.
 pub(crate) fn seen(state: &ClusterState, authority_type: AuthorityType, node: &Node) -> Option<Seen> {
     let uses = node.uses(authority_type)?;
-    let facts = node.report.as_ref().and_then(|r| r.report.authorities.get(&authority_type));
+    let facts = node
+        .report
+        .as_ref()
+        .and_then(|r| r.report.authorities.get(&authority_type));
     let side = facts.map(|f| Side {
         trusted: f.trusted.clone(),
         client_issuer: f.client_issuer,
         server_issuer: f.server_issuer,
     });
     let follows = gate::missing(state, authority_type, node).is_ok();
-    Some(Seen { side: side.unwrap_or_default(), uses, follows })
+    Some(Seen {
+        side: side.unwrap_or_default(),
+        uses,
+        follows,
+    })
 }
 
 /// What a node holds that has reached a phase entered from here.
 pub(crate) fn row_at(of: &TypeState, phase: Phase) -> Side {
     let active = of.tls(Generation::Active).map_or(NOT_MADE_YET, |k| k.id);
-    let prepared = of.prepared.get(&domain::authority::KeyKind::Tls).map_or(NOT_MADE_YET, |k| k.id);
+    let prepared = of
+        .prepared
+        .get(&domain::authority::KeyKind::Tls)
+        .map_or(NOT_MADE_YET, |k| k.id);
     // The final standby of a rotation that goes forward: prepared has become active.
     let completes = phase == Phase::Standby && of.phase != Phase::Rollback;
     let pin = |generation| match generation {
@@ -62,7 +77,11 @@ pub(crate) fn row_at(of: &TypeState, phase: Phase) -> Side {
     if row.trusts_prepared {
         trusted.insert(prepared);
     }
-    Side { trusted, client_issuer: Some(pin(row.client)), server_issuer: Some(pin(row.server)) }
+    Side {
+        trusted,
+        client_issuer: Some(pin(row.client)),
+        server_issuer: Some(pin(row.server)),
+    }
 }
 
 /// The connections that would break if a phase were forced now: those that follow hold its row, those that
@@ -81,16 +100,30 @@ type Key = (Vec<SpkiPin>, Option<SpkiPin>, Option<SpkiPin>, bool, bool);
 
 fn key(side: &Side, uses: Uses) -> Key {
     let trusted = side.trusted.iter().copied().collect();
-    (trusted, side.client_issuer, side.server_issuer, uses.client, uses.server)
+    (
+        trusted,
+        side.client_issuer,
+        side.server_issuer,
+        uses.client,
+        uses.server,
+    )
 }
 
 fn count(groups: &BTreeMap<Key, u64>) -> Connections {
     let mut connections = Connections::default();
-    let side = |k: &Key| Side { trusted: k.0.iter().copied().collect(), client_issuer: k.1, server_issuer: k.2 };
+    let side = |k: &Key| Side {
+        trusted: k.0.iter().copied().collect(),
+        client_issuer: k.1,
+        server_issuer: k.2,
+    };
     for (client, clients) in groups.iter().filter(|(k, _)| k.3) {
         for (server, servers) in groups.iter().filter(|(k, _)| k.4) {
             // A node does not connect to itself.
-            let pairs = if client == server { clients * (servers - 1) } else { clients * servers };
+            let pairs = if client == server {
+                clients * (servers - 1)
+            } else {
+                clients * servers
+            };
             connections.total += pairs;
             if !interoperate(&side(client), &side(server)) {
                 connections.broken += pairs;
@@ -133,28 +166,68 @@ mod tests {
     }
 
     fn twelve(of: &TypeState, laggard: Side) -> Vec<Seen> {
-        let follower = Seen { side: row_at(of, of.phase), uses: Uses::ALL, follows: true };
+        let follower = Seen {
+            side: row_at(of, of.phase),
+            uses: Uses::ALL,
+            follows: true,
+        };
         let mut fleet = vec![follower; 11];
-        fleet.push(Seen { side: laggard, uses: Uses::ALL, follows: false });
+        fleet.push(Seen {
+            side: laggard,
+            uses: Uses::ALL,
+            follows: false,
+        });
         fleet
     }
 
     #[test]
     fn a_node_that_never_loaded_the_new_authority_cannot_be_reached_then_cannot_reach_others() {
         let of = in_phase(Phase::Init);
-        let old = Side { trusted: [OLD].into(), client_issuer: Some(OLD), server_issuer: Some(OLD) };
+        let old = Side {
+            trusted: [OLD].into(),
+            client_issuer: Some(OLD),
+            server_issuer: Some(OLD),
+        };
         let fleet = twelve(&of, old);
         let broken = |phase| if_forced(&of, &fleet, phase);
-        assert_eq!(broken(Phase::Init), Connections { broken: 0, total: 132 });
-        assert_eq!(broken(Phase::UpdateClients), Connections { broken: 11, total: 132 });
-        assert_eq!(broken(Phase::UpdateServers), Connections { broken: 22, total: 132 });
-        assert_eq!(broken(Phase::Standby), Connections { broken: 22, total: 132 });
+        assert_eq!(
+            broken(Phase::Init),
+            Connections {
+                broken: 0,
+                total: 132
+            }
+        );
+        assert_eq!(
+            broken(Phase::UpdateClients),
+            Connections {
+                broken: 11,
+                total: 132
+            }
+        );
+        assert_eq!(
+            broken(Phase::UpdateServers),
+            Connections {
+                broken: 22,
+                total: 132
+            }
+        );
+        assert_eq!(
+            broken(Phase::Standby),
+            Connections {
+                broken: 22,
+                total: 132
+            }
+        );
     }
 
     #[test]
     fn a_node_that_still_serves_the_old_authority_is_cut_off_only_at_the_end() {
         let of = in_phase(Phase::UpdateServers);
-        let half = Side { trusted: [OLD, NEW].into(), client_issuer: Some(NEW), server_issuer: Some(OLD) };
+        let half = Side {
+            trusted: [OLD, NEW].into(),
+            client_issuer: Some(NEW),
+            server_issuer: Some(OLD),
+        };
         let fleet = twelve(&of, half);
         assert_eq!(if_forced(&of, &fleet, Phase::UpdateServers).broken, 0);
         assert_eq!(if_forced(&of, &fleet, Phase::Standby).broken, 11);
@@ -167,15 +240,22 @@ mod tests {
             .into_iter()
             .flat_map(|(client, server)| {
                 let pin = |new| Some(if new { NEW } else { OLD });
-                [[OLD].into(), [NEW].into(), [OLD, NEW].into()]
-                    .map(|trusted| Side { trusted, client_issuer: pin(client), server_issuer: pin(server) })
+                [[OLD].into(), [NEW].into(), [OLD, NEW].into()].map(|trusted| Side {
+                    trusted,
+                    client_issuer: pin(client),
+                    server_issuer: pin(server),
+                })
             })
             .collect();
         for seed in 0..200_usize {
             let fleet: Vec<Seen> = (0..7)
                 .map(|i| Seen {
                     side: sides[(seed * 31 + i * 7 + seed * i) % sides.len()].clone(),
-                    uses: Uses { client: (seed + i) % 5 != 0, server: (seed + i) % 3 != 0, verifier: true },
+                    uses: Uses {
+                        client: (seed + i) % 5 != 0,
+                        server: (seed + i) % 3 != 0,
+                        verifier: true,
+                    },
                     follows: false,
                 })
                 .collect();
@@ -186,7 +266,11 @@ mod tests {
                     expected.broken += u64::from(!interoperate(&client.side, &server.side));
                 }
             }
-            assert_eq!(if_forced(&in_phase(Phase::Init), &fleet, Phase::Init), expected, "seed {seed}");
+            assert_eq!(
+                if_forced(&in_phase(Phase::Init), &fleet, Phase::Init),
+                expected,
+                "seed {seed}"
+            );
         }
     }
 }

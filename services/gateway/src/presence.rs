@@ -42,7 +42,10 @@ impl Presences {
     pub(crate) fn stream(&self, node: NodeId, now: Timestamp) -> Present {
         self.saw(node, now);
         self.lock().entry(node).or_default().streams += 1;
-        Present { presences: self.clone(), node }
+        Present {
+            presences: self.clone(),
+            node,
+        }
     }
 
     /// Is the node there? `reported` is its last report in the log, for a gateway that was started since.
@@ -50,12 +53,10 @@ impl Presences {
         let seen = self.lock().get(&node).copied();
         let last_seen = seen.map(|s| s.last).max(reported);
         let called = seen.is_some_and(|s| s.streams > 0 || now.since_ms(s.last) < LINGER_MS);
-        Presence { online: called, last_seen }
-    }
-
-    /// How many streams are open.
-    pub(crate) fn streams(&self) -> u32 {
-        self.lock().values().map(|s| s.streams).sum()
+        Presence {
+            online: called,
+            last_seen,
+        }
     }
 
     /// Forgets nodes that are gone from the log.
@@ -95,11 +96,20 @@ mod tests {
         let first = presences.stream(node, Timestamp(1_000));
         let second = presences.stream(node, Timestamp(2_000));
         drop(first);
-        assert!(presences.of(node, None, Timestamp(900_000)).online, "the second stream is open");
+        assert!(
+            presences.of(node, None, Timestamp(900_000)).online,
+            "the second stream is open"
+        );
         second.touch(Timestamp(5_000));
         drop(second);
         assert!(presences.of(node, None, Timestamp(6_000)).online);
         let gone = presences.of(node, Some(Timestamp(100)), Timestamp(60_000));
-        assert_eq!(gone, Presence { online: false, last_seen: Some(Timestamp(5_000)) });
+        assert_eq!(
+            gone,
+            Presence {
+                online: false,
+                last_seen: Some(Timestamp(5_000))
+            }
+        );
     }
 }

@@ -93,7 +93,9 @@ pub(crate) fn problem(no: &No) -> Response<Body> {
     let bytes = serde_json::to_vec(&no.0).expect("a problem is plain data");
     let mut response = respond(status, api::problem::MEDIA_TYPE, bytes.into());
     if let Some(seconds) = no.0.retry_after_s {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
@@ -132,9 +134,10 @@ pub(crate) async fn read(request: Request<Incoming>) -> Result<Bytes, No> {
     match tokio::time::timeout(BODY_TIMEOUT, collecting).await {
         Err(_) => Err(No::bad_request("the body did not arrive within 10 s")),
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(No::new(Code::TooLarge, format!("the body has more than {MAX_BODY_BYTES} bytes")))
-        }
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(No::new(
+            Code::TooLarge,
+            format!("the body has more than {MAX_BODY_BYTES} bytes"),
+        )),
         Ok(Err(error)) => Err(No::bad_request(format!("the body cannot be read: {error}"))),
     }
 }
@@ -155,8 +158,14 @@ fn dress(response: &mut Response<Body>, media_type: &'static str) {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(VERSION_HEADER, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(
+        VERSION_HEADER,
+        HeaderValue::from_static(env!("CARGO_PKG_VERSION")),
+    );
 }
 
 #[cfg(test)]
@@ -173,7 +182,10 @@ mod tests {
     fn a_problem_has_its_status_its_media_type_and_says_when_to_ask_again() {
         let response = problem(&No::new(Code::NotServing, "not yet").retry_after(2));
         assert_eq!(response.status(), 503);
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");
     }
 }

@@ -73,54 +73,72 @@ pub(crate) struct Route {
 }
 
 const fn get(path: &'static str, action: Action, accepts: Accepts, endpoint: Endpoint) -> Route {
-    Route { method: "GET", path, action, accepts, endpoint }
+    Route {
+        method: "GET",
+        path,
+        action,
+        accepts,
+        endpoint,
+    }
 }
 
 const fn post(path: &'static str, action: Action, accepts: Accepts, endpoint: Endpoint) -> Route {
-    Route { method: "POST", path, action, accepts, endpoint }
+    Route {
+        method: "POST",
+        path,
+        action,
+        accepts,
+        endpoint,
+    }
 }
 
-use Accepts::{Nodes, Public, Users};
-use Action::{Administer, NodeSelf, Public as Anybody, Read, RenewOwn, Rotate};
-
 /// Every route there is.
-pub(crate) const ROUTES: &[Route] = &[
-    get(path::TRUST, Anybody, Public, Endpoint::Trust),
-    post(path::JOIN, Anybody, Public, Endpoint::Join),
-    post(path::RECOVER, Anybody, Public, Endpoint::Recover),
-    get(path::NODE_STREAM, NodeSelf, Nodes, Endpoint::NodeStream),
-    get(path::NODE_DESIRED, NodeSelf, Nodes, Endpoint::NodeDesired),
-    post(path::NODE_CERTIFICATES, NodeSelf, Nodes, Endpoint::NodeCertificates),
-    post(path::NODE_FACTS, NodeSelf, Nodes, Endpoint::NodeFacts),
-    get(path::STATUS, Read, Users, Endpoint::Status),
-    get(path::NODES, Read, Users, Endpoint::Nodes),
-    get(path::AUTHORITIES, Read, Users, Endpoint::Authorities),
-    get(path::ROTATIONS, Read, Users, Endpoint::Rotations),
-    get(path::TOKENS, Read, Users, Endpoint::Tokens),
-    get(path::CERTIFICATES, Read, Users, Endpoint::Certificates),
-    get(path::USERS, Read, Users, Endpoint::Users),
-    get(path::CONSUMERS, Read, Users, Endpoint::Consumers),
-    get(path::PLAN, Read, Users, Endpoint::Plan),
-    get(path::WHOAMI, Read, Users, Endpoint::Whoami),
-    get(path::CHECK, Read, Users, Endpoint::Check),
-    get(path::WATCH, Read, Users, Endpoint::Watch),
-    get(path::EVENTS, Read, Users, Endpoint::Events),
-    get(path::EVENTS_FOLLOW, Read, Users, Endpoint::EventsFollow),
-    get(path::AUDIT_REPLAY, Read, Users, Endpoint::AuditReplay),
-    get(path::AUDIT_DIFF, Read, Users, Endpoint::AuditDiff),
-    get(path::AUDIT_VERIFY, Read, Users, Endpoint::AuditVerify),
-    post(path::ROTATE, Rotate, Users, Endpoint::Rotate),
-    post(path::NODE_EXCLUDE, Rotate, Users, Endpoint::NodeExclude),
-    post(path::NODE_INCLUDE, Rotate, Users, Endpoint::NodeInclude),
-    post(path::NODE_REMOVE, Administer, Users, Endpoint::NodeRemove),
-    post(path::TOKENS, Administer, Users, Endpoint::TokenAdd),
-    post(path::TOKEN_REMOVE, Administer, Users, Endpoint::TokenRemove),
-    post(path::USERS, Administer, Users, Endpoint::UserAdd),
-    post(path::USER_REMOVE, Administer, Users, Endpoint::UserRemove),
-    post(path::USER_RENEW, RenewOwn, Users, Endpoint::UserRenew),
-    post(path::CLOCK_ACCEPT, Rotate, Users, Endpoint::ClockAccept),
-    post(path::PROBE, Rotate, Users, Endpoint::Probe),
-];
+pub(crate) const ROUTES: &[Route] = {
+    use Accepts::{Nodes, Public, Users};
+    use Action::{Administer, NodeSelf, Public as Anybody, Read, RenewOwn, Rotate};
+    &[
+        get(path::TRUST, Anybody, Public, Endpoint::Trust),
+        post(path::JOIN, Anybody, Public, Endpoint::Join),
+        post(path::RECOVER, Anybody, Public, Endpoint::Recover),
+        get(path::NODE_STREAM, NodeSelf, Nodes, Endpoint::NodeStream),
+        get(path::NODE_DESIRED, NodeSelf, Nodes, Endpoint::NodeDesired),
+        post(
+            path::NODE_CERTIFICATES,
+            NodeSelf,
+            Nodes,
+            Endpoint::NodeCertificates,
+        ),
+        post(path::NODE_FACTS, NodeSelf, Nodes, Endpoint::NodeFacts),
+        get(path::STATUS, Read, Users, Endpoint::Status),
+        get(path::NODES, Read, Users, Endpoint::Nodes),
+        get(path::AUTHORITIES, Read, Users, Endpoint::Authorities),
+        get(path::ROTATIONS, Read, Users, Endpoint::Rotations),
+        get(path::TOKENS, Read, Users, Endpoint::Tokens),
+        get(path::CERTIFICATES, Read, Users, Endpoint::Certificates),
+        get(path::USERS, Read, Users, Endpoint::Users),
+        get(path::CONSUMERS, Read, Users, Endpoint::Consumers),
+        get(path::PLAN, Read, Users, Endpoint::Plan),
+        get(path::WHOAMI, Read, Users, Endpoint::Whoami),
+        get(path::CHECK, Read, Users, Endpoint::Check),
+        get(path::WATCH, Read, Users, Endpoint::Watch),
+        get(path::EVENTS, Read, Users, Endpoint::Events),
+        get(path::EVENTS_FOLLOW, Read, Users, Endpoint::EventsFollow),
+        get(path::AUDIT_REPLAY, Read, Users, Endpoint::AuditReplay),
+        get(path::AUDIT_DIFF, Read, Users, Endpoint::AuditDiff),
+        get(path::AUDIT_VERIFY, Read, Users, Endpoint::AuditVerify),
+        post(path::ROTATE, Rotate, Users, Endpoint::Rotate),
+        post(path::NODE_EXCLUDE, Rotate, Users, Endpoint::NodeExclude),
+        post(path::NODE_INCLUDE, Rotate, Users, Endpoint::NodeInclude),
+        post(path::NODE_REMOVE, Administer, Users, Endpoint::NodeRemove),
+        post(path::TOKENS, Administer, Users, Endpoint::TokenAdd),
+        post(path::TOKEN_REMOVE, Administer, Users, Endpoint::TokenRemove),
+        post(path::USERS, Administer, Users, Endpoint::UserAdd),
+        post(path::USER_REMOVE, Administer, Users, Endpoint::UserRemove),
+        post(path::USER_RENEW, RenewOwn, Users, Endpoint::UserRenew),
+        post(path::CLOCK_ACCEPT, Rotate, Users, Endpoint::ClockAccept),
+        post(path::PROBE, Rotate, Users, Endpoint::Probe),
+    ]
+};
 
 /// A request's route, and what stands in place of the part in braces.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -149,7 +167,11 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Matched, Unmatched> {
             path_exists = true;
         }
     }
-    Err(if path_exists { Unmatched::NoMethod } else { Unmatched::NoPath })
+    Err(if path_exists {
+        Unmatched::NoMethod
+    } else {
+        Unmatched::NoPath
+    })
 }
 
 impl Accepts {

@@ -34,7 +34,14 @@ impl Serving {
     /// A member that has not begun.
     pub(crate) fn new(clock: SharedClock) -> Self {
         let why = "it has not reported the current row yet".to_owned();
-        Self { clock, state: Mutex::new(State { begun: false, heard: Duration::ZERO, why }) }
+        Self {
+            clock,
+            state: Mutex::new(State {
+                begun: false,
+                heard: Duration::ZERO,
+                why,
+            }),
+        }
     }
 
     /// The monotonic time, for stamping a report before it is sent.
@@ -69,14 +76,21 @@ impl Serving {
     pub(crate) fn check(&self) -> Result<(), String> {
         let mut state = self.lock();
         self.lapse(&mut state);
-        if state.begun { Ok(()) } else { Err(state.why.clone()) }
+        if state.begun {
+            Ok(())
+        } else {
+            Err(state.why.clone())
+        }
     }
 
     fn lapse(&self, state: &mut State) {
         let age = self.clock.monotonic().saturating_sub(state.heard);
         if state.begun && age >= FRESH {
             state.begun = false;
-            state.why = format!("its own report was not read back from the log for {} s", age.as_secs());
+            state.why = format!(
+                "its own report was not read back from the log for {} s",
+                age.as_secs()
+            );
         }
     }
 

@@ -27,5 +27,7 @@ fn required<T: std::str::FromStr>(asked: &Asked, name: &str) -> Result<T, No>
 where
     T::Err: std::fmt::Display,
 {
-    asked.parse_parameter(name)?.ok_or_else(|| No::bad_request(format!("`{name}` is missing")))
+    asked
+        .parse_parameter(name)?
+        .ok_or_else(|| No::bad_request(format!("`{name}` is missing")))
 }

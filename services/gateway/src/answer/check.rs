@@ -38,13 +38,25 @@ pub(super) async fn check(asked: &Asked) -> Reply {
         findings.extend(nodes(app, s, now));
         findings
     }));
-    let count = |level| u32::try_from(findings.iter().filter(|f| f.level == level).count()).unwrap_or(u32::MAX);
+    let count =
+        |level| u32::try_from(findings.iter().filter(|f| f.level == level).count()).unwrap_or(u32::MAX);
     let (errors, warnings) = (count(CheckLevel::Error), count(CheckLevel::Warn));
-    reply::json(&CheckReport { position: app.fold.position(), checks: findings, errors, warnings })
+    reply::json(&CheckReport {
+        position: app.fold.position(),
+        checks: findings,
+        errors,
+        warnings,
+    })
 }
 
 fn finding(section: &str, name: &str, level: CheckLevel, text: impl Into<String>) -> CheckFinding {
-    CheckFinding { section: section.into(), name: name.into(), level, text: text.into(), next: None }
+    CheckFinding {
+        section: section.into(),
+        name: name.into(),
+        level,
+        text: text.into(),
+        next: None,
+    }
 }
 
 fn next(mut finding: CheckFinding, command: impl Into<String>) -> CheckFinding {
@@ -57,15 +69,26 @@ async fn log(app: &App) -> Vec<CheckFinding> {
     let log = app.fold.log();
     let mut findings = match app.serving.check() {
         Ok(()) => {
-            let text = format!("log {} writable, state at position {}", log.name(), app.fold.position());
+            let text = format!(
+                "log {} writable, state at position {}",
+                log.name(),
+                app.fold.position()
+            );
             vec![finding(CONTROL_PLANE, "log", CheckLevel::Ok, text)]
         }
         Err(why) => vec![finding(CONTROL_PLANE, "log", CheckLevel::Error, why)],
     };
-    findings.extend(log.warnings().into_iter().map(|w| finding(CONTROL_PLANE, "log_durability", CheckLevel::Warn, w)));
+    findings.extend(
+        log.warnings()
+            .into_iter()
+            .map(|w| finding(CONTROL_PLANE, "log_durability", CheckLevel::Warn, w)),
+    );
     let behind = app.fold.read(|s| s.time.since_ms(app.now()));
     if behind > 60 * SECOND_MS {
-        let text = format!("the clock is {} s behind the log: no automatic step is taken", behind / SECOND_MS);
+        let text = format!(
+            "the clock is {} s behind the log: no automatic step is taken",
+            behind / SECOND_MS
+        );
         let found = finding(CONTROL_PLANE, "clock", CheckLevel::Error, text);
         findings.push(next(found, "carousel clock accept --reason \"...\""));
     }
@@ -76,12 +99,20 @@ fn control_plane(state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {
     let mut findings = vec![];
     let lost: Vec<_> = state.members.values().filter(|m| !m.running).collect();
     let running = state.members.len() - lost.len();
-    findings.push(finding(CONTROL_PLANE, "members", CheckLevel::Ok, format!("{running} members running")));
+    findings.push(finding(
+        CONTROL_PLANE,
+        "members",
+        CheckLevel::Ok,
+        format!("{running} members running"),
+    ));
     for (t, of) in &state.types {
         for member in gate::lagging_members(state, *t, of) {
             let text = format!(
                 "{} {} has not reached {} of {t}: it {}",
-                member.service, member.member, of.phase, member.missing.in_words(of.phase)
+                member.service,
+                member.member,
+                of.phase,
+                member.missing.in_words(of.phase)
             );
             findings.push(finding(CONTROL_PLANE, "members_lagging", CheckLevel::Error, text));
         }
@@ -91,19 +122,35 @@ fn control_plane(state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {
         let text = "durations are shorter than a production cluster's (demo or test settings)";
         findings.push(finding(CONTROL_PLANE, "settings", CheckLevel::Warn, text));
     }
-    let waits = state.pending.values().filter(|p| now.since_ms(p.at) > MINUTE_MS).count();
+    let waits = state
+        .pending
+        .values()
+        .filter(|p| now.since_ms(p.at) > MINUTE_MS)
+        .count();
     if waits > 0 {
-        let text = format!("{waits} authorised certificates have waited for the signer for more than a minute");
-        findings.push(finding(CONTROL_PLANE, "signer_unavailable", CheckLevel::Error, text));
+        let text =
+            format!("{waits} authorised certificates have waited for the signer for more than a minute");
+        findings.push(finding(
+            CONTROL_PLANE,
+            "signer_unavailable",
+            CheckLevel::Error,
+            text,
+        ));
     }
     findings
 }
 
 fn authority(authority_type: AuthorityType, of: &TypeState, now: Timestamp) -> Vec<CheckFinding> {
     let mut findings = vec![];
-    let Some(key) = of.active.get(&KeyKind::Tls) else { return findings };
+    let Some(key) = of.active.get(&KeyKind::Tls) else {
+        return findings;
+    };
     let (title, left) = (authority_type.name(), key.not_after.since_ms(now));
-    let text = format!("{title}: generation {}, expires in {}, key sealed", key.generation, days(left));
+    let text = format!(
+        "{title}: generation {}, expires in {}, key sealed",
+        key.generation,
+        days(left)
+    );
     let level = match left {
         left if left < CA_ENDS_SOON_MS => CheckLevel::Error,
         left if left < 3 * CA_ENDS_SOON_MS => CheckLevel::Warn,
@@ -111,12 +158,23 @@ fn authority(authority_type: AuthorityType, of: &TypeState, now: Timestamp) -> V
     };
     let rotate = format!("carousel auth rotate --type={title} --plan");
     let found = finding(AUTHORITIES, "ca_expiry", level, text);
-    findings.push(if level == CheckLevel::Ok { found } else { next(found, rotate.clone()) });
+    findings.push(if level == CheckLevel::Ok {
+        found
+    } else {
+        next(found, rotate.clone())
+    });
     // Ten years of life from its making: what is left tells its age.
     let age = (10 * MAX_CA_AGE_MS).saturating_sub(left);
     if age > MAX_CA_AGE_MS + 3 * DAY_MS && of.rotation.is_none() {
-        let text = format!("{title}: in use for {} (limit {})", days(age), days(MAX_CA_AGE_MS));
-        findings.push(next(finding(AUTHORITIES, "ca_age", CheckLevel::Warn, text), rotate));
+        let text = format!(
+            "{title}: in use for {} (limit {})",
+            days(age),
+            days(MAX_CA_AGE_MS)
+        );
+        findings.push(next(
+            finding(AUTHORITIES, "ca_age", CheckLevel::Warn, text),
+            rotate,
+        ));
     }
     if of.rotation.as_ref().is_some_and(|r| r.held.is_some()) {
         let text = format!("{title}: the rotation is held: a due step waits for the gate");
@@ -124,7 +182,8 @@ fn authority(authority_type: AuthorityType, of: &TypeState, now: Timestamp) -> V
         findings.push(next(found, format!("carousel get nodes --lagging={title}")));
     }
     if of.ended.as_ref().is_some_and(|e| !e.settled) && of.rotation.is_none() {
-        let text = format!("{title}: the last rotation has not settled: somebody may still accept the retired CA");
+        let text =
+            format!("{title}: the last rotation has not settled: somebody may still accept the retired CA");
         let found = finding(AUTHORITIES, "not_settled", CheckLevel::Warn, text);
         findings.push(next(found, format!("carousel get nodes --lagging={title}")));
     }
@@ -132,7 +191,11 @@ fn authority(authority_type: AuthorityType, of: &TypeState, now: Timestamp) -> V
         let text = format!("{title}: there is no valid signed trust bundle; the signer makes it");
         findings.push(finding(AUTHORITIES, "bundle_expired", CheckLevel::Error, text));
     }
-    let undestroyed = of.retired.iter().filter(|k| !k.destroyed && now.since_ms(k.at) > 5 * MINUTE_MS).count();
+    let undestroyed = of
+        .retired
+        .iter()
+        .filter(|k| !k.destroyed && now.since_ms(k.at) > 5 * MINUTE_MS)
+        .count();
     if undestroyed > 0 {
         let text = format!("{title}: {undestroyed} retired keys are not destroyed yet");
         findings.push(finding(AUTHORITIES, "key_not_destroyed", CheckLevel::Warn, text));
@@ -151,7 +214,11 @@ fn nodes(app: &App, state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {
             state.nodes.values().filter(lags).count(),
         );
         if lagging > 0 {
-            let level = if of.phase == Phase::Standby { CheckLevel::Warn } else { CheckLevel::Error };
+            let level = if of.phase == Phase::Standby {
+                CheckLevel::Warn
+            } else {
+                CheckLevel::Error
+            };
             let text = format!("{lagging} of {all} have not reached {} of {t}", of.phase);
             let found = finding(NODES, "nodes_lagging", level, text);
             findings.push(next(found, format!("carousel get nodes --lagging={t}")));
@@ -159,8 +226,16 @@ fn nodes(app: &App, state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {
     }
     let presence = |n: &domain::state::Node| app.presences.of(n.id, n.report.as_ref().map(|r| r.at), now);
     let offline = state.nodes.values().filter(|n| !presence(n).online).count();
-    let level = if offline == 0 { CheckLevel::Ok } else { CheckLevel::Warn };
-    let text = format!("{} of {} are online", state.nodes.len() - offline, state.nodes.len());
+    let level = if offline == 0 {
+        CheckLevel::Ok
+    } else {
+        CheckLevel::Warn
+    };
+    let text = format!(
+        "{} of {} are online",
+        state.nodes.len() - offline,
+        state.nodes.len()
+    );
     findings.push(finding(NODES, "nodes_offline", level, text));
     for node in state.nodes.values() {
         let name = &node.hostname;
@@ -168,16 +243,27 @@ fn nodes(app: &App, state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {
             let text = format!("{name}: two running instances share its identity");
             findings.push(finding(NODES, "clone", CheckLevel::Error, text));
         }
-        let Some(report) = node.report.as_ref().map(|r| &r.report) else { continue };
+        let Some(report) = node.report.as_ref().map(|r| &r.report) else {
+            continue;
+        };
         if let Some(failure) = &report.failure {
-            let text = format!("{name}: {} failed {} times: {}", failure.step, failure.count, failure.detail);
+            let text = format!(
+                "{name}: {} failed {} times: {}",
+                failure.step, failure.count, failure.detail
+            );
             let found = finding(NODES, "node_failure", CheckLevel::Error, text);
             findings.push(next(found, format!("carousel probe {name}")));
         }
-        let ends = report.authorities.values().flat_map(|f| [f.client_not_after, f.server_not_after]).flatten().min();
+        let ends = report
+            .authorities
+            .values()
+            .flat_map(|f| [f.client_not_after, f.server_not_after])
+            .flatten()
+            .min();
         let soon = state.settings().node_ttl_ms / 4;
         if let Some(ends) = ends.filter(|ends| ends.since_ms(now) < soon) {
-            let text = format!("{name}: a certificate expires at {ends} and was not renewed at half its life");
+            let text =
+                format!("{name}: a certificate expires at {ends} and was not renewed at half its life");
             findings.push(finding(NODES, "certificate_expiry", CheckLevel::Warn, text));
         }
         if report.unsynced {
@@ -191,5 +277,9 @@ fn nodes(app: &App, state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {
 /// `9.9 y`, `402 d`.
 fn days(ms: u64) -> String {
     let days = ms / DAY_MS;
-    if days > 730 { format!("{}.{} y", days / 365, days % 365 * 10 / 365) } else { format!("{days} d") }
+    if days > 730 {
+        format!("{}.{} y", days / 365, days % 365 * 10 / 365)
+    } else {
+        format!("{days} d")
+    }
 }

@@ -41,8 +41,14 @@ pub(super) async fn accept_clock(asked: &Asked) -> Reply {
 /// A command that needs no more than an id and a reason.
 pub(super) async fn plain(asked: &Asked, order: Order) -> Reply {
     let request: PlainRequest = reply::parse(&asked.body)?;
-    let answered = asked.execute(asked.command(request.id, request.reason, order)).await?;
-    reply::json(&CommandAnswer { position: answered.position, answer: answered.answer, warning: None })
+    let answered = asked
+        .execute(asked.command(request.id, request.reason, order))
+        .await?;
+    reply::json(&CommandAnswer {
+        position: answered.position,
+        answer: answered.answer,
+        warning: None,
+    })
 }
 
 /// `POST /v1/tokens`: answers with all that a join line needs beside the secret, which never came here.
@@ -51,19 +57,43 @@ pub(super) async fn add_token(asked: &Asked) -> Reply {
     let names: Result<Vec<NamePattern>, _> = request.names.iter().map(|n| n.parse()).collect();
     let names = names.map_err(|e| No::new(Code::TokenInvalid, e.to_string()))?;
     let mut uses: BTreeMap<AuthorityType, Uses> = request.types;
-    uses.entry(AuthorityType::Host).or_insert(Uses::usual(AuthorityType::Host));
-    let grant = Grant { names, addresses: request.addresses, uses };
-    let order = Order::CreateToken { hash: request.hash, grant, uses: request.uses, ttl_ms: request.ttl_ms };
-    let answered = asked.execute(asked.command(request.id, request.reason, order)).await?;
+    uses.entry(AuthorityType::Host)
+        .or_insert(Uses::usual(AuthorityType::Host));
+    let grant = Grant {
+        names,
+        addresses: request.addresses,
+        uses,
+    };
+    let order = Order::CreateToken {
+        hash: request.hash,
+        grant,
+        uses: request.uses,
+        ttl_ms: request.ttl_ms,
+    };
+    let answered = asked
+        .execute(asked.command(request.id, request.reason, order))
+        .await?;
     let Answer::Token { token, expires } = answered.answer else {
-        return Err(No::new(Code::Internal, "a token was answered with something else"));
+        return Err(No::new(
+            Code::Internal,
+            "a token was answered with something else",
+        ));
     };
     let (ca_pins, bundle_pin) = asked.app.fold.read(|s| {
-        let pins = s.types.get(&AuthorityType::Host).map(|of| of.trusted().into_iter().collect());
+        let pins = s
+            .types
+            .get(&AuthorityType::Host)
+            .map(|of| of.trusted().into_iter().collect());
         (pins.unwrap_or_default(), s.cluster.as_ref().map(|c| c.bundle_key))
     });
     let bundle_pin = bundle_pin.ok_or_else(|| No::new(Code::NoCluster, "the log holds no cluster yet"))?;
-    reply::json(&TokenAnswer { id: token, expires, ca_pins, bundle_pin, position: answered.position })
+    reply::json(&TokenAnswer {
+        id: token,
+        expires,
+        ca_pins,
+        bundle_pin,
+        position: answered.position,
+    })
 }
 
 /// The node that a path names, by its id or its host name. Looked up at the log's end, so that a node that

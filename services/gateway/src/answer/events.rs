@@ -38,15 +38,18 @@ pub(super) async fn follow(asked: &Asked) -> Reply {
     let drain = asked.connection.drain.clone();
     let beat = tokio::time::interval(std::time::Duration::from_secs(api::node::HEARTBEAT_S));
     let records = asked.app.fold.log().follow(after);
-    reply::stream(futures::stream::unfold((records, beat, drain), |(mut records, mut beat, drain)| async move {
-        let bytes = tokio::select! {
-            biased;
-            () = drain.cancelled() => return None,
-            stored = records.next() => line(&stored?.ok()?)?,
-            _ = beat.tick() => reply::comment(),
-        };
-        Some((bytes, (records, beat, drain)))
-    }))
+    reply::stream(futures::stream::unfold(
+        (records, beat, drain),
+        |(mut records, mut beat, drain)| async move {
+            let bytes = tokio::select! {
+                biased;
+                () = drain.cancelled() => return None,
+                stored = records.next() => line(&stored?.ok()?)?,
+                _ = beat.tick() => reply::comment(),
+            };
+            Some((bytes, (records, beat, drain)))
+        },
+    ))
 }
 
 fn line(stored: &Stored) -> Option<Bytes> {
@@ -55,9 +58,18 @@ fn line(stored: &Stored) -> Option<Bytes> {
 }
 
 fn record(stored: &Stored) -> Result<EventRecord, No> {
-    let damaged = |_| No::new(Code::LogUnavailable, format!("position {} holds no JSON", stored.position));
+    let damaged = |_| {
+        No::new(
+            Code::LogUnavailable,
+            format!("position {} holds no JSON", stored.position),
+        )
+    };
     let text = String::from_utf8(stored.data.to_vec()).map_err(|_| damaged(()))?;
     let event = RawValue::from_string(text).map_err(|_| damaged(()))?;
     let subject = stored.subject.as_str().to_owned();
-    Ok(EventRecord { position: Position(stored.position), subject, event })
+    Ok(EventRecord {
+        position: Position(stored.position),
+        subject,
+        event,
+    })
 }

@@ -30,7 +30,10 @@ pub(super) async fn trust(asked: &Asked) -> Reply {
         asked.app.fold.read(head)
     };
     let Some(position) = look() else {
-        let text = format!("there is no signed bundle of type {} yet", encode(authority_type.name()));
+        let text = format!(
+            "there is no signed bundle of type {} yet",
+            encode(authority_type.name())
+        );
         return Err(No::new(Code::NotFound, text).retry_after(1));
     };
     reply::json(&*Hub::bundle(&asked.app, authority_type, position).await?)
@@ -42,9 +45,18 @@ pub(super) async fn join(asked: &Asked) -> Reply {
     let request: JoinRequest = reply::parse(&asked.body)?;
     let hostname: Hostname = request.hostname.parse().map_err(No::bad_request)?;
     let key = key_of(&request.csr)?;
-    let rejoin = request.rejoin.as_ref().map(|proof| rejoin(proof, &request.csr)).transpose()?;
+    let rejoin = request
+        .rejoin
+        .as_ref()
+        .map(|proof| rejoin(proof, &request.csr))
+        .transpose()?;
     let token = TokenHash(execution::sha256(request.token.trim().as_bytes()));
-    let order = Order::Join(Join { token, hostname, key, rejoin });
+    let order = Order::Join(Join {
+        token,
+        hostname,
+        key,
+        rejoin,
+    });
     joined(asked, order).await
 }
 
@@ -71,7 +83,10 @@ pub(super) async fn recover(asked: &Asked) -> Reply {
     {
         let uri = certificate.uri.as_deref().unwrap_or_default();
         let now = asked.app.clock.monotonic();
-        asked.app.strangers.alert("superseded", uri, asked.connection.from, &no.0.detail, now);
+        asked
+            .app
+            .strangers
+            .alert("superseded", uri, asked.connection.from, &no.0.detail, now);
     }
     result
 }
@@ -99,15 +114,20 @@ async fn joined(asked: &Asked, order: Order) -> Reply {
 }
 
 fn joined_at(app: &Arc<App>, node: domain::NodeId) -> Position {
-    app.fold.read(|s| s.nodes.get(&node).map(|n| n.joined).unwrap_or_default())
+    app.fold
+        .read(|s| s.nodes.get(&node).map(|n| n.joined).unwrap_or_default())
 }
 
 fn limit(asked: &Asked) -> Result<(), No> {
     let now = asked.app.clock.monotonic();
-    asked.app.joins.try_take(asked.connection.from, now).map_err(|wait| {
-        let text = "too many joins and recoveries from this address; renewals are not counted";
-        No::new(Code::RateLimited, text).retry_after(wait.as_secs().max(1))
-    })
+    asked
+        .app
+        .joins
+        .try_take(asked.connection.from, now)
+        .map_err(|wait| {
+            let text = "too many joins and recoveries from this address; renewals are not counted";
+            No::new(Code::RateLimited, text).retry_after(wait.as_secs().max(1))
+        })
 }
 
 fn rejoin(proof: &RejoinProof, csr: &str) -> Result<Rejoin, No> {
@@ -118,16 +138,25 @@ fn rejoin(proof: &RejoinProof, csr: &str) -> Result<Rejoin, No> {
             Some(certificate.digest)
         }
         (None, None) => None,
-        _ => return Err(No::bad_request("a rejoin proves itself with a certificate and a signature, or with neither")),
+        _ => {
+            return Err(No::bad_request(
+                "a rejoin proves itself with a certificate and a signature, or with neither",
+            ));
+        }
     };
-    Ok(Rejoin { node: proof.node, proven_by })
+    Ok(Rejoin {
+        node: proof.node,
+        proven_by,
+    })
 }
 
 /// The certificate binds the key, and its digest the certificate: whether the log knows that digest as the
 /// node's is decided where the command is.
 fn verify(certificate: &Certificate, context: &str, csr: &str, signature: &str) -> Result<(), No> {
     let bad = |text: String| No::new(Code::RecoveryRefused, text);
-    let signature = STANDARD.decode(signature).map_err(|_| bad("the signature is not base64".into()))?;
+    let signature = STANDARD
+        .decode(signature)
+        .map_err(|_| bad("the signature is not base64".into()))?;
     let key = certificate.public_key.spki_der();
     statement::verify(key, context, csr.as_bytes(), &signature).map_err(|e| bad(e.to_string()))
 }

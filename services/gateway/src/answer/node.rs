@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api::node::{
-    CERTIFICATE_EVENT, CertificateAnswer, CertificateRequest, DESIRED_EVENT, HEARTBEAT_S,
-};
+use api::node::{CERTIFICATE_EVENT, CertificateAnswer, CertificateRequest, DESIRED_EVENT, HEARTBEAT_S};
 use bytes::Bytes;
 use domain::{
     Answer, Code, NodeId, Order, Principal,
@@ -110,18 +108,22 @@ impl Open {
             return Newest::Same;
         }
         let node = self.node;
-        let (known, handout) = self.app.fold.read(|s| {
-            (s.nodes.contains_key(&node), handout::current(&self.app, s, node))
-        });
+        let (known, handout) = self
+            .app
+            .fold
+            .read(|s| (s.nodes.contains_key(&node), handout::current(&self.app, s, node)));
         if !known {
             return Newest::Gone;
         }
-        let Some(handout) = handout.filter(|h| Some(&h.desired) != self.sent.as_ref().map(|s| &s.desired)) else {
+        let Some(handout) = handout.filter(|h| Some(&h.desired) != self.sent.as_ref().map(|s| &s.desired))
+        else {
             return Newest::Same;
         };
         match handout::with_bundles(&self.app, handout.clone()).await {
             Ok(update) => {
-                let Ok(data) = serde_json::to_string(&update) else { return Newest::Gone };
+                let Ok(data) = serde_json::to_string(&update) else {
+                    return Newest::Gone;
+                };
                 let position = handout.desired.position.0;
                 self.sent = Some(handout);
                 Newest::Event(reply::event(DESIRED_EVENT, Some(position), &data))
@@ -145,7 +147,9 @@ enum Newest {
 pub(super) async fn desired(asked: &Asked) -> Reply {
     let (app, node) = (&asked.app, asked.caller.node()?);
     app.catch_up().await?;
-    let found = app.wait_until(Instant::now() + PATIENCE, |s| handout::current(app, s, node)).await;
+    let found = app
+        .wait_until(Instant::now() + PATIENCE, |s| handout::current(app, s, node))
+        .await;
     let Some(handout) = found else {
         let text = "this gateway does not hold the current row yet: ask again, or another one";
         return Err(No::new(Code::NotServing, text).retry_after(1));
@@ -165,7 +169,10 @@ pub(super) async fn certificate(asked: &Asked) -> Reply {
     };
     let answered = asked.execute(asked.command(request.id, None, order)).await?;
     let Answer::Authorized { authorization } = answered.answer else {
-        return Err(No::new(Code::Internal, "a request for a certificate was answered with something else"));
+        return Err(No::new(
+            Code::Internal,
+            "a request for a certificate was answered with something else",
+        ));
     };
     let issued = asked.app.certificate(authorization).await?;
     reply::json(&CertificateAnswer {
@@ -192,14 +199,20 @@ pub(super) async fn facts(asked: &Asked) -> Reply {
         from: Some(asked.connection.from.to_canonical().to_string()),
     };
     let before = asked.app.fold.position();
-    let result = asked.execute_own(Principal::Node(node), Order::Report { node, report, seen }).await;
+    let result = asked
+        .execute_own(Principal::Node(node), Order::Report { node, report, seen })
+        .await;
     let outcome = match &result {
         Ok(answered) if answered.position > before => "recorded",
         Ok(_) => "unchanged",
         Err(no) if no.code() == Code::ReportTooOften => "limited",
         Err(_) => "refused",
     };
-    asked.app.metrics.counter("carousel_node_reports_total", &[outcome]).inc();
+    asked
+        .app
+        .metrics
+        .counter("carousel_node_reports_total", &[outcome])
+        .inc();
     result?;
     reply::done()
 }

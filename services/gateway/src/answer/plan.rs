@@ -28,7 +28,10 @@ pub(super) async fn plan(asked: &Asked) -> Reply {
     let until: Option<Phase> = asked.parse_parameter("phase")?;
     asked.app.catch_up().await?;
     let now = asked.app.now();
-    let plan = asked.app.fold.read(|s| compute(s, authority_type, until, s.now(now)));
+    let plan = asked
+        .app
+        .fold
+        .read(|s| compute(s, authority_type, until, s.now(now)));
     let mut plan = plan.ok_or_else(|| {
         let text = format!("this cluster has no key of type {authority_type}: there is nothing to rotate");
         No::new(Code::TypeNotInService, text)
@@ -40,26 +43,47 @@ pub(super) async fn plan(asked: &Asked) -> Reply {
 }
 
 /// What forcing a phase now would break.
-pub(super) fn if_forced(state: &ClusterState, authority_type: AuthorityType, phase: Phase) -> Option<Connections> {
+pub(super) fn if_forced(
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    phase: Phase,
+) -> Option<Connections> {
     let of = state.types.get(&authority_type)?;
-    Some(oracle::if_forced(of, &oracle::fleet(state, authority_type, of), phase))
+    Some(oracle::if_forced(
+        of,
+        &oracle::fleet(state, authority_type, of),
+        phase,
+    ))
 }
 
 /// The plan, from the state alone.
 fn compute(
-    state: &ClusterState, authority_type: AuthorityType, until: Option<Phase>, now: Timestamp,
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    until: Option<Phase>,
+    now: Timestamp,
 ) -> Option<Plan> {
     let of = state.types.get(&authority_type)?;
     let fleet = oracle::fleet(state, authority_type, of);
     let phases = steps(of.phase, until);
-    let gate = phases.first().map(|to| gate::evaluate(state, authority_type, *to, now));
+    let gate = phases
+        .first()
+        .map(|to| gate::evaluate(state, authority_type, *to, now));
     let waiting = gate.as_ref().map(|g| g.consumers.clone()).unwrap_or_default();
-    let registered = state.consumers.keys().filter(|(t, _)| *t == authority_type).count();
+    let registered = state
+        .consumers
+        .keys()
+        .filter(|(t, _)| *t == authority_type)
+        .count();
     let step = |phase: &Phase| PlanStep {
         phase: *phase,
         does: does(authority_type, of, *phase, &fleet),
         if_forced: oracle::if_forced(of, &fleet, *phase),
-        consumers: if *phase == Phase::Standby { waiting.clone() } else { vec![] },
+        consumers: if *phase == Phase::Standby {
+            waiting.clone()
+        } else {
+            vec![]
+        },
     };
     let details = gate.as_ref().filter(|_| of.phase != Phase::Standby).map(|gate| {
         let mut details = GateDetails::of(gate);
@@ -67,7 +91,10 @@ fn compute(
         details
     });
     let generation = of.active.get(&KeyKind::Tls).map_or(0, |k| k.generation);
-    let next = of.prepared.get(&KeyKind::Tls).map_or(of.newest_generation + 1, |k| k.generation);
+    let next = of
+        .prepared
+        .get(&KeyKind::Tls)
+        .map_or(of.newest_generation + 1, |k| k.generation);
     let to_number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Some(Plan {
         cluster: state.cluster_name()?.to_string(),
@@ -78,7 +105,10 @@ fn compute(
         mode: of.rotation.as_ref().map(|r| r.mode),
         started: of.rotation.as_ref().map(|r| r.started),
         generations: (generation, next),
-        consumers: (to_number(registered), to_number(registered.saturating_sub(waiting.len()))),
+        consumers: (
+            to_number(registered),
+            to_number(registered.saturating_sub(waiting.len())),
+        ),
         steps: phases.iter().map(step).collect(),
         who: who(state, authority_type, of, &phases, gate.as_ref()),
         by_hand: by_hand(authority_type, of, &phases),
@@ -89,7 +119,12 @@ fn compute(
 
 /// The steps that are left, up to the asked one.
 fn steps(from: Phase, until: Option<Phase>) -> Vec<Phase> {
-    let forward = [Phase::Init, Phase::UpdateClients, Phase::UpdateServers, Phase::Standby];
+    let forward = [
+        Phase::Init,
+        Phase::UpdateClients,
+        Phase::UpdateServers,
+        Phase::Standby,
+    ];
     let left: Vec<Phase> = match from {
         Phase::Standby => forward.to_vec(),
         Phase::Rollback => vec![Phase::Standby],
@@ -100,7 +135,9 @@ fn steps(from: Phase, until: Option<Phase>) -> Vec<Phase> {
     if until == Some(Phase::Rollback) && from != Phase::Standby && from != Phase::Rollback {
         return vec![Phase::Rollback, Phase::Standby];
     }
-    let end = until.and_then(|until| left.iter().position(|p| *p == until)).map_or(left.len(), |at| at + 1);
+    let end = until
+        .and_then(|until| left.iter().position(|p| *p == until))
+        .map_or(left.len(), |at| at + 1);
     left[..end].to_vec()
 }
 
@@ -121,12 +158,20 @@ fn does(authority_type: AuthorityType, of: &TypeState, phase: Phase, fleet: &[Se
 
 /// Who would be cut off, and from which step on: each laggard against a peer that follows.
 fn who(
-    state: &ClusterState, authority_type: AuthorityType, of: &TypeState, phases: &[Phase], gate: Option<&Gate>,
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    of: &TypeState,
+    phases: &[Phase],
+    gate: Option<&Gate>,
 ) -> Vec<PlanSubject> {
     let mut subjects = vec![];
     for lagging in gate.iter().flat_map(|g| &g.lagging).take(NAMED) {
-        let Some(node) = state.nodes.get(&lagging.node) else { continue };
-        let Some(seen) = oracle::seen(state, authority_type, node) else { continue };
+        let Some(node) = state.nodes.get(&lagging.node) else {
+            continue;
+        };
+        let Some(seen) = oracle::seen(state, authority_type, node) else {
+            continue;
+        };
         let first = |breaks: &dyn Fn(Phase) -> bool| phases.iter().copied().find(|p| breaks(*p));
         let in_broken = first(&|p| seen.uses.server && !interoperate(&oracle::row_at(of, p), &seen.side));
         let out_broken = first(&|p| seen.uses.client && !interoperate(&seen.side, &oracle::row_at(of, p)));
@@ -135,19 +180,35 @@ fn who(
         effects.extend(out_broken.map(|p| (p, format!("from {p} on it cannot connect OUT"))));
         effects.sort();
         let effects: Vec<String> = effects.into_iter().map(|(_, text)| text).collect();
-        let effects = if effects.is_empty() { "nothing breaks for it".to_owned() } else { effects.join("; ") };
+        let effects = if effects.is_empty() {
+            "nothing breaks for it".to_owned()
+        } else {
+            effects.join("; ")
+        };
         let text = format!("{}: {effects}", missing_in_words(&lagging.missing, of.phase));
-        subjects.push(PlanSubject { name: lagging.hostname.to_string(), text });
+        subjects.push(PlanSubject {
+            name: lagging.hostname.to_string(),
+            text,
+        });
     }
-    let owners: BTreeMap<_, _> =
-        state.consumers.iter().filter(|((t, _), _)| *t == authority_type).map(|((_, n), c)| (n.to_string(), c)).collect();
+    let owners: BTreeMap<_, _> = state
+        .consumers
+        .iter()
+        .filter(|((t, _), _)| *t == authority_type)
+        .map(|((_, n), c)| (n.to_string(), c))
+        .collect();
     for name in gate.iter().flat_map(|g| &g.consumers) {
-        let Some(consumer) = owners.get(name) else { continue };
+        let Some(consumer) = owners.get(name) else {
+            continue;
+        };
         let text = match consumer.attested {
             Some((_, phase)) => format!("attested {phase}, not {} (owner: {})", of.phase, consumer.owner),
             None => format!("never attested (owner: {})", consumer.owner),
         };
-        subjects.push(PlanSubject { name: name.clone(), text });
+        subjects.push(PlanSubject {
+            name: name.clone(),
+            text,
+        });
     }
     subjects
 }
@@ -169,7 +230,10 @@ fn by_hand(authority_type: AuthorityType, of: &TypeState, phases: &[Phase]) -> V
         );
         by_hand.push(PlanByHand { phase, text });
     } else if !authority_type.row().by_hand.is_empty() {
-        by_hand.push(PlanByHand { phase, text: authority_type.row().by_hand.into() });
+        by_hand.push(PlanByHand {
+            phase,
+            text: authority_type.row().by_hand.into(),
+        });
     }
     by_hand
 }
@@ -191,7 +255,10 @@ mod tests {
     #[test]
     fn the_steps_that_are_left_follow_the_phase_and_end_at_the_asked_one() {
         use Phase::{Init, Rollback, Standby, UpdateClients, UpdateServers};
-        assert_eq!(steps(Standby, None), [Init, UpdateClients, UpdateServers, Standby]);
+        assert_eq!(
+            steps(Standby, None),
+            [Init, UpdateClients, UpdateServers, Standby]
+        );
         assert_eq!(steps(UpdateClients, None), [UpdateServers, Standby]);
         assert_eq!(steps(Standby, Some(UpdateClients)), [Init, UpdateClients]);
         assert_eq!(steps(UpdateServers, Some(Rollback)), [Rollback, Standby]);

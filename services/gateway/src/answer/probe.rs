@@ -21,7 +21,11 @@ pub(super) async fn probe(asked: &Asked) -> Reply {
 pub(super) async fn dial(app: &App, node: NodeId) -> Result<ProbeReport, No> {
     let cluster = app.cluster()?;
     let allow_loopback = app.config.is_on_loopback();
-    let target = app.fold.read(|s| s.nodes.get(&node).map(|n| (n.hostname.to_string(), target(n, allow_loopback))));
+    let target = app.fold.read(|s| {
+        s.nodes
+            .get(&node)
+            .map(|n| (n.hostname.to_string(), target(n, allow_loopback)))
+    });
     let Some((name, target)) = target else {
         return Err(No::new(Code::NodeUnknown, "the node was removed"));
     };
@@ -64,24 +68,47 @@ pub(super) async fn dial(app: &App, node: NodeId) -> Result<ProbeReport, No> {
 /// at doors of a node's choice.
 fn target(node: &Node, allow_loopback: bool) -> Result<String, String> {
     let reported = node.report.as_ref().ok_or("it has not reported any facts")?;
-    let addr = reported.report.addr.clone().ok_or("it advertises no listen address (--listen)")?;
-    let host = addr.rsplit_once(':').map(|(host, _)| host.trim_start_matches('[').trim_end_matches(']'));
+    let addr = reported
+        .report
+        .addr
+        .clone()
+        .ok_or("it advertises no listen address (--listen)")?;
+    let host = addr
+        .rsplit_once(':')
+        .map(|(host, _)| host.trim_start_matches('[').trim_end_matches(']'));
     let host = host.ok_or("its address has no port")?;
-    let seen = reported.seen.from.as_deref().and_then(|from| from.parse::<IpAddr>().ok());
+    let seen = reported
+        .seen
+        .from
+        .as_deref()
+        .and_then(|from| from.parse::<IpAddr>().ok());
     let may = match host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
         Ok(ip) if ip.is_loopback() => allow_loopback,
         Ok(ip) if node.grant.addresses.is_empty() => seen.map(|s| s.to_canonical()) == Some(ip),
-        Ok(ip) => node.grant.addresses.iter().any(|granted| granted.to_canonical() == ip),
+        Ok(ip) => node
+            .grant
+            .addresses
+            .iter()
+            .any(|granted| granted.to_canonical() == ip),
         Err(_) if host == "localhost" => allow_loopback,
         Err(_) => node.names.iter().any(|name| name.as_str() == host),
     };
-    if may { Ok(addr) } else { Err(format!("its address {addr} is neither granted nor where it speaks from")) }
+    if may {
+        Ok(addr)
+    } else {
+        Err(format!(
+            "its address {addr} is neither granted nor where it speaks from"
+        ))
+    }
 }
 
 fn generation(state: &ClusterState, issuer: domain::SpkiPin) -> Option<u32> {
     let of = state.types.get(&AuthorityType::Host)?;
     let living = of.active.values().chain(of.prepared.values());
-    living.chain(of.retired.iter().map(|r| &r.key)).find(|k| k.id == issuer).map(|k| k.generation)
+    living
+        .chain(of.retired.iter().map(|r| &r.key))
+        .find(|k| k.id == issuer)
+        .map(|k| k.generation)
 }
 
 fn in_words(error: &mtls::TlsError) -> String {

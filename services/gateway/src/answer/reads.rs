@@ -39,7 +39,10 @@ pub(super) async fn nodes(asked: &Asked) -> Reply {
     let now = asked.app.now();
     for node in &mut nodes {
         // Presence is of now, whatever the rest is of: an earlier one was never written down.
-        node.status = asked.app.presences.of(node.metadata.name, node.spec.last_reported, now);
+        node.status = asked
+            .app
+            .presences
+            .of(node.metadata.name, node.spec.last_reported, now);
     }
     reply::json(&nodes)
 }
@@ -79,8 +82,14 @@ pub(super) async fn whoami(asked: &Asked) -> Reply {
     asked.app.catch_up().await?;
     let peer = asked.caller.require_peer()?;
     let (row_issuer, bundle_revision, position) = asked.app.fold.read(|s| {
-        let issuer = s.types.get(&peer.authority_type).and_then(|of| of.client_issuer());
-        let host = s.types.get(&domain::AuthorityType::Host).and_then(|of| of.bundle.as_ref());
+        let issuer = s
+            .types
+            .get(&peer.authority_type)
+            .and_then(|of| of.client_issuer());
+        let host = s
+            .types
+            .get(&domain::AuthorityType::Host)
+            .and_then(|of| of.bundle.as_ref());
         (issuer, host.map(|b| b.revision).unwrap_or_default(), s.position)
     });
     reply::json(&Whoami {
@@ -90,7 +99,8 @@ pub(super) async fn whoami(asked: &Asked) -> Reply {
         certificate: peer.digest,
         issuer: peer.issuer,
         not_after: peer.not_after,
-        row_issuer: row_issuer.ok_or_else(|| No::new(Code::Internal, "the authority of this certificate has no key"))?,
+        row_issuer: row_issuer
+            .ok_or_else(|| No::new(Code::Internal, "the authority of this certificate has no key"))?,
         bundle_revision,
         position,
     })
@@ -103,7 +113,15 @@ pub(super) fn see(app: &App, laggards: &mut [Laggard], now: Timestamp) {
         laggard.online = presence.online;
         laggard.last_seen = presence.last_seen;
         if laggard.failure.is_none() {
-            laggard.failure = app.fold.read(|s| s.nodes.get(&laggard.node)?.report.as_ref()?.report.failure.clone());
+            laggard.failure = app.fold.read(|s| {
+                s.nodes
+                    .get(&laggard.node)?
+                    .report
+                    .as_ref()?
+                    .report
+                    .failure
+                    .clone()
+            });
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use api::command::{CommandAnswer, RotateRequest};
 use domain::{
-    Answer, AuthorityType, ClusterState, Code, Command, Given, Order, Phase, command::Rotate, decide, gate::lagging_members,
+    Answer, AuthorityType, ClusterState, Code, Command, Given, Order, Phase, command::Rotate, decide,
+    gate::lagging_members,
 };
 use tokio::time::Instant;
 
@@ -33,13 +34,26 @@ pub(super) async fn rotate(asked: &Asked) -> Reply {
         Err(no) => return Err(explained(&asked.app, no)),
     };
     let warning = match &answered.answer {
-        Answer::Phase { phase, noop: false, .. } => {
-            let holds = asked.app.wait_until(deadline, |s| own_parts_hold(&asked.app, s, authority_type, *phase)).await;
-            holds.is_none().then(|| lagging_in_words(&asked.app, authority_type))
+        Answer::Phase {
+            phase, noop: false, ..
+        } => {
+            let holds = asked
+                .app
+                .wait_until(deadline, |s| {
+                    own_parts_hold(&asked.app, s, authority_type, *phase)
+                })
+                .await;
+            holds
+                .is_none()
+                .then(|| lagging_in_words(&asked.app, authority_type))
         }
         _ => None,
     };
-    reply::json(&CommandAnswer { position: answered.position, answer: answered.answer, warning })
+    reply::json(&CommandAnswer {
+        position: answered.position,
+        answer: answered.answer,
+        warning,
+    })
 }
 
 /// A command that finds only the control plane's own parts lagging waits for them: a person cannot do
@@ -57,17 +71,24 @@ async fn wait_for_own_parts(app: &App, command: &Command, deadline: Instant) {
         let own = |code| matches!(code, Code::MembersLagging | Code::KeyMissing);
         matches!(decide(state, command, &given), Err(refusal) if own(refusal.code))
     };
-    app.wait_until(deadline, |state| (!would_wait(state)).then_some(())).await;
+    app.wait_until(deadline, |state| (!would_wait(state)).then_some(()))
+        .await;
 }
 
 /// Key made, bundle signed, this gateway at the row, every other running member too.
-fn own_parts_hold(app: &App, state: &ClusterState, authority_type: AuthorityType, phase: Phase) -> Option<()> {
+fn own_parts_hold(
+    app: &App,
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    phase: Phase,
+) -> Option<()> {
     let of = state.types.get(&authority_type)?;
     if of.phase != phase {
         // Somebody has gone on already: then everything had followed, or was waited for by that command.
         return Some(());
     }
-    let keys = of.rotation.is_none() || of.phase == Phase::Rollback || of.prepared_is_complete(authority_type);
+    let keys =
+        of.rotation.is_none() || of.phase == Phase::Rollback || of.prepared_is_complete(authority_type);
     let bundle = of.bundle.as_ref().is_some_and(|b| b.revision >= of.row_position);
     let members = lagging_members(state, authority_type, of).is_empty();
     (keys && bundle && members && app.holds_rows(state)).then_some(())
@@ -75,7 +96,9 @@ fn own_parts_hold(app: &App, state: &ClusterState, authority_type: AuthorityType
 
 fn lagging_in_words(app: &App, authority_type: AuthorityType) -> String {
     app.fold.read(|state| {
-        let Some(of) = state.types.get(&authority_type) else { return String::new() };
+        let Some(of) = state.types.get(&authority_type) else {
+            return String::new();
+        };
         let mut missing = vec![];
         if of.rotation.is_some() && of.phase != Phase::Rollback && !of.prepared_is_complete(authority_type) {
             missing.push("the signer has not made the new key".to_owned());
@@ -84,12 +107,21 @@ fn lagging_in_words(app: &App, authority_type: AuthorityType) -> String {
             missing.push("the signer has not signed the new trust bundle".to_owned());
         }
         for member in lagging_members(state, authority_type, of) {
-            missing.push(format!("the {} {} {}", member.service, member.member, member.missing.in_words(of.phase)));
+            missing.push(format!(
+                "the {} {} {}",
+                member.service,
+                member.member,
+                member.missing.in_words(of.phase)
+            ));
         }
         if missing.is_empty() {
             missing.push("this gateway has not reported the new row".to_owned());
         }
-        format!("accepted, but after {} s {}; nodes follow once that is done", PATIENCE.as_secs(), missing.join(", "))
+        format!(
+            "accepted, but after {} s {}; nodes follow once that is done",
+            PATIENCE.as_secs(),
+            missing.join(", ")
+        )
     })
 }
 

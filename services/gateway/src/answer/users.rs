@@ -19,8 +19,14 @@ pub(super) async fn add(asked: &Asked) -> Reply {
     let request: UserRequest = reply::parse(&asked.body)?;
     let user: UserName = request.name.parse().map_err(No::bad_request)?;
     let roles: BTreeSet<_> = request.roles.iter().copied().collect();
-    let order = Order::AddUser { user, roles, key: key_of(&request.csr)? };
-    let answered = asked.execute(asked.command(request.id, request.reason, order)).await?;
+    let order = Order::AddUser {
+        user,
+        roles,
+        key: key_of(&request.csr)?,
+    };
+    let answered = asked
+        .execute(asked.command(request.id, request.reason, order))
+        .await?;
     certified(asked, answered).await
 }
 
@@ -40,7 +46,9 @@ pub(super) async fn renew(asked: &Asked) -> Reply {
         issuer: None,
         key: key_of(&request.csr)?,
     };
-    let answered = asked.execute(asked.command(request.id, request.reason, order)).await?;
+    let answered = asked
+        .execute(asked.command(request.id, request.reason, order))
+        .await?;
     certified(asked, answered).await
 }
 
@@ -48,7 +56,10 @@ pub(super) async fn renew(asked: &Asked) -> Reply {
 async fn certified(asked: &Asked, answered: Answered) -> Reply {
     let app = &asked.app;
     let Answer::Authorized { authorization } = answered.answer else {
-        return Err(No::new(Code::Internal, "a request for a certificate was answered with something else"));
+        return Err(No::new(
+            Code::Internal,
+            "a request for a certificate was answered with something else",
+        ));
     };
     let issued = app.certificate(authorization).await?;
     let look = |s: &domain::ClusterState| {

@@ -8,9 +8,11 @@ use api::{
     shape::WatchLine,
 };
 use domain::{
-    AuthorityType, ClusterState, Code, Position, gate,
-    phase::{Phase, Transition},
+    AuthorityType, ClusterState, Code, Position,
+    gate::{self, Lagging},
+    phase::Phase,
     schedule::is_settled,
+    state::TypeState,
 };
 use tokio::{
     sync::watch,
@@ -91,14 +93,25 @@ impl Watching {
     }
 
     fn news(&mut self) -> Option<bytes::Bytes> {
-        let mut line = self.app.fold.read(|s| line(s, self.authority_type, self.app.now()))?;
+        let mut line = self
+            .app
+            .fold
+            .read(|s| line(s, self.authority_type, self.app.now()))?;
         reads::see(&self.app, &mut line.lagging, line.time);
         let same = |before: &WatchLine| {
             let (time, position) = (line.time, line.position);
             let seen = line.lagging.iter().map(|l| l.last_seen);
-            let mut before = WatchLine { time, position, ..before.clone() };
+            let mut before = WatchLine {
+                time,
+                position,
+                ..before.clone()
+            };
             // A laggard that was merely seen again is no news.
-            before.lagging.iter_mut().zip(seen).for_each(|(l, seen)| l.last_seen = seen);
+            before
+                .lagging
+                .iter_mut()
+                .zip(seen)
+                .for_each(|(l, seen)| l.last_seen = seen);
             before == line
         };
         if self.last.as_ref().is_some_and(same) {
@@ -139,7 +152,11 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
         done,
         mode: of.rotation.as_ref().map(|r| r.mode),
         held: of.rotation.as_ref().is_some_and(|r| r.held.is_some()),
-        outcome: of.ended.as_ref().filter(|_| of.rotation.is_none()).map(|e| e.outcome),
+        outcome: of
+            .ended
+            .as_ref()
+            .filter(|_| of.rotation.is_none())
+            .map(|e| e.outcome),
         position: state.position,
     })
 }
@@ -148,14 +165,21 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
 /// when they return.
 fn not_in_standby(state: &ClusterState, authority_type: AuthorityType, of: &TypeState) -> Vec<Lagging> {
     let is_cut_off = |node| of.ended.as_ref().is_some_and(|e| e.cut_off.contains(node));
-    let nodes = state.nodes.values().filter(|n| n.uses(authority_type).is_some() && !is_cut_off(&n.id));
+    let nodes = state
+        .nodes
+        .values()
+        .filter(|n| n.uses(authority_type).is_some() && !is_cut_off(&n.id));
     let lagging = nodes.filter_map(|node| {
         let missing = gate::missing(state, authority_type, node).err()?;
         Some(Lagging {
             node: node.id,
             hostname: node.hostname.clone(),
             missing,
-            reached: node.reached.get(&authority_type).map(|r| r.phase).unwrap_or_default(),
+            reached: node
+                .reached
+                .get(&authority_type)
+                .map(|r| r.phase)
+                .unwrap_or_default(),
             last_seen: node.report.as_ref().map(|r| r.at),
         })
     });

@@ -73,7 +73,10 @@ pub(crate) struct Stored {
 impl Store {
     /// Opens the directory, making it where it is not there.
     pub(crate) fn open(dir: &Path) -> Result<Self, CredentialError> {
-        create_private_dir(dir).map_err(|source| CredentialError::Io { path: dir.to_owned(), source })?;
+        create_private_dir(dir).map_err(|source| CredentialError::Io {
+            path: dir.to_owned(),
+            source,
+        })?;
         Ok(Self { dir: dir.to_owned() })
     }
 
@@ -84,8 +87,10 @@ impl Store {
             let path = self.dir.join(format!("{stem}.key"));
             let text = read_owner_only(&path, MAX_FILE_BYTES)?;
             let text = zeroized_text(text, &path)?;
-            let key = KeyPair::from_pkcs8_pem(&text)
-                .map_err(|e| CredentialError::Damaged { path: path.clone(), why: e.to_string() })?;
+            let key = KeyPair::from_pkcs8_pem(&text).map_err(|e| CredentialError::Damaged {
+                path: path.clone(),
+                why: e.to_string(),
+            })?;
             match self.certificate(&stem)? {
                 Some(der) => credentials.push(self.fit(&stem, der, &key)?),
                 None => orphans.push(Orphan { key, stem }),
@@ -106,7 +111,10 @@ impl Store {
     pub(crate) fn install(&self, orphan: &Orphan, der: &[u8]) -> Result<Stored, CredentialError> {
         let stored = self.fit(&orphan.stem, CertificateDer::from(der.to_vec()), &orphan.key)?;
         // A crash before this line leaves the key alone: the next start finds its certificate in the log.
-        self.write(&format!("{}.crt", orphan.stem), pem::encode_certificates([der]).as_bytes())?;
+        self.write(
+            &format!("{}.crt", orphan.stem),
+            pem::encode_certificates([der]).as_bytes(),
+        )?;
         Ok(stored)
     }
 
@@ -126,10 +134,20 @@ impl Store {
         Ok(())
     }
 
-    fn fit(&self, stem: &str, der: CertificateDer<'static>, key: &KeyPair) -> Result<Stored, CredentialError> {
-        let credential = Credential::new(vec![der], key)
-            .map_err(|source| CredentialError::Unfit { path: self.dir.join(format!("{stem}.crt")), source })?;
-        Ok(Stored { credential, stem: stem.to_owned() })
+    fn fit(
+        &self,
+        stem: &str,
+        der: CertificateDer<'static>,
+        key: &KeyPair,
+    ) -> Result<Stored, CredentialError> {
+        let credential = Credential::new(vec![der], key).map_err(|source| CredentialError::Unfit {
+            path: self.dir.join(format!("{stem}.crt")),
+            source,
+        })?;
+        Ok(Stored {
+            credential,
+            stem: stem.to_owned(),
+        })
     }
 
     fn certificate(&self, stem: &str) -> Result<Option<CertificateDer<'static>>, CredentialError> {
@@ -140,11 +158,17 @@ impl Store {
             Err(source) => return Err(CredentialError::Io { path, source }),
         };
         let first = pem::certificates(&text).and_then(|all| all.into_iter().next());
-        first.map(Some).ok_or_else(|| CredentialError::Damaged { path, why: "it holds no certificate".into() })
+        first.map(Some).ok_or_else(|| CredentialError::Damaged {
+            path,
+            why: "it holds no certificate".into(),
+        })
     }
 
     fn stems(&self) -> Result<Vec<String>, CredentialError> {
-        let failed = |source| CredentialError::Io { path: self.dir.clone(), source };
+        let failed = |source| CredentialError::Io {
+            path: self.dir.clone(),
+            source,
+        };
         let mut stems = vec![];
         for entry in fs::read_dir(&self.dir).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
@@ -172,14 +196,20 @@ impl Store {
                 Ok(()) | Err(_) => {}
             }
         }
-        sync_dir(&self.dir).map_err(|source| CredentialError::Io { path: self.dir.clone(), source })
+        sync_dir(&self.dir).map_err(|source| CredentialError::Io {
+            path: self.dir.clone(),
+            source,
+        })
     }
 }
 
 fn zeroized_text(bytes: Vec<u8>, path: &Path) -> Result<zeroize::Zeroizing<String>, CredentialError> {
     String::from_utf8(bytes)
         .map(zeroize::Zeroizing::new)
-        .map_err(|_| CredentialError::Damaged { path: path.to_owned(), why: "it is not text".into() })
+        .map_err(|_| CredentialError::Damaged {
+            path: path.to_owned(),
+            why: "it is not text".into(),
+        })
 }
 
 fn hex(bytes: &[u8]) -> String {

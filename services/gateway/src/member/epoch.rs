@@ -41,8 +41,9 @@ impl Parts {
         let row = wanted.host();
         let newest = |issuer: Option<SpkiPin>, fits: fn(&Credential) -> bool| {
             let issuer = issuer?;
-            let usable =
-                held.iter().filter(|c| c.issuer() == issuer && fits(c) && c.certificate().not_after > now);
+            let usable = held
+                .iter()
+                .filter(|c| c.issuer() == issuer && fits(c) && c.certificate().not_after > now);
             usable.max_by_key(|c| c.certificate().not_after).cloned()
         };
         let client = newest(row.and_then(|r| r.client_issuer), |c| c.certificate().client);

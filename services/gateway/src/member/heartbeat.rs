@@ -20,11 +20,15 @@ impl Member {
         let value = Bytes::from(format!("{} {}", self.boot, sent.as_millis()));
         let log = self.app.fold.log();
         let beating = async {
-            log.put_lease(&key, value.clone(), TTL).await.map_err(|e| e.to_string())?;
+            log.put_lease(&key, value.clone(), TTL)
+                .await
+                .map_err(|e| e.to_string())?;
             let leases = log.leases().await.map_err(|e| e.to_string())?;
             match leases.iter().find(|lease| lease.key == key) {
                 Some(lease) if lease.value == value => Ok(()),
-                Some(_) => Err("another process writes this member's heartbeat: two share its data directory".into()),
+                Some(_) => {
+                    Err("another process writes this member's heartbeat: two share its data directory".into())
+                }
                 None => Err("the heartbeat was written but not found".to_owned()),
             }
         };
@@ -34,7 +38,10 @@ impl Member {
                 Ok(())
             }
             Ok(Err(why)) => Err(Trouble::Heartbeat(why)),
-            Err(_) => Err(Trouble::Heartbeat(format!("the log did not answer within {} s", IN_TIME.as_secs()))),
+            Err(_) => Err(Trouble::Heartbeat(format!(
+                "the log did not answer within {} s",
+                IN_TIME.as_secs()
+            ))),
         }
     }
 

@@ -39,11 +39,18 @@ impl Wanted {
         let keys = rows.keys().filter_map(|t| Some((*t, state.types.get(t)?)));
         let anchors = keys
             .flat_map(|(t, of)| {
-                let keys = of.active.values().chain(of.prepared.values()).filter(|k| k.kind == KeyKind::Tls);
+                let keys = of
+                    .active
+                    .values()
+                    .chain(of.prepared.values())
+                    .filter(|k| k.kind == KeyKind::Tls);
                 keys.map(move |k| ((t, k.id), k.certificate.clone()))
             })
             .collect();
-        let denied = rows.keys().filter_map(|t| state.types.get(t)).flat_map(|of| of.denied.keys().copied());
+        let denied = rows
+            .keys()
+            .filter_map(|t| state.types.get(t))
+            .flat_map(|of| of.denied.keys().copied());
         let known = state.members.get(&member);
         Self {
             anchors,
@@ -73,7 +80,15 @@ impl Wanted {
                 (false, false) => None,
             }
         };
-        row.trusted.iter().filter_map(|issuer| Some(Slot { usage: role(*issuer)?, issuer: *issuer })).collect()
+        row.trusted
+            .iter()
+            .filter_map(|issuer| {
+                Some(Slot {
+                    usage: role(*issuer)?,
+                    issuer: *issuer,
+                })
+            })
+            .collect()
     }
 
     /// Does this certificate fill the slot, with half its life still to come?
@@ -116,7 +131,11 @@ mod tests {
             rotation: None,
             phase,
             uses: Uses::ALL,
-            trusted: if both_trusted { [OLD, NEW].into() } else { [server].into() },
+            trusted: if both_trusted {
+                [OLD, NEW].into()
+            } else {
+                [server].into()
+            },
             client_issuer: Some(client),
             server_issuer: Some(server),
             also_serve: both_trusted.then_some(if server == OLD { NEW } else { OLD }),
@@ -136,12 +155,30 @@ mod tests {
     #[test]
     fn a_gateway_holds_server_certificates_of_both_authorities_while_there_are_two() {
         use LeafUse::{Both, Server};
-        let slots = |wanted: Wanted| wanted.slots().into_iter().map(|s| (s.issuer, s.usage)).collect::<Vec<_>>();
+        let slots = |wanted: Wanted| {
+            wanted
+                .slots()
+                .into_iter()
+                .map(|s| (s.issuer, s.usage))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(slots(wanted(Phase::Standby, OLD, OLD, false)), [(OLD, Both)]);
-        assert_eq!(slots(wanted(Phase::Init, OLD, OLD, true)), [(OLD, Both), (NEW, Server)]);
-        assert_eq!(slots(wanted(Phase::UpdateClients, NEW, OLD, true)), [(OLD, Server), (NEW, Both)]);
-        assert_eq!(slots(wanted(Phase::UpdateServers, NEW, NEW, true)), [(OLD, Server), (NEW, Both)]);
-        assert_eq!(slots(wanted(Phase::Rollback, OLD, OLD, true)), [(OLD, Both), (NEW, Server)]);
+        assert_eq!(
+            slots(wanted(Phase::Init, OLD, OLD, true)),
+            [(OLD, Both), (NEW, Server)]
+        );
+        assert_eq!(
+            slots(wanted(Phase::UpdateClients, NEW, OLD, true)),
+            [(OLD, Server), (NEW, Both)]
+        );
+        assert_eq!(
+            slots(wanted(Phase::UpdateServers, NEW, NEW, true)),
+            [(OLD, Server), (NEW, Both)]
+        );
+        assert_eq!(
+            slots(wanted(Phase::Rollback, OLD, OLD, true)),
+            [(OLD, Both), (NEW, Server)]
+        );
         assert_eq!(slots(wanted(Phase::Standby, NEW, NEW, false)), [(NEW, Both)]);
     }
 }

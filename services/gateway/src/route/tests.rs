@@ -38,16 +38,35 @@ fn the_description_and_the_table_name_the_same_routes_actions_and_principals() {
     let table: BTreeSet<_> = ROUTES.iter().map(row).collect();
     let missing: Vec<_> = table.difference(&described).collect();
     let invented: Vec<_> = described.difference(&table).collect();
-    assert!(missing.is_empty() && invented.is_empty(), "missing: {missing:?}\ninvented: {invented:?}");
+    assert!(
+        missing.is_empty() && invented.is_empty(),
+        "missing: {missing:?}\ninvented: {invented:?}"
+    );
 }
 
 #[test]
 fn the_public_routes_are_the_contracts_list_and_nothing_else() {
-    let public: BTreeSet<_> =
-        ROUTES.iter().filter(|r| r.accepts == Accepts::Public).map(|r| (r.method, r.path)).collect();
-    assert_eq!(public, [("GET", path::TRUST), ("POST", path::JOIN), ("POST", path::RECOVER)].into());
+    let public: BTreeSet<_> = ROUTES
+        .iter()
+        .filter(|r| r.accepts == Accepts::Public)
+        .map(|r| (r.method, r.path))
+        .collect();
+    assert_eq!(
+        public,
+        [
+            ("GET", path::TRUST),
+            ("POST", path::JOIN),
+            ("POST", path::RECOVER)
+        ]
+        .into()
+    );
     for route in ROUTES {
-        assert_eq!(route.accepts == Accepts::Public, route.action == Action::Public, "{}", route.path);
+        assert_eq!(
+            route.accepts == Accepts::Public,
+            route.action == Action::Public,
+            "{}",
+            route.path
+        );
     }
 }
 
@@ -68,13 +87,29 @@ fn each_role_may_do_what_it_may_route_by_route() {
             Action::Read | Action::RenewOwn => &[auditor, operator, admin],
             Action::Rotate => &[operator],
             Action::Administer => &[admin],
-            Action::MemberSelf | Action::System => panic!("{} must not be reachable from outside", route.path),
+            Action::MemberSelf | Action::System => {
+                panic!("{} must not be reachable from outside", route.path)
+            }
         };
         for role in [auditor, operator, admin] {
-            assert_eq!(may(&user, &[role]), expected.contains(&role), "{role:?} {}", route.path);
+            assert_eq!(
+                may(&user, &[role]),
+                expected.contains(&role),
+                "{role:?} {}",
+                route.path
+            );
         }
-        assert!(!may(&user, &[]), "a user without a role is nobody: {}", route.path);
-        assert_eq!(may(&node, &[]), route.action == Action::NodeSelf, "node {}", route.path);
+        assert!(
+            !may(&user, &[]),
+            "a user without a role is nobody: {}",
+            route.path
+        );
+        assert_eq!(
+            may(&node, &[]),
+            route.action == Action::NodeSelf,
+            "node {}",
+            route.path
+        );
         assert!(!may(&Principal::Anonymous, &[]), "anonymous {}", route.path);
         assert!(!may(&gateway, &[]), "a gateway calls nobody: {}", route.path);
     }
@@ -83,9 +118,16 @@ fn each_role_may_do_what_it_may_route_by_route() {
 #[test]
 fn whatever_an_operator_changes_is_a_post_and_whatever_is_read_is_a_get() {
     for route in ROUTES {
-        let changes = matches!(route.action, Action::Rotate | Action::Administer | Action::RenewOwn);
+        let changes = matches!(
+            route.action,
+            Action::Rotate | Action::Administer | Action::RenewOwn
+        );
         assert!(!changes || route.method == "POST", "{}", route.path);
-        assert!(route.action != Action::Read || route.method == "GET", "{}", route.path);
+        assert!(
+            route.action != Action::Read || route.method == "GET",
+            "{}",
+            route.path
+        );
     }
 }
 
@@ -94,7 +136,12 @@ fn no_path_fits_two_routes_of_one_method() {
     for (i, a) in ROUTES.iter().enumerate() {
         for b in &ROUTES[i + 1..] {
             let filled = a.path.replace(['{', '}'], "");
-            assert!(a.method != b.method || matches(b.path, &filled).is_none(), "{} {}", a.path, b.path);
+            assert!(
+                a.method != b.method || matches(b.path, &filled).is_none(),
+                "{} {}",
+                a.path,
+                b.path
+            );
         }
     }
 }
@@ -102,7 +149,10 @@ fn no_path_fits_two_routes_of_one_method() {
 #[test]
 fn a_request_finds_its_route_and_its_part_and_nothing_by_tricks() {
     let found = |method: Method, path: &str| find(&method, path).map(|m| (m.route.endpoint, m.part));
-    assert_eq!(found(Method::GET, "/v1/trust/host"), Ok((Endpoint::Trust, "host".into())));
+    assert_eq!(
+        found(Method::GET, "/v1/trust/host"),
+        Ok((Endpoint::Trust, "host".into()))
+    );
     let excluded = found(Method::POST, "/v1/nodes/db%2D07/exclude");
     assert_eq!(excluded, Ok((Endpoint::NodeExclude, "db-07".into())));
     let renewed = found(Method::POST, "/v1/users/self/certificate");
@@ -110,8 +160,18 @@ fn a_request_finds_its_route_and_its_part_and_nothing_by_tricks() {
     assert_eq!(found(Method::GET, "/v1/join"), Err(Unmatched::NoMethod));
     assert_eq!(found(Method::DELETE, "/v1/status"), Err(Unmatched::NoMethod));
     let tricks = [
-        "", "/", "/v1", "/v1/status/", "//v1/status", "/v1/trust/", "/v1/trust/a/b", "/v1/./status",
-        "/v1/trust/%zz", "/V1/status", "/v1/trust/%ff", "/v1/trust/%",
+        "",
+        "/",
+        "/v1",
+        "/v1/status/",
+        "//v1/status",
+        "/v1/trust/",
+        "/v1/trust/a/b",
+        "/v1/./status",
+        "/v1/trust/%zz",
+        "/V1/status",
+        "/v1/trust/%ff",
+        "/v1/trust/%",
     ];
     for path in tricks {
         assert_eq!(found(Method::GET, path), Err(Unmatched::NoPath), "{path}");
