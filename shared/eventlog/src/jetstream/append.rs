@@ -56,7 +56,7 @@ impl Inner {
         }
         // Appends that share a subject go one after the other, those that do not go at once.
         let mut outcomes: Vec<_> = appends.iter().map(|_| None).collect();
-        let mut waiting: Vec<(usize, Append)> = appends.into_iter().enumerate().collect();
+        let mut waiting: Vec<Numbered> = appends.into_iter().enumerate().collect();
         while !waiting.is_empty() {
             let (wave, rest) = first_of_each_subject(waiting);
             waiting = rest;
@@ -312,8 +312,11 @@ fn count(appends: &[Append]) -> u64 {
     appends.iter().map(|append| append.events.len() as u64).sum()
 }
 
+/// An append and its place among those it came with.
+type Numbered = (usize, Append);
+
 /// Splits off, in order, those that are the first on each of their subjects.
-fn first_of_each_subject(waiting: Vec<(usize, Append)>) -> (Vec<(usize, Append)>, Vec<(usize, Append)>) {
+fn first_of_each_subject(waiting: Vec<Numbered>) -> (Vec<Numbered>, Vec<Numbered>) {
     let mut seen = std::collections::HashSet::new();
     waiting.into_iter().partition(|(_, append)| {
         // All subjects are noted, also those of an append that has to wait: nobody overtakes it.

@@ -37,6 +37,8 @@ fn one(holder: &str, expected: Option<u64>) -> Append {
     Append::one(event(&format!("{}{holder}", event_prefix(CLUSTER)), 1), expected)
 }
 
+type Change = fn(&mut Config);
+
 /// A log on a stream as `change` leaves it, opened without looking at its protections.
 async fn unchecked(server: &NatsServer, change: impl FnOnce(&mut Config)) -> JetStreamLog {
     let client = bus::connect(&bus_to(server)).await.unwrap();
@@ -68,7 +70,7 @@ async fn a_stream_without_its_protections_is_refused_and_each_one_is_named() {
     let Some(server) = NatsServer::start(directory.path()).await else {
         return;
     };
-    let changes: [(&str, fn(&mut Config)); 10] = [
+    let changes: [(&str, Change); 10] = [
         ("deny_delete", |config| config.deny_delete = false),
         ("deny_purge", |config| config.deny_purge = false),
         ("rollup", |config| {
