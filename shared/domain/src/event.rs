@@ -116,7 +116,7 @@ facts! {
     RotationPhaseEntered = "rotation"."phase-entered";
     /// A due step waits for the gate.
     RotationHeld = "rotation"."held";
-    /// It waits no longer.
+    /// A step that was held waits no longer.
     RotationResumed = "rotation"."resumed";
     /// A semi-automatic rotation became manual.
     RotationModeChanged = "rotation"."mode-changed";
@@ -132,17 +132,17 @@ facts! {
     NodeReported = "node"."reported";
     /// A node was taken out of the rotations in progress.
     NodeExcluded = "node"."excluded";
-    /// It was taken in again.
+    /// An excluded node was taken in again.
     NodeIncluded = "node"."included";
     /// A node was removed; its certificates no longer count.
     NodeRemoved = "node"."removed";
     /// A control-plane service begins to serve.
     MemberStarted = "member"."started";
-    /// Its facts changed.
+    /// The facts of a control-plane service changed.
     MemberReported = "member"."reported";
-    /// It has not been heard of for 30 s.
+    /// A control-plane service has not been heard of for 30 s.
     MemberLost = "member"."lost";
-    /// It stopped.
+    /// A control-plane service stopped.
     MemberStopped = "member"."stopped";
     /// A join token was made.
     AccessTokenCreated = "access"."token-created";
@@ -162,9 +162,9 @@ facts! {
     AccessCredentialPresented = "access"."credential-presented";
     /// An external consumer of an exported authority was registered.
     ConsumerAdded = "consumer"."added";
-    /// It attested that it is ready for the next phase.
+    /// An external consumer attested that it is ready for the next phase.
     ConsumerAttested = "consumer"."attested";
-    /// It was withdrawn.
+    /// An external consumer was withdrawn.
     ConsumerWithdrawn = "consumer"."withdrawn";
     /// A command of an authenticated principal was refused.
     CommandRefused = "command"."refused";
@@ -172,7 +172,7 @@ facts! {
     CommandNoop = "command"."noop";
     /// Exactly one certificate may be signed.
     AuthorizationGranted = "authorization"."granted";
-    /// It may not be signed any more.
+    /// An authorised certificate may not be signed any more.
     AuthorizationVoided = "authorization"."voided";
     /// A key was made; for a rotation, prepared exists from here on.
     AuthorityKeyGenerated = "authority"."key-generated";
