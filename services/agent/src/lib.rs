@@ -48,6 +48,11 @@ mod link;
 mod listener;
 mod tls;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 /// One agent, not running yet.
 pub struct Agent {
     config: Config,
