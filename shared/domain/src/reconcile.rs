@@ -116,8 +116,9 @@ pub struct Have {
     pub in_flight: Vec<InFlight>,
     /// Is the listener open (and do hooks run)?
     pub serving: bool,
-    /// Has a gateway (or a signed bundle, with a recovery) named the row of `host` since this start, and is
-    /// it in `want`? A desired state without that row does not count: the newest one is not signed yet.
+    /// Has a gateway named the newest desired state since this start, and is it in `want`? One that lacks the
+    /// row of a type that the node uses does not count: the newest row of that type is not signed yet. The
+    /// bundle in the answer to a recovery counts for its type.
     pub synced: bool,
     /// Time since this start, in milliseconds.
     pub since_start_ms: u64,
@@ -127,7 +128,7 @@ pub struct Have {
     pub only_excluded_on: BTreeSet<SpkiPin>,
     /// The issuer on which sessions are being drained; the shell closes what is left after the timeout.
     pub draining: Option<SpkiPin>,
-    /// What was last reported, with the flag for sessions on the retiring issuer.
+    /// What was last reported since this start, with the flag for sessions on the retiring issuer.
     pub reported: Option<(Generation, bool)>,
     /// The share of a leaf's life after which it is renewed, in thousandths: 450 to 550, drawn per node,
     /// so that a fleet does not renew all at once.
@@ -337,6 +338,18 @@ fn change(have: &Have, want: &DesiredState) -> Option<Step> {
         Proof::Due if have.serving => Some(Step::Prove),
         Proof::Due | Proof::Passed => next.map(Step::Install),
     }
+}
+
+/// May what passed before be served again? While running, yes: the gate waits for this node. But where nothing
+/// has passed since the start, it may be of a time before the node slept, and trust what was retired meanwhile:
+/// the row is kept then, and proven again. (What was reported has passed since the start.)
+fn may_go_back_to(have: &Have, want: &DesiredState, passed: &Generation) -> bool {
+    let is_within_rows = || {
+        want.authorities.keys().filter_map(|t| Some((t, row_of(have, want, *t)?))).all(|(t, row)| {
+            passed.trusted.get(t).is_none_or(|trusted| trusted.is_subset(&row.trusted))
+        })
+    };
+    have.reported.is_some() || !holds(Rule::HoldBeforeServing) || is_within_rows()
 }
 
 /// The next generation on the way: widened, or with the certificates, or narrowed; none when it is there.

@@ -85,8 +85,11 @@ pub(super) fn reported(state: &mut ClusterState, header: &Header, f: &NodeReport
             rotation: of.rotation_id(),
             at: header.time,
         };
-        if let Some(ended) = of.ended.as_mut() {
-            ended.cut_off.remove(&id); // it came back
+        // It came back, if it has dropped what was retired: on the way back more trust counts as reached too.
+        let trusted = f.report.authorities.get(&t).map(|facts| &facts.trusted);
+        let has_dropped = trusted.is_some_and(|trusted| trusted.is_subset(&of.trusted()));
+        if let Some(ended) = of.ended.as_mut().filter(|_| has_dropped) {
+            ended.cut_off.remove(&id);
         }
         if let Some(node) = state.nodes.get_mut(&id) {
             node.reached.insert(t, phase);

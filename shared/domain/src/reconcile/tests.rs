@@ -243,6 +243,15 @@ fn a_failed_proof_restores_the_last_generation_that_passed_whole() {
 }
 
 #[test]
+fn after_a_start_a_failed_proof_does_not_bring_back_what_was_retired_meanwhile() {
+    let mut have = settled();
+    have.reported = None;
+    have.installed = generation(9, &[B], leaf(LeafUse::Both, B, 3), leaf(LeafUse::Both, B, 3));
+    have.proof = Proof::Failed { count: 1 };
+    assert_eq!(reconcile(&have, &row(9, Phase::Standby, &[B], B, B)), [Step::Prove]);
+}
+
+#[test]
 fn a_generation_that_did_not_pass_is_not_reported() {
     let mut have = settled();
     have.reported = None;
