@@ -82,7 +82,7 @@ pub enum Command {
     Auth(AuthCommand),
     /// Wait until every node has reached the phase.
     Wait(WaitArgs),
-    /// List nodes, authorities, rotations, tokens, certificates or consumers.
+    /// List nodes, authorities, rotations, tokens, certificates, consumers or users.
     Get(GetArgs),
     /// Take nodes out of a rotation, in again, or away.
     #[command(subcommand)]
@@ -332,6 +332,9 @@ pub enum Kind {
     /// External consumers.
     #[value(alias = "consumer")]
     Consumers,
+    /// Operators.
+    #[value(alias = "user")]
+    Users,
 }
 
 /// `get`.

@@ -1,0 +1,188 @@
+//! Each command: what it asks, and what it shows of the answer.
+
+use api::{
+    command::{CommandAnswer, PlainRequest},
+    route,
+    shape::command_id,
+};
+use clap::CommandFactory;
+use domain::AuthorityType;
+
+use crate::{
+    args::{AuditCommand, AuthCommand, Cli, ClockCommand, Command, NodesCommand},
+    connect::Session,
+    failure::{Exit, Failure},
+    run::Context,
+    screen::{explain, refusal},
+};
+
+mod audit;
+mod check;
+mod export;
+mod get;
+mod probe;
+mod rotate;
+mod status;
+mod tokens;
+mod users;
+mod wait;
+
+/// Does it.
+pub(crate) async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {
+    match command {
+        Command::Status(args) => status::status(context, &args).await,
+        Command::Auth(AuthCommand::Rotate(args)) => rotate::rotate(context, &args).await,
+        Command::Auth(AuthCommand::Export(args)) => export::export(context, &args).await,
+        Command::Wait(args) => wait::wait(context, &args).await,
+        Command::Get(args) => get::get(context, &args).await,
+        Command::Nodes(command) => nodes(context, &command).await,
+        Command::Tokens(command) => tokens::tokens(context, command).await,
+        Command::Users(command) => users::users(context, command).await,
+        Command::Probe(args) => probe::probe(context, &args).await,
+        Command::Check(args) => check::check(context, &args).await,
+        Command::Explain { code } => explain_code(context, code.as_deref()),
+        Command::Audit(command) => audited(context, command).await,
+        Command::Clock(ClockCommand::Accept) => {
+            plain(context, route::CLOCK_ACCEPT, "The clock is accepted.").await
+        }
+        Command::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "carousel", &mut out);
+            context.terminal.data(&String::from_utf8_lossy(&out));
+            Ok(Exit::Done)
+        }
+        Command::Man { dir } => manual(context, dir.as_deref()),
+        Command::Demo(_) | Command::Init(_) | Command::Serve(_) | Command::Recover(_) => Err(
+            Failure::failed("this command is the program's, not this library's"),
+        ),
+    }
+}
+
+async fn audited(context: &Context, command: AuditCommand) -> Result<Exit, Failure> {
+    match command {
+        AuditCommand::Ls(filter) => audit::ls(context, &filter).await,
+        AuditCommand::Follow(filter) => audit::follow(context, &filter).await,
+        AuditCommand::Show { position } => audit::show(context, position).await,
+        AuditCommand::Replay { as_of, view } => audit::replay(context, &as_of, &view).await,
+        AuditCommand::Diff { a, b } => audit::diff(context, &a, &b).await,
+        AuditCommand::Verify { data_dir: None } => audit::verify(context).await,
+        AuditCommand::Verify { data_dir: Some(_) } => Err(Failure::failed(
+            "a stopped control plane's log is verified by the program, not by this library",
+        )),
+    }
+}
+
+async fn nodes(context: &Context, command: &NodesCommand) -> Result<Exit, Failure> {
+    let (path, name, done) = match command {
+        NodesCommand::Exclude(node) => (
+            route::NODE_EXCLUDE,
+            &node.name,
+            "is excluded from the rotations in progress",
+        ),
+        NodesCommand::Include(node) => (route::NODE_INCLUDE, &node.name, "is waited for again"),
+        NodesCommand::Rm(node) => (
+            route::NODE_REMOVE,
+            &node.name,
+            "is removed; its certificates no longer count",
+        ),
+    };
+    plain(context, &route::fill(path, name), &format!("Node {name} {done}.")).await
+}
+
+/// A command that needs no more than an id and a reason.
+async fn plain(context: &Context, path: &str, done: &str) -> Result<Exit, Failure> {
+    let session = context.session().await?;
+    let answer: CommandAnswer = context.sort(session.post(path, &plain_request(context, &session)).await)?;
+    let text = match &answer.answer {
+        domain::Answer::Noop { text } => format!("Nothing to do: {text}.\n"),
+        _ => format!("{done}\n"),
+    };
+    context.terminal.show(&answer, |_| text, Vec::new)?;
+    warn(context, answer.warning.as_deref());
+    Ok(Exit::Done)
+}
+
+fn plain_request(context: &Context, session: &Session) -> PlainRequest {
+    PlainRequest {
+        id: command_id(session.now(), pki::random()),
+        reason: context.global.reason.clone(),
+    }
+}
+
+/// Accepted, but: on stderr.
+fn warn(context: &Context, warning: Option<&str>) {
+    if let Some(warning) = warning {
+        context
+            .terminal
+            .note(&format!("{} {warning}", context.look().attention()));
+    }
+}
+
+/// `--type`, without which nothing is guessed.
+fn required_type(authority: Option<AuthorityType>) -> Result<AuthorityType, Failure> {
+    authority.ok_or_else(|| {
+        Failure::usage(format!(
+            "required flag --type not provided; valid types: {}\n\nFor more information, try '--help'.",
+            AuthorityType::names()
+        ))
+    })
+}
+
+fn explain_code(context: &Context, code: Option<&str>) -> Result<Exit, Failure> {
+    let Some(name) = code else {
+        context.terminal.data(&explain::index());
+        return Ok(Exit::Done);
+    };
+    match explain::find(name) {
+        Some(page) => {
+            context.terminal.data(&explain::render(&page));
+            Ok(Exit::Done)
+        }
+        None => {
+            let near = explain::nearest(name);
+            let near = if near.is_empty() {
+                String::new()
+            } else {
+                format!("; is it {}?", near.join(", "))
+            };
+            Err(Failure::usage(format!(
+                "no page {name:?}{near} All of them: carousel explain"
+            )))
+        }
+    }
+}
+
+fn manual(context: &Context, dir: Option<&std::path::Path>) -> Result<Exit, Failure> {
+    let failed =
+        |error: std::io::Error| Failure::failed(format!("the manual pages cannot be written: {error}"));
+    match dir {
+        Some(dir) => {
+            std::fs::create_dir_all(dir).map_err(failed)?;
+            clap_mangen::generate_to(Cli::command(), dir).map_err(failed)?;
+        }
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command())
+                .render(&mut page)
+                .map_err(failed)?;
+            context.terminal.data(&String::from_utf8_lossy(&page));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The page of a refusal, with what the caller had looked at before.
+fn refused(
+    context: &Context,
+    error: crate::connect::ConnectError,
+    status: Option<&api::shape::Status>,
+) -> Failure {
+    match error {
+        crate::connect::ConnectError::Client(api::ClientError::Problem(problem)) => Failure {
+            exit: Exit::Refused,
+            page: refusal::page(&problem, status, context.look()),
+            problem: Some(problem),
+        },
+        other => Failure::of(other, context.look()),
+    }
+}

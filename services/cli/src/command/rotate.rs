@@ -1,0 +1,233 @@
+//! `carousel auth rotate`.
+
+use api::{
+    command::{CommandAnswer, RotateRequest},
+    plan::Plan,
+    route,
+    shape::{Status, command_id},
+};
+use domain::{
+    Answer, AuthorityType, Phase,
+    command::{Expectation, Mode},
+};
+
+use super::{refused, required_type, wait::follow, warn};
+use crate::{
+    args::RotateArgs,
+    connect::Session,
+    failure::{Exit, Failure},
+    run::Context,
+    screen,
+};
+
+pub(super) async fn rotate(context: &Context, args: &RotateArgs) -> Result<Exit, Failure> {
+    let authority = required_type(args.authority_type)?;
+    check_usage(args)?;
+    let session = context.session().await?;
+    if args.plan {
+        return plan(context, &session, authority, args.phase).await;
+    }
+    // What the caller stands on. A rotation must go on even where the views do not answer, so this may fail.
+    let status: Option<Status> = session.get(route::STATUS).await.ok();
+    let body = RotateRequest {
+        id: command_id(session.now(), pki::random()),
+        reason: context.global.reason.clone(),
+        authority_type: authority,
+        phase: args.phase,
+        manual: args.manual,
+        grace_period_ms: args
+            .grace_period
+            .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+        on_lagging: args.on_lagging.map(Into::into),
+        force: args.force,
+        expects: status.as_ref().and_then(|s| expectation(s, authority)),
+    };
+    let sent = session.post::<_, CommandAnswer>(route::ROTATE, &body).await;
+    let answer = sent.map_err(|error| refused(context, error, status.as_ref()))?;
+    say(context, authority, &answer)?;
+    if args.wait {
+        let target = match &answer.answer {
+            Answer::Phase {
+                mode: Some(Mode::Automatic),
+                ..
+            } => None,
+            Answer::Phase { phase, .. } => Some(*phase),
+            _ => args.phase,
+        };
+        return follow(context, &session, authority, target, args.timeout).await;
+    }
+    Ok(Exit::Done)
+}
+
+/// What can be seen to be wrong before anybody is asked.
+fn check_usage(args: &RotateArgs) -> Result<(), Failure> {
+    let starts = matches!(args.phase, None | Some(Phase::Init));
+    if args.grace_period.is_some() && !starts {
+        return Err(Failure::usage(
+            "--grace-period can only be given where a rotation starts: without --phase, or with --phase=init",
+        ));
+    }
+    if args.on_lagging.is_some() && (args.manual || args.phase.is_some()) {
+        return Err(Failure::usage(
+            "--on-lagging belongs to a semi-automatic rotation: give it without --manual and --phase",
+        ));
+    }
+    Ok(())
+}
+
+fn expectation(status: &Status, authority: AuthorityType) -> Option<Expectation> {
+    let found = status
+        .authorities
+        .iter()
+        .find(|a| a.authority_type == authority)?;
+    Some(Expectation {
+        rotation: found.rotation.current_id,
+        phase: found.rotation.phase,
+    })
+}
+
+async fn plan(
+    context: &Context,
+    session: &Session,
+    authority: AuthorityType,
+    phase: Option<Phase>,
+) -> Result<Exit, Failure> {
+    let mut path = route::fill(route::PLAN, authority.name());
+    if let Some(phase) = phase {
+        path.push_str(&format!("?phase={phase}"));
+    }
+    let plan: Plan = context.get(session, &path).await?;
+    context.terminal.show(
+        &plan,
+        |look| screen::plan::render(&plan, look),
+        || plan.steps.iter().map(|step| step.phase.to_string()).collect(),
+    )?;
+    Ok(Exit::Done)
+}
+
+/// The sentence that scripts know on stdout, everything else on stderr.
+fn say(context: &Context, authority: AuthorityType, answer: &CommandAnswer) -> Result<(), Failure> {
+    let text = sentence(authority, &answer.answer);
+    if context.terminal.format == crate::args::Format::Json {
+        context.terminal.json_line(answer);
+    } else {
+        context
+            .terminal
+            .show(answer, |_| text, || vec![authority.to_string()])?;
+    }
+    if let Answer::Phase {
+        became_manual: true, ..
+    } = &answer.answer
+        && !context.terminal.is_machine()
+    {
+        context
+            .terminal
+            .note("The rotation is manual from now on: nothing happens by itself any more.");
+    }
+    warn(context, answer.warning.as_deref());
+    Ok(())
+}
+
+fn sentence(authority: AuthorityType, answer: &Answer) -> String {
+    let title = authority.row().title;
+    match answer {
+        Answer::Phase {
+            phase, noop: true, ..
+        } => {
+            format!("{title} is already in phase \"{phase}\". Nothing was changed.\n")
+        }
+        Answer::Phase {
+            phase: Phase::Init,
+            mode: Some(Mode::Automatic),
+            ..
+        } => "Initiated certificate authority rotation. To check status use 'carousel status'\n".into(),
+        Answer::Phase { phase, .. } => {
+            format!("Updated rotation phase to \"{phase}\". To check status use 'carousel status'\n")
+        }
+        Answer::Noop { text } => format!("{title}: {text}. Nothing was changed.\n"),
+        Answer::Token { .. } | Answer::Joined { .. } | Answer::Authorized { .. } | Answer::Done => {
+            "Done.\n".into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{AuthCommand, Cli, Command};
+
+    fn args(line: &str) -> RotateArgs {
+        let words = ["carousel", "auth", "rotate"]
+            .into_iter()
+            .chain(line.split_whitespace());
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Auth(AuthCommand::Rotate(args)) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_grace_period_with_a_later_phase_is_a_usage_error() {
+        assert!(check_usage(&args("--type=host --grace-period=48h")).is_ok());
+        assert!(check_usage(&args("--type=host --manual --phase=init --grace-period=200h")).is_ok());
+        let error = check_usage(&args("--type=host --phase=update_clients --grace-period=8h")).unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(check_usage(&args("--type=host --manual --on-lagging=hold")).is_err());
+    }
+
+    #[test]
+    fn a_missing_type_is_said_as_the_guide_says_it() {
+        let error = required_type(args("--manual").authority_type).unwrap_err();
+        assert!(
+            error.page.starts_with("error: required flag --type not provided"),
+            "{}",
+            error.page
+        );
+        assert_eq!(error.exit, Exit::Usage);
+    }
+
+    #[test]
+    fn an_unknown_type_or_phase_lists_the_valid_ones() {
+        for (line, valid) in [
+            ("--type=hots", "valid: host, user"),
+            ("--type=host --phase=x", "valid: init, update_clients"),
+        ] {
+            let words = ["carousel", "auth", "rotate"]
+                .into_iter()
+                .chain(line.split_whitespace());
+            let error = Cli::try_parse_from(words).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(valid), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_answers_are_the_sentences_of_the_contract() {
+        let phase = |phase, mode, noop| Answer::Phase {
+            authority_type: AuthorityType::Host,
+            rotation: None,
+            phase,
+            mode: Some(mode),
+            noop,
+            became_manual: false,
+        };
+        for (answer, text) in [
+            (
+                phase(Phase::Init, Mode::Manual, false),
+                "Updated rotation phase to \"init\". To check status use 'carousel status'\n",
+            ),
+            (
+                phase(Phase::Init, Mode::Automatic, false),
+                "Initiated certificate authority rotation. To check status use 'carousel status'\n",
+            ),
+            (
+                phase(Phase::Init, Mode::Manual, true),
+                "Host CA is already in phase \"init\". Nothing was changed.\n",
+            ),
+        ] {
+            assert_eq!(sentence(AuthorityType::Host, &answer), text);
+        }
+    }
+}

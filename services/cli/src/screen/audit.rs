@@ -1,0 +1,237 @@
+//! The log as people read it: rows, one event in full, differences, and what a verification found.
+
+use std::collections::BTreeMap;
+
+use api::audit::{DiffDoc, VerifyOutcome, VerifyReport};
+use domain::{Event, Fact, Timestamp};
+
+use super::describe::{Described, Names, describe, who};
+use crate::text::{Cell, Look, Paint, moment, thousands, utc};
+
+/// Events of a kind that are further apart than this are not folded into one row.
+const FOLD_GAP_MS: u64 = 60_000;
+const HEADS: [(&str, usize); 4] = [("POS", 7), ("TIME (UTC)", 23), ("WHO", 10), ("WHAT", 47)];
+
+/// One row.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    position: u64,
+    first: Timestamp,
+    last: Timestamp,
+    events: u64,
+    said: Described,
+}
+
+/// Rows for these events, oldest first; runs of reports and of certificates become one row each unless `all`.
+pub fn rows<'a>(events: impl IntoIterator<Item = &'a Event>, names: &Names, all: bool) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    // The open row of each foldable kind, by its place in `rows`.
+    let mut open: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for event in events {
+        let Some(kind) = fold_kind(&event.fact).filter(|_| !all) else {
+            open.clear();
+            rows.push(single(event, names));
+            continue;
+        };
+        let place = open
+            .get(kind)
+            .copied()
+            .filter(|at| event.header.time.since_ms(rows[*at].last) <= FOLD_GAP_MS);
+        match place {
+            Some(at) => {
+                rows[at].events += 1;
+                rows[at].last = event.header.time;
+            }
+            None => {
+                open.insert(kind, rows.len());
+                rows.push(single(event, names));
+            }
+        }
+        let row = &mut rows[open[kind]];
+        if row.events > 1 {
+            row.said.what = folded(kind, row.events);
+            row.said.who = kind.into();
+        }
+    }
+    rows
+}
+
+/// What is folded with its like.
+fn fold_kind(fact: &Fact) -> Option<&'static str> {
+    match fact {
+        Fact::NodeReported(f) if f.report.failure.is_none() => Some("nodes"),
+        Fact::AuthorizationGranted(_) | Fact::CertificateIssued(_) => Some("signer"),
+        Fact::AuthorityBundleSigned(_) => Some("bundles"),
+        Fact::MemberReported(_) => Some("gateway"),
+        _ => None,
+    }
+}
+
+fn folded(kind: &str, events: u64) -> String {
+    match kind {
+        "nodes" => format!("{events} node reports"),
+        "signer" => format!("{events} events: certificates authorised and issued"),
+        "bundles" => format!("{events} trust bundles signed"),
+        _ => format!("{events} reports of gateways"),
+    }
+}
+
+fn single(event: &Event, names: &Names) -> Row {
+    Row {
+        position: event.header.position.0,
+        first: event.header.time,
+        last: event.header.time,
+        events: 1,
+        said: describe(event, names),
+    }
+}
+
+/// The head of the table. Its columns are fixed, so that what is followed lines up.
+pub fn head() -> String {
+    let mut out = String::new();
+    for (head, width) in HEADS {
+        out.push_str(&format!("{head:width$}  "));
+    }
+    out.push_str("WHY\n");
+    out
+}
+
+/// One row as text. A long cell pushes the rest on; reasons are never cut.
+pub fn line(row: &Row, look: &Look) -> String {
+    let folded = row.events > 1;
+    let position = if folded {
+        format!("{}{}", row.position, look.ellipsis())
+    } else {
+        row.position.to_string()
+    };
+    let start = moment(row.first);
+    let time = if folded && row.last > row.first {
+        format!("{}-{}", &start[..19], &moment(row.last)[17..19])
+    } else {
+        start
+    };
+    let cells = [
+        Cell::from(position),
+        time.into(),
+        row.said.who.as_str().into(),
+        Cell::painted(row.said.paint, row.said.what.as_str()),
+    ];
+    let texts: Vec<String> = [0, 1, 2, 3].map(|at| cells[at].padded(HEADS[at].1, look)).into();
+    format!("{}  {}\n", texts.join("  "), row.said.why)
+}
+
+/// One event in full.
+pub fn show(
+    event: &Event,
+    type_name: &str,
+    traceparent: Option<&str>,
+    led_to: &[String],
+    names: &Names,
+) -> String {
+    let header = &event.header;
+    let said = describe(event, names);
+    let mut out = format!("Event {}   {type_name}   {}\n", header.position, header.id);
+    out.push_str(&format!("When   {} UTC\n", moment(header.time)));
+    let by = header
+        .credential
+        .map_or_else(String::new, |c| format!(", certificate {c}"));
+    out.push_str(&format!(
+        "Who    {} ({}){by}\n",
+        who(&header.actor, names),
+        header.actor
+    ));
+    out.push_str(&format!("What   {}\n", said.what));
+    out.push_str(&format!("Why    {}\n", said.why));
+    if let Fact::RotationPhaseEntered(f) = &event.fact {
+        out.push_str(&format!(
+            "Gate   at position {}: required {}, reached {}, excluded {}, overridden {}\n",
+            f.gate.position, f.gate.required, f.gate.reached, f.gate.excluded, f.gate.overridden
+        ));
+        if !f.passed_over.is_empty() {
+            out.push_str(&format!("Over   {}\n", f.passed_over.join(", ")));
+        }
+    }
+    if let Some(command) = &header.command {
+        out.push_str(&format!("Cause  command {}\n", command.id));
+    }
+    for (at, line) in led_to.iter().enumerate() {
+        out.push_str(if at == 0 { "Led to " } else { "       " });
+        out.push_str(line);
+        out.push('\n');
+    }
+    if let Some(trace) = traceparent {
+        out.push_str(&format!("Trace  {trace}\n"));
+    }
+    let before = header.position.0.saturating_sub(1);
+    out.push_str(&format!(
+        "\nState before and after: carousel audit diff {before} {}     Raw: --format=json\n",
+        header.position
+    ));
+    out
+}
+
+/// What differs between two moments.
+pub fn diff(diff: &DiffDoc, look: &Look) -> String {
+    let mut out = format!("From position {} to {}\n", diff.before, diff.after);
+    if diff.changes.is_empty() {
+        out.push_str("Nothing differs.\n");
+    }
+    for change in &diff.changes {
+        out.push_str(&format!("{}\n", change.path));
+        if let Some(before) = &change.before {
+            out.push_str(&format!("  {}\n", look.paint(Paint::Bad, &format!("- {before}"))));
+        }
+        if let Some(after) = &change.after {
+            out.push_str(&format!("  {}\n", look.paint(Paint::Good, &format!("+ {after}"))));
+        }
+    }
+    out
+}
+
+/// `audit verify`: a line per check with counts, and the verdict.
+pub fn verification(report: &VerifyReport, look: &Look) -> String {
+    let width = report
+        .checks
+        .iter()
+        .map(|c| c.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let mut out = String::new();
+    for check in &report.checks {
+        let symbol = match check.outcome {
+            VerifyOutcome::Ok => look.done(),
+            VerifyOutcome::Failed => look.failed(),
+            VerifyOutcome::Skipped => look.attention(),
+        };
+        let place = match check.position {
+            Some(position) if check.outcome == VerifyOutcome::Failed => format!("position {position}: "),
+            _ => String::new(),
+        };
+        out.push_str(&format!(
+            "{symbol} {:width$}  {place}{}\n",
+            check.name, check.text
+        ));
+    }
+    let verdict = if report.verified {
+        "Verified"
+    } else {
+        "NOT verified:"
+    };
+    out.push_str(&format!(
+        "{verdict} {} up to position {} in {:.1} s.\n",
+        report.cluster,
+        thousands(report.position.0),
+        report.seconds
+    ));
+    out
+}
+
+/// The sentence above a replayed view.
+pub fn as_of(time: Option<Timestamp>, look: &Look) -> String {
+    time.map_or_else(String::new, |time| {
+        format!("As of {} ({} ago)\n", utc(time), look.ago(time))
+    })
+}
+
+#[cfg(test)]
+mod tests;

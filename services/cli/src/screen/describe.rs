@@ -1,0 +1,239 @@
+//! One event in a person's words: who, what, why.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    Event, Fact, NodeId, Principal,
+    command::Mode,
+    event::{CommandRefused, NodeReported, Occasion, RotationOutcome, RotationPhaseEntered},
+    id::SystemActor,
+};
+
+use crate::text::{Paint, count};
+
+/// The names by which people know the nodes.
+pub type Names = BTreeMap<NodeId, String>;
+
+/// What a row says of an event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Described {
+    /// Who.
+    pub who: String,
+    /// What happened.
+    pub what: String,
+    /// Why, as it was given.
+    pub why: String,
+    /// How it is painted.
+    pub paint: Paint,
+}
+
+/// The event in words.
+pub fn describe(event: &Event, names: &Names) -> Described {
+    let (paint, what) = what(&event.fact, names);
+    Described {
+        who: who(&event.header.actor, names),
+        what,
+        why: event.header.reason.clone().unwrap_or_else(|| "-".into()),
+        paint,
+    }
+}
+
+/// A principal as people call it.
+pub fn who(principal: &Principal, names: &Names) -> String {
+    match principal {
+        Principal::Node(id) => format!("node {}", node(*id, names)),
+        Principal::Gateway(_) => "gateway".into(),
+        Principal::User(name) => name.to_string(),
+        Principal::External(name) => format!("external {name}"),
+        Principal::System(SystemActor::Clock) => "clock".into(),
+        Principal::System(SystemActor::Signer) => "signer".into(),
+        Principal::System(SystemActor::Host) => "host".into(),
+        Principal::Anonymous => "anybody".into(),
+    }
+}
+
+fn node(id: NodeId, names: &Names) -> String {
+    names.get(&id).cloned().unwrap_or_else(|| id.to_string())
+}
+
+fn what(fact: &Fact, names: &Names) -> (Paint, String) {
+    match fact {
+        Fact::CommandRefused(f) => (Paint::Bad, refused(f)),
+        Fact::RotationHeld(f) => (
+            Paint::Warn,
+            format!("HELD {}: {} lagging, due {}", f.authority_type, f.lagging, f.due),
+        ),
+        Fact::RotationPhaseEntered(f) => phase_entered(f),
+        Fact::NodeReported(f) => reported(f, names),
+        Fact::AuthorizationVoided(f) => (
+            Paint::Warn,
+            format!("a certificate is not to be signed: {}", f.why),
+        ),
+        Fact::CertificateRefused(f) => (Paint::Bad, format!("REFUSED to sign: {}", f.why)),
+        Fact::MemberLost(f) => (
+            Paint::Bad,
+            format!(
+                "gateway {} not heard of for {}",
+                f.member,
+                crate::text::span(f.silent_ms)
+            ),
+        ),
+        other => (Paint::Plain, plain(other, names)),
+    }
+}
+
+fn phase_entered(f: &RotationPhaseEntered) -> (Paint, String) {
+    let outcome = match f.outcome {
+        Some(RotationOutcome::Completed) => " (completed)",
+        Some(RotationOutcome::RolledBack) => " (rolled back)",
+        None => "",
+    };
+    let text = format!("{}: {} -> {}{outcome}", f.authority_type, f.from, f.to);
+    if f.forced {
+        (
+            Paint::Warn,
+            format!("FORCED {text}, over {}", count(f.gate.overridden, "obstacle")),
+        )
+    } else if f.gate.overridden > 0 {
+        (
+            Paint::Warn,
+            format!("{text}, past {}", count(f.gate.overridden, "offline node")),
+        )
+    } else {
+        (Paint::Plain, text)
+    }
+}
+
+fn refused(f: &CommandRefused) -> String {
+    let times = if f.count > 1 {
+        format!(" ({} times)", f.count)
+    } else {
+        String::new()
+    };
+    format!("REFUSED {}: {}{times}", f.command, f.code)
+}
+
+fn reported(f: &NodeReported, names: &Names) -> (Paint, String) {
+    match &f.report.failure {
+        Some(failure) => (
+            Paint::Bad,
+            format!(
+                "FAILED {} on {}: {} ({})",
+                failure.step,
+                node(f.node, names),
+                failure.detail,
+                count(failure.count, "time")
+            ),
+        ),
+        None => (
+            Paint::Plain,
+            format!("{} reported its facts", node(f.node, names)),
+        ),
+    }
+}
+
+/// Everything that is neither a warning nor a refusal.
+fn plain(fact: &Fact, names: &Names) -> String {
+    match fact {
+        Fact::ClusterCreated(f) => format!("cluster {} created by Carousel {}", f.cluster, f.version),
+        Fact::ClusterClockAccepted(f) => {
+            format!("clock accepted, {} behind", crate::text::span(f.behind_ms))
+        }
+        Fact::RotationResumed(f) => format!("{}: goes on to {}", f.authority_type, f.due),
+        Fact::RotationModeChanged(f) => {
+            let mode = match f.mode {
+                Mode::Manual => "manual",
+                Mode::Automatic => "automatic",
+            };
+            format!("{}: mode is {mode} from now on", f.authority_type)
+        }
+        Fact::RotationSettled(f) => {
+            format!(
+                "{}: settled, {} hold the new row",
+                f.authority_type,
+                count(f.required, "node")
+            )
+        }
+        Fact::NodeJoined(f) => format!("node {} joined", f.hostname),
+        Fact::NodeRejoined(f) => format!("node {} joined again", f.hostname),
+        Fact::NodeRecovered(f) => format!("node {} recovered", node(f.node, names)),
+        Fact::NodeExcluded(f) => format!("node {} excluded", node(f.node, names)),
+        Fact::NodeIncluded(f) => format!("node {} included again", node(f.node, names)),
+        Fact::NodeRemoved(f) => format!("node {} removed", node(f.node, names)),
+        Fact::MemberStarted(f) => format!("{} begins to serve", f.service),
+        Fact::MemberReported(f) => format!("gateway {} reported its facts", f.member),
+        Fact::MemberStopped(f) => format!("gateway {} stopped", f.member),
+        Fact::AccessTokenCreated(f) => {
+            let names: Vec<_> = f.grant.names.iter().map(ToString::to_string).collect();
+            format!("join token for {} ({})", names.join(", "), count(f.uses, "use"))
+        }
+        Fact::AccessTokenUsed(f) => format!("join token used by {}", f.hostname),
+        Fact::AccessTokenRemoved(f) => format!("join token {} removed", f.token),
+        Fact::AccessUserAdded(f) => format!("user {} added", f.user),
+        Fact::AccessUserRemoved(f) => format!("user {} removed", f.user),
+        Fact::AccessRecovered(f) => format!("administrator {} recovered on the host", f.user),
+        Fact::AccessNamesReleased(f) => format!("names of node {} are free again", node(f.node, names)),
+        Fact::AccessCredentialPresented(f) => format!("new certificate of {} in use", who(&f.holder, names)),
+        Fact::ConsumerAdded(f) => format!("{}: consumer {} registered", f.authority_type, f.consumer),
+        Fact::ConsumerAttested(f) => format!(
+            "{}: consumer {} attested {}",
+            f.authority_type, f.consumer, f.phase
+        ),
+        Fact::ConsumerWithdrawn(f) => format!("{}: consumer {} withdrawn", f.authority_type, f.consumer),
+        Fact::CommandNoop(f) => format!("{}: nothing to do, {}", f.command, f.text),
+        Fact::AuthorizationGranted(f) => {
+            let occasion = match f.occasion {
+                Occasion::Genesis => "first start",
+                Occasion::Join => "join",
+                Occasion::Renewal => "renewal",
+                Occasion::Recovery => "recovery",
+                Occasion::Login => "login",
+            };
+            format!(
+                "certificate authorised for {} ({occasion}, {})",
+                f.common_name, f.authority_type
+            )
+        }
+        Fact::AuthorityKeyGenerated(f) => {
+            format!(
+                "{}: key of generation {} made",
+                f.authority_type, f.key.generation
+            )
+        }
+        Fact::AuthorityActivated(f) => format!("{}: {} is active", f.authority_type, f.authority.short()),
+        Fact::AuthorityRetired(f) => format!("{}: {} is retired", f.authority_type, f.authority.short()),
+        Fact::AuthorityDestroyed(f) => {
+            format!(
+                "{}: key of {} destroyed in {}",
+                f.authority_type,
+                f.authority.short(),
+                f.stores.join(", ")
+            )
+        }
+        Fact::AuthorityBundleSigned(f) => {
+            format!(
+                "{}: trust bundle signed for {}, revision {}",
+                f.authority_type, f.phase, f.revision
+            )
+        }
+        Fact::CertificateIssued(f) => {
+            format!(
+                "certificate issued to {} ({})",
+                who(&f.holder, names),
+                f.authority_type
+            )
+        }
+        Fact::CertificateRevoked(f) => {
+            let n = count(f.certificates.len() as u64, "certificate");
+            format!("{n} of {} revoked: {}", who(&f.holder, names), f.why)
+        }
+        // Said by `what`.
+        Fact::CommandRefused(_)
+        | Fact::RotationHeld(_)
+        | Fact::RotationPhaseEntered(_)
+        | Fact::NodeReported(_)
+        | Fact::AuthorizationVoided(_)
+        | Fact::CertificateRefused(_)
+        | Fact::MemberLost(_) => String::new(),
+    }
+}
