@@ -77,8 +77,10 @@ pub(crate) struct Engine {
     serving: bool,
     listen: Option<std::net::SocketAddr>,
     synced: bool,
-    /// Since when no gateway has answered: a refusal is an answer, silence is not.
-    silent_since: Duration,
+    started: Duration,
+    /// A gateway refused this node, or showed an issuer that is not trusted, and none has taken it since: it
+    /// does not serve what it has, however silent it gets afterwards.
+    turned_away: bool,
     draining: Option<(SpkiPin, Instant)>,
     report: facts::Reporter,
     boot: BootId,
@@ -158,7 +160,8 @@ impl Engine {
         // What was tried in a process that ended is tried anew; only what has passed need not be.
         let proof = Proof::Due;
         let engine = Self {
-            silent_since: clock.monotonic(),
+            started: clock.monotonic(),
+            turned_away: false,
             install: Attempt::after_failures(&pace),
             request: Attempt::new(&pace),
             report: facts::Reporter::new(&pace),
@@ -278,19 +281,22 @@ impl Engine {
             in_flight: self.requests.iter().filter_map(Request::in_flight).collect(),
             serving: self.serving,
             synced: self.synced,
-            since_start_ms: u64::try_from(
-                self.clock
-                    .monotonic()
-                    .saturating_sub(self.silent_since)
-                    .as_millis(),
-            )
-            .unwrap_or(u64::MAX),
+            since_start_ms: if self.turned_away {
+                0
+            } else {
+                self.since_start_ms()
+            },
             only_excluded_on: with_excluded.difference(&holding).copied().collect(),
             sessions_on: holding.union(&with_excluded).copied().collect(),
             draining: self.draining.map(|(issuer, _)| issuer),
             reported: self.report.reported(),
             renew_permille: self.renew_permille,
         }
+    }
+
+    fn since_start_ms(&self) -> u64 {
+        let since = self.clock.monotonic().saturating_sub(self.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Certificates that came and are not installed.

@@ -1,8 +1,16 @@
 //! What an agent says of itself: to the program that runs it, and in `D/status.json` to a person.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use domain::{AuthorityType, ClusterName, Hostname, NodeId, Phase, Position, Timestamp, fact::Failure};
+use runtime::harden;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, DiskError};
@@ -136,12 +144,23 @@ impl AgentStatus {
         disk::read_json(&data_dir.join("status.json"))
     }
 
-    /// Writes it for `carousel-agent status`.
+    /// Writes it for `carousel-agent status`: at once, but not durably, since no start reads it.
     ///
     /// # Errors
     /// [`DiskError::Io`].
     pub fn save(&self, data_dir: &Path) -> Result<(), DiskError> {
-        disk::write_json(&data_dir.join("status.json"), self)
+        let (path, temporary) = (data_dir.join("status.json"), data_dir.join(".status.tmp"));
+        let bytes =
+            serde_json::to_vec_pretty(self).expect("a status has string keys only and can be written");
+        let made = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(harden::OWNER_ONLY)
+            .open(&temporary);
+        made.and_then(|mut file| file.write_all(&bytes))
+            .and_then(|()| fs::rename(&temporary, &path))
+            .map_err(|source| disk::io_error("written", &path, source))
     }
 
     /// What is wrong, one line each; empty when all is well. For `status --check`.

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use domain::{AuthorityType, Code, Phase};
 use pki::Certificate;
-use runtime::clock::SystemClock;
+use runtime::clock::{Clock, ManualClock, SharedClock, SystemClock};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,11 +22,15 @@ struct Running {
 
 impl Running {
     fn start(config: Config) -> Self {
+        Self::start_by(config, SystemClock::shared())
+    }
+
+    fn start_by(config: Config, clock: SharedClock) -> Self {
         // Once per process; shown only where the variable asks for it.
         if let Ok(Some(_)) = runtime::config::env(runtime::telemetry::LOG_VARIABLE) {
             std::mem::forget(runtime::telemetry::Telemetry::init(&Default::default()));
         }
-        let agent = Agent::new(config, SystemClock::shared()).unwrap();
+        let agent = Agent::new(config, clock).unwrap();
         let (handle, stop, mut tasks) = (agent.handle(), CancellationToken::new(), JoinSet::new());
         tasks.spawn(agent.run(stop.clone()));
         Self { handle, stop, tasks }
@@ -357,5 +361,66 @@ async fn without_a_gateway_a_restarted_agent_waits_and_a_second_agent_on_its_dir
         Stage::Syncing,
         "it does not serve before it has heard a gateway"
     );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_hears_nobody_for_thirty_seconds_serves_what_it_has_and_says_unsynced() {
+    let (plane, dir) = (
+        Plane::start(SystemClock::shared()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let running = Running::start(plane.config(dir.path()));
+    plane.reached().await;
+    running.stop().await;
+    let config = plane.config(dir.path());
+    drop(plane);
+    let clock = ManualClock::new(SystemClock.now_ms());
+    let running = Running::start_by(config, clock.clone());
+    let status = running.handle.status();
+    eventually("trouble", || status.borrow().trouble.clone()).await;
+    clock.advance(std::time::Duration::from_secs(29));
+    assert_eq!(status.borrow().stage, Stage::Syncing);
+    clock.advance(std::time::Duration::from_secs(2));
+    eventually("that it serves", || {
+        (status.borrow().stage == Stage::Serving).then_some(())
+    })
+    .await;
+    assert!(!status.borrow().synced);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_refuses_keeps_a_restarted_agent_from_serving() {
+    let (plane, dir) = (
+        Plane::start(SystemClock::shared()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let running = Running::start(plane.config(dir.path()));
+    plane.reached().await;
+    running.stop().await;
+    // Refused, and the way back is not open either: no answer yet, again and again.
+    plane.state().refuse_certificates = true;
+    plane.state().refuse_recovery = Some(Code::NotServing);
+    let clock = ManualClock::new(SystemClock.now_ms());
+    let running = Running::start_by(plane.config(dir.path()), clock.clone());
+    let status = running.handle.status();
+    eventually("a refused way back", || {
+        let trouble = status.borrow().trouble.clone();
+        trouble.filter(|t| t.contains("not_serving"))
+    })
+    .await;
+    clock.advance(std::time::Duration::from_secs(60));
+    let seen = status.borrow().time;
+    eventually("another look at the clock", || {
+        (status.borrow().time > seen).then_some(())
+    })
+    .await;
+    assert_eq!(status.borrow().stage, Stage::Syncing);
+    plane.state().refuse_certificates = false;
+    plane.state().refuse_recovery = None;
+    plane.state().reports.clear();
+    plane.reached().await;
+    assert!(status.borrow().synced);
     running.stop().await;
 }

@@ -280,7 +280,7 @@ async fn what_was_told_is_applied_together_or_not_at_all_and_never_goes_back() {
     let unsigned = Told::offered(Some(&told), &identity, &second.desired, &first.bundles, now);
     assert!(matches!(unsigned, Err(NotTaken::Unsigned { .. })));
     let mut forged = second.desired.clone();
-    forged.authorities.get_mut(&HOST).unwrap().client_issuer = Some(domain::SpkiPin([1; 32]));
+    forged.authorities.get_mut(&HOST).unwrap().client_issuer = Some(SpkiPin([1; 32]));
     let disagrees = Told::offered(Some(&told), &identity, &forged, &second.bundles, now);
     assert!(matches!(disagrees, Err(NotTaken::Disagrees { .. })));
     let newer = Told::offered(Some(&told), &identity, &second.desired, &second.bundles, now).unwrap();
@@ -294,7 +294,7 @@ async fn what_was_told_is_applied_together_or_not_at_all_and_never_goes_back() {
     ));
     // Nor one that another key signed, or that has expired.
     let mut stranger = identity.clone();
-    stranger.bundle_pin = domain::SpkiPin([2; 32]);
+    stranger.bundle_pin = SpkiPin([2; 32]);
     assert!(matches!(
         told.with_bundle(&stranger, HOST, &second.bundles[&HOST], now),
         Err(NotTaken::Bundle(_))
@@ -335,7 +335,7 @@ async fn a_crash_between_bundle_and_desired_state_leaves_the_row_of_the_bundle()
     assert_eq!(found.desired.authorities[&HOST], expected);
     // A file that somebody else wrote does not verify and is not believed.
     let mut stranger = identity.clone();
-    stranger.bundle_pin = domain::SpkiPin([2; 32]);
+    stranger.bundle_pin = SpkiPin([2; 32]);
     assert!(matches!(dir.told(&stranger), Err(DiskError::Damaged { .. })));
     dir.forget_told().unwrap();
     assert_eq!(dir.told(&identity).unwrap(), None);

@@ -7,8 +7,13 @@ use domain::{
 };
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{Done, Engine, host_revision};
 use crate::{attempt::Attempt, config::Pace, gateway::Trouble};
+
+/// How long a new session on the retiring issuer stands before it is reported.
+const RISE_COUNTS_AFTER: Duration = Duration::from_secs(1);
 
 /// What one report says, apart from its number: to know later what a gateway has taken.
 #[derive(Clone, PartialEq, Debug)]
@@ -28,6 +33,8 @@ pub(crate) struct Reporter {
     taken: Option<Reportable>,
     attempt: Attempt,
     seq: u64,
+    /// Since when sessions stand on the retiring issuer again after a gateway was told there were none.
+    risen: Option<Instant>,
 }
 
 impl Reporter {
@@ -36,6 +43,7 @@ impl Reporter {
             taken: None,
             attempt: Attempt::new(pace),
             seq: 0,
+            risen: None,
         }
     }
 
@@ -59,9 +67,23 @@ impl Reporter {
 impl Engine {
     /// Reports the facts of the installed generation, if it passed and a gateway can be reached.
     pub(super) fn send_report(&mut self) {
-        if let Some(what) = self.reportable() {
-            self.send(what);
+        let Some(what) = self.reportable() else { return };
+        // A peer that lags may connect with its old certificate for a moment, again and again. Such a session
+        // is worth a report only if it lasts; that it is gone is reported at once.
+        let is_rise = self.report.taken.as_ref().is_some_and(|taken| {
+            !taken.on_retiring
+                && what.on_retiring
+                && *taken
+                    == Reportable {
+                        on_retiring: false,
+                        ..what.clone()
+                    }
+        });
+        if is_rise && self.report.risen.get_or_insert_with(Instant::now).elapsed() < RISE_COUNTS_AFTER {
+            return;
         }
+        self.report.risen = None;
+        self.send(what);
     }
 
     /// Reports what the plan does not know of: a failure that came or went, serving unsynced.
@@ -146,7 +168,6 @@ impl Engine {
             Ok(()) => {
                 self.report.taken = Some(what);
                 self.report.attempt.succeed();
-                self.silent_since = self.clock.monotonic();
             }
             Err(Trouble::No(domain::Code::ReportTooOften, _)) => {
                 self.report

@@ -156,7 +156,7 @@ impl Engine {
             WayBack::Later(trouble) => {
                 tracing::warn!(why = trouble.text(), "the way back is not open yet; trying again");
                 if matches!(trouble, Trouble::Untrusted(_)) {
-                    self.silent_since = self.clock.monotonic();
+                    self.turned_away = true;
                 }
                 self.trouble = Some(trouble.text().to_owned());
                 self.mending.has_looked = false;
@@ -175,7 +175,7 @@ impl Engine {
                     why = trouble.text(),
                     "no old certificate is taken; joining again with the token"
                 );
-                self.silent_since = self.clock.monotonic();
+                self.turned_away = true;
                 self.forget(&spki);
                 self.mending.by_token = true;
                 self.mending.attempt.succeed();
@@ -219,13 +219,18 @@ impl Engine {
             self.disk.keep_identity(&self.identity)?;
         }
         if rejoining {
-            // What passed before is another life's: it is neither presented nor restored.
+            // What passed before is another life's: it is neither presented nor restored. The new grant may
+            // also leave out types of the old one.
+            self.told
+                .desired
+                .authorities
+                .retain(|t, _| answer.desired.authorities.contains_key(t));
             self.disk.unlink(Link::Passed)?;
             self.passed = None;
         }
         if self.learn(&answer.desired, &answer.bundles)? {
-            self.synced = true;
-            self.silent_since = self.clock.monotonic();
+            self.synced |= self.names_all(&answer.desired);
+            self.turned_away = false;
         }
         tracing::info!(position = %answer.position, rejoining, "the control plane took this node back");
         self.mending.healed();

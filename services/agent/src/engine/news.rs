@@ -1,6 +1,6 @@
 //! What comes in: from the link, and from the tasks beside the loop.
 
-use domain::{AuthorityType, Code, CommandId, SpkiPin};
+use domain::{AuthorityType, Code, CommandId, DesiredState, SpkiPin};
 use pki::Certificate;
 
 use super::{Done, Engine};
@@ -25,12 +25,11 @@ impl Engine {
             News::Desired { server, update } => {
                 self.server = server;
                 self.connected = true;
-                let names_host = update.desired.authorities.contains_key(&AuthorityType::Host);
+                let names_all = self.names_all(&update.desired);
                 if self.learn(&update.desired, &update.bundles)? {
-                    // Without its row of `host` a desired state is not the newest one: that is not signed yet.
-                    self.synced |= names_host;
+                    self.synced |= names_all;
                     self.trouble = None;
-                    self.silent_since = self.clock.monotonic();
+                    self.turned_away = false;
                     self.mending.healed();
                 }
                 Ok(())
@@ -69,10 +68,17 @@ impl Engine {
         }
     }
 
+    /// Does it name the row of every type that this node uses? A type whose newest row is not signed yet is
+    /// missing, and what is on disk for it may be of before the node slept.
+    pub(super) fn names_all(&self, desired: &DesiredState) -> bool {
+        let mut used = self.told.desired.authorities.keys().chain([&AuthorityType::Host]);
+        used.all(|t| desired.authorities.contains_key(t))
+    }
+
     /// Takes a desired state with its bundles, both or neither. False if it was not taken.
     pub(super) fn learn(
         &mut self,
-        desired: &domain::DesiredState,
+        desired: &DesiredState,
         bundles: &std::collections::BTreeMap<AuthorityType, domain::trust::SignedBundle>,
     ) -> Result<bool, AgentError> {
         match Told::offered(Some(&self.told), &self.identity, desired, bundles, self.now()) {
@@ -142,12 +148,12 @@ impl Engine {
         match trouble {
             Trouble::NoAnswer(_) | Trouble::No(..) => {}
             Trouble::Untrusted(_) => {
-                self.silent_since = self.clock.monotonic();
+                self.turned_away = true;
                 self.mending.want_trust();
             }
             Trouble::Refused(_, why) | Trouble::Gone(_, why) => {
                 tracing::warn!(why, "the certificate is refused; looking for the way back");
-                self.silent_since = self.clock.monotonic();
+                self.turned_away = true;
                 self.refused.insert(presents);
                 self.mending.want_trust();
             }
