@@ -25,6 +25,27 @@ pub(crate) struct Handout {
     bundles: BTreeMap<AuthorityType, Position>,
 }
 
+impl Handout {
+    /// Does it say anything that `before` did not? Between a phase event and the signature of its bundle the
+    /// type's row is absent, which means "keep what you have": that alone is no news.
+    pub(crate) fn is_news_after(&self, before: &Self) -> bool {
+        let mut filled = self.desired.clone();
+        for (authority_type, row) in &before.desired.authorities {
+            filled
+                .authorities
+                .entry(*authority_type)
+                .or_insert_with(|| row.clone());
+        }
+        filled.position = filled
+            .authorities
+            .values()
+            .map(|row| row.revision)
+            .max()
+            .unwrap_or_default();
+        filled != before.desired
+    }
+}
+
 /// What the node may be handed now; none while the gateway does not hold it, or the node is gone.
 pub(crate) fn current(app: &App, state: &ClusterState, node: NodeId) -> Option<Handout> {
     if holds(Rule::GatewayHoldsBeforeHandingOut) && !app.holds_rows(state) {

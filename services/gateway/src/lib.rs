@@ -48,6 +48,10 @@ mod reply;
 mod route;
 mod serving;
 mod strangers;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 /// The most source addresses whose joins are counted one by one.
 const MAX_SOURCES: usize = 16_384;

@@ -115,8 +115,8 @@ impl Open {
         if !known {
             return Newest::Gone;
         }
-        let Some(handout) = handout.filter(|h| Some(&h.desired) != self.sent.as_ref().map(|s| &s.desired))
-        else {
+        let is_news = |new: &Handout| self.sent.as_ref().is_none_or(|sent| new.is_news_after(sent));
+        let Some(handout) = handout.filter(is_news) else {
             return Newest::Same;
         };
         match handout::with_bundles(&self.app, handout.clone()).await {
