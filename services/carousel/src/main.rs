@@ -1,3 +1,35 @@
-//! The program.
+//! The program `carousel`: parses the command line and hands each command to its module.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::args::{Cli, Command};
+
+use carousel::{demo, init, recover, serve};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            anstream::eprintln!("failed: the operating system gives no threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // The command runs on a thread of its own size: a deep future must not depend on the main thread's stack.
+    let code = runtime.block_on(async move { Box::pin(run(cli)).await });
+    // Blocking file work that is still going on may finish; nobody waits for a stuck disk for ever.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    ExitCode::from(code)
+}
+
+async fn run(cli: Cli) -> u8 {
+    match &cli.command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Init(args) => init::run(&cli.global, args).await,
+        Command::Serve(args) => serve::run(args).await,
+        Command::Recover(args) => recover::run(&cli.global, args).await,
+        _ => cli::run(cli).await,
+    }
+}

@@ -150,6 +150,12 @@ fn check_form(report: &FactReport) -> Result<(), Refusal> {
     )))
 }
 
+/// Does a gateway itself listen on loopback? Then its nodes may be there too: a fleet on one machine.
+fn is_on_loopback(state: &ClusterState) -> bool {
+    state.settings().allow_loopback
+        || state.members.values().any(|m| m.running && m.addresses.iter().any(IpAddr::is_loopback))
+}
+
 /// The address that the gateway will dial to probe the node: granted, or where no address is granted the one
 /// that it speaks from. Anything else would make the gateway knock at doors of the node's choice.
 fn check_addr(state: &ClusterState, node: &Node, addr: &str, seen: &Seen) -> Result<(), Refusal> {
@@ -162,14 +168,14 @@ fn check_addr(state: &ClusterState, node: &Node, addr: &str, seen: &Seen) -> Res
         .and_then(|h| h.strip_suffix(']'))
         .unwrap_or(host);
     let is_granted = match host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-        Ok(ip) if ip.is_loopback() => state.settings().allow_loopback,
+        Ok(ip) if ip.is_loopback() => is_on_loopback(state),
         Ok(ip) if node.grant.addresses.is_empty() => source(seen) == Some(ip),
         Ok(ip) => node
             .grant
             .addresses
             .iter()
             .any(|granted| granted.to_canonical() == ip),
-        Err(_) if host == "localhost" => state.settings().allow_loopback,
+        Err(_) if host == "localhost" => is_on_loopback(state),
         Err(_) => node
             .names
             .contains(&host.parse::<Hostname>().map_err(|_| bad_addr(addr))?),

@@ -1,0 +1,266 @@
+//! `carousel demo`: a control plane, a fleet and traffic on this machine, one whole rotation, and the proof.
+//!
+//! Everything in it is the product: the services, the agents, the log, TLS over real sockets. Only the
+//! durations are short, and it says so.
+
+use std::{
+    io::IsTerminal,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use cli::args::DemoArgs;
+use domain::{AuthorityType, Phase, SpkiPin};
+use runtime::shutdown::Signals;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+mod ending;
+mod fleet;
+mod proof;
+mod screen;
+mod show;
+mod traffic;
+
+use ending::Ending;
+use fleet::Fleet;
+use show::Show;
+use traffic::Traffic;
+
+/// How long a phase is shown at least, so that a person can see it; the fleet itself is faster.
+const DWELL: Duration = Duration::from_millis(900);
+/// How long a phase may take before the demo gives up and says who is missing.
+const PHASE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Why the demo could not be given.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DemoError {
+    #[error("no place for the demo's data")]
+    Place(#[source] std::io::Error),
+    #[error(transparent)]
+    Init(#[from] crate::init::InitError),
+    #[error(transparent)]
+    Home(#[from] crate::home::HomeError),
+    #[error(transparent)]
+    Plane(#[from] crate::plane::PlaneError),
+    #[error(transparent)]
+    Agent(#[from] agent::AgentError),
+    #[error("the demo's own command failed: {0}")]
+    Command(#[from] execution::ExecuteError),
+    #[error("{0}")]
+    TooSlow(String),
+    #[error("the terminal could not be drawn on")]
+    Terminal(#[source] std::io::Error),
+    #[error("the audit could not be made: {0}")]
+    Audit(String),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// One phase, as it went.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Took {
+    pub phase: Phase,
+    pub seconds: f64,
+}
+
+/// One rotation, as it went.
+#[derive(Clone, Debug)]
+pub(crate) struct Rotated {
+    pub authority_type: AuthorityType,
+    pub id: Option<domain::RotationId>,
+    pub phases: Vec<Took>,
+    pub before: Option<SpkiPin>,
+    pub after: Option<SpkiPin>,
+    pub proof: proof::Proof,
+}
+
+/// The command.
+pub async fn run(args: &DemoArgs) -> u8 {
+    let stop = CancellationToken::new();
+    let mut watching = JoinSet::new();
+    match Signals::install() {
+        Ok(signals) => drop(watching.spawn(signals.watch(stop.clone()))),
+        Err(error) => return crate::failed(&error),
+    }
+    match Box::pin(give(args, stop.clone())).await {
+        Ok(code) => code,
+        Err(DemoError::Interrupted) => {
+            anstream::eprintln!("Stopped. Nothing is left running.");
+            130
+        }
+        Err(error) => crate::failed(&error),
+    }
+}
+
+async fn give(args: &DemoArgs, stop: CancellationToken) -> Result<u8, DemoError> {
+    let began = Instant::now();
+    let place = Place::new(args)?;
+    let mut show = Show::new(args, stop.clone());
+    show.say(&format!("Carousel demo: {} nodes, {}", args.nodes, titles(args)));
+    let mut fleet = Fleet::start(args, &place.path, &show, stop.clone()).await?;
+    let types: Vec<AuthorityType> = match args.all {
+        true => AuthorityType::all().filter(|t| t.in_service()).collect(),
+        false => vec![args.authority_type],
+    };
+    let traffic = Traffic::start(
+        fleet.cluster.clone(),
+        fleet.peers(),
+        fleet.active(types[0]),
+        1,
+        fleet.now(),
+    );
+    let mut rotations = vec![];
+    let mut outcome = Ok(());
+    for authority_type in types {
+        traffic.replace(fleet.active(authority_type));
+        match rotate(&mut fleet, &traffic, &mut show, authority_type, args.rollback).await {
+            Ok(rotated) => rotations.push(rotated),
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
+        }
+    }
+    show.end()?;
+    let counts = traffic.stop().await;
+    outcome?;
+    let audit = fleet.audit().await?;
+    let ending = Ending {
+        args,
+        rotations,
+        counts,
+        audit,
+        seconds: began.elapsed().as_secs_f64(),
+        kept: None,
+    };
+    let code = ending.finish(&mut fleet, place, stop).await?;
+    fleet.stop().await;
+    Ok(code)
+}
+
+fn titles(args: &DemoArgs) -> String {
+    if args.all {
+        "every CA that this version rotates".into()
+    } else {
+        args.authority_type.row().title.into()
+    }
+}
+
+/// One whole rotation or rollback under load.
+async fn rotate(
+    fleet: &mut Fleet,
+    traffic: &Traffic,
+    show: &mut Show,
+    authority_type: AuthorityType,
+    rollback: bool,
+) -> Result<Rotated, DemoError> {
+    let plan: &[Phase] = if rollback {
+        &[Phase::Init, Phase::UpdateClients, Phase::Rollback, Phase::Standby]
+    } else {
+        &[
+            Phase::Init,
+            Phase::UpdateClients,
+            Phase::UpdateServers,
+            Phase::Standby,
+        ]
+    };
+    let before = fleet.active(authority_type);
+    let mut proof = proof::Collector::new(authority_type, rollback);
+    show.begin(authority_type, plan);
+    proof.collect(fleet, Phase::Standby);
+    let mut phases = vec![];
+    let mut id = None;
+    for phase in plan.iter().copied() {
+        let entered = Instant::now();
+        traffic.set_phase(phase.name());
+        id = fleet.enter(authority_type, phase).await?.or(id);
+        show.enter(phase);
+        loop {
+            show.draw(fleet, traffic, authority_type)?;
+            let done = fleet.has_reached(authority_type, phase);
+            if done {
+                show.reached(phase, entered.elapsed());
+            }
+            if done && entered.elapsed() >= DWELL {
+                break;
+            }
+            if entered.elapsed() > PHASE_TIMEOUT {
+                return Err(DemoError::TooSlow(fleet.who_is_missing(authority_type, phase)));
+            }
+            show.pause().await?;
+        }
+        proof.collect(fleet, phase);
+        phases.push(Took {
+            phase,
+            seconds: show.took(phase).as_secs_f64(),
+        });
+    }
+    show.draw(fleet, traffic, authority_type)?;
+    let proof = proof.prove(fleet).await;
+    Ok(Rotated {
+        authority_type,
+        id,
+        phases,
+        before,
+        after: fleet.active(authority_type),
+        proof,
+    })
+}
+
+/// Where the demo's data lies: removed at the end unless it is to be kept.
+pub(crate) struct Place {
+    path: PathBuf,
+    temporary: Option<tempfile::TempDir>,
+}
+
+impl Place {
+    fn new(args: &DemoArgs) -> Result<Self, DemoError> {
+        if let Some(path) = &args.data_dir {
+            std::fs::create_dir_all(path).map_err(DemoError::Place)?;
+            return Ok(Self {
+                path: path.clone(),
+                temporary: None,
+            });
+        }
+        let dir = tempfile::Builder::new()
+            .prefix("carousel-demo-")
+            .tempdir()
+            .map_err(DemoError::Place)?;
+        Ok(Self {
+            path: dir.path().to_owned(),
+            temporary: Some(dir),
+        })
+    }
+
+    /// Keeps the data, for a person to look at.
+    pub(crate) fn keep(self) -> PathBuf {
+        match self.temporary {
+            Some(dir) => dir.keep(),
+            None => self.path,
+        }
+    }
+
+    /// Is the data removed when this is dropped?
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.temporary.is_some()
+    }
+}
+
+/// Does a person watch?
+pub(crate) fn is_watched() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// May symbols beyond ASCII be used?
+pub(crate) fn is_unicode() -> bool {
+    let now = crate::now_of(runtime::clock::SystemClock::shared())();
+    cli::terminal::Terminal::new(cli::args::Format::Text, now)
+        .look()
+        .unicode
+}
+
+/// A symbol, or its word where there are no symbols.
+pub(crate) fn symbol(unicode: &'static str, ascii: &'static str) -> &'static str {
+    if is_unicode() { unicode } else { ascii }
+}

@@ -1,0 +1,267 @@
+//! The last screen of the demo, or its one line of JSON.
+
+use std::path::PathBuf;
+
+use api::audit::{VerifyOutcome, VerifyReport};
+use cli::args::DemoArgs;
+use domain::AuthorityType;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    DemoError, Place, Rotated,
+    fleet::Fleet,
+    screen::grouped,
+    traffic::{Counts, Failure},
+};
+
+/// Everything that the end tells.
+pub(crate) struct Ending<'a> {
+    pub args: &'a DemoArgs,
+    pub rotations: Vec<Rotated>,
+    pub counts: Counts,
+    pub audit: VerifyReport,
+    pub seconds: f64,
+    pub kept: Option<PathBuf>,
+}
+
+impl Ending<'_> {
+    /// Prints the end; with `--keep` waits until the person is done. Gives the exit code.
+    pub(crate) async fn finish(
+        mut self,
+        fleet: &mut Fleet,
+        place: Place,
+        stop: CancellationToken,
+    ) -> Result<u8, DemoError> {
+        let good = self.is_good();
+        // After a failure the evidence stays, asked for or not.
+        let identity = fleet.home.admin_identity();
+        if self.args.keep || !good || !place.is_temporary() {
+            let kept = place.keep();
+            if !good {
+                self.write_failures(&kept);
+            }
+            self.kept = Some(kept);
+        }
+        if self.args.json {
+            anstream::println!("{}", self.json());
+        } else {
+            let lines = if good { self.success() } else { self.failure() };
+            anstream::println!("{}", lines.join("\n"));
+        }
+        if self.args.keep && good {
+            anstream::eprintln!();
+            anstream::eprintln!(
+                "The control plane and its nodes keep running: {}",
+                fleet.plane.url
+            );
+            anstream::eprintln!("  export CAROUSEL_IDENTITY={}", identity.display());
+            anstream::eprintln!("Ctrl-C ends them; the data stays.");
+            stop.cancelled().await;
+        }
+        Ok(u8::from(!good))
+    }
+
+    /// No handshake failed, the log verifies, and the dropped authority is refused everywhere.
+    fn is_good(&self) -> bool {
+        self.counts.failed == 0
+            && self.counts.total > 0
+            && self.audit.verified
+            && self.rotations.iter().all(|r| r.proof.refused == r.proof.tried)
+            && self
+                .rotations
+                .iter()
+                .all(|r| r.proof.serve_current == self.args.nodes as usize)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let rotation = |r: &Rotated| {
+            let phases: Vec<_> = r
+                .phases
+                .iter()
+                .map(|p| serde_json::json!({ "phase": p.phase, "seconds": round(p.seconds) }))
+                .collect();
+            serde_json::json!({ "type": r.authority_type, "id": r.id, "phases": phases })
+        };
+        let mut json = serde_json::json!({
+            "nodes": self.args.nodes,
+            "rotation": self.rotations.first().map(rotation),
+            "handshakes": { "total": self.counts.total, "failed": self.counts.failed },
+            "audit": { "events": self.audit.position.0, "verified": self.audit.verified },
+            "seconds": round(self.seconds),
+        });
+        if self.rotations.len() > 1 {
+            json["rotations"] = self.rotations.iter().map(rotation).collect();
+        }
+        json
+    }
+
+    fn success(&self) -> Vec<String> {
+        let verb = if self.args.rollback {
+            "rolled back"
+        } else {
+            "rotated"
+        };
+        let what = match self.rotations.as_slice() {
+            [one] => one.authority_type.row().title.to_owned(),
+            many => format!("{} CAs", many.len()),
+        };
+        let mut lines = vec![format!(
+            "{} {what} {verb} under load: {} handshakes, 0 failed.",
+            super::symbol("✓", "ok"),
+            grouped(self.counts.total)
+        )];
+        for rotated in &self.rotations {
+            lines.push(String::new());
+            lines.extend(self.rotation(rotated));
+        }
+        lines.extend(self.audit_lines());
+        lines.push(String::new());
+        let data = match &self.kept {
+            Some(dir) => format!("Data kept in {}.", dir.display()),
+            None => "Data removed (use --keep to look around).".to_owned(),
+        };
+        lines.push(format!(
+            "  {} nodes, {:.1} s in all. {data}",
+            self.args.nodes, self.seconds
+        ));
+        lines
+            .push("  Settings shorter than in production: drain 1 s, each phase shown for 0.9 s.".to_owned());
+        if self.args.nats.is_some() {
+            lines.push("  The log's stream stays on the NATS server.".to_owned());
+        }
+        lines.push(String::new());
+        if self.args.rollback {
+            lines.push("Next: carousel demo            the whole way, to the new CA".into());
+        } else {
+            lines.push("Next: carousel demo --rollback     the same, changed its mind half way".into());
+        }
+        lines.push("      carousel demo --keep         then: carousel status, carousel audit ls".into());
+        lines
+    }
+
+    fn rotation(&self, r: &Rotated) -> Vec<String> {
+        let phases: Vec<_> = r
+            .phases
+            .iter()
+            .map(|p| format!("{} {:.1} s", p.phase, p.seconds))
+            .collect();
+        let mut lines = vec![];
+        if self.rotations.len() > 1 {
+            lines.push(format!("  {}", r.authority_type.row().title));
+        }
+        lines.push(format!("  phases      {}", phases.join(", ")));
+        let nodes = self.args.nodes;
+        let pin = |pin: Option<domain::SpkiPin>| pin.map(|p| p.short()).unwrap_or_default();
+        if r.authority_type != AuthorityType::Host {
+            lines.push(format!(
+                "  before      {nodes}/{nodes} nodes trust {} alone",
+                pin(r.before)
+            ));
+            lines.push(format!(
+                "  after       {nodes}/{nodes} nodes trust {} alone",
+                pin(r.after)
+            ));
+            return lines;
+        }
+        let (before, after, dropped) = if self.args.rollback {
+            ("the CA", "the same CA", "new")
+        } else {
+            ("the old CA", "the new CA", "old")
+        };
+        lines.push(format!(
+            "  before      {nodes}/{nodes} nodes serve {before}   {}",
+            pin(r.before)
+        ));
+        lines.push(format!(
+            "  after       {}/{nodes} nodes serve {after}   {}",
+            r.proof.serve_current,
+            pin(r.after)
+        ));
+        if r.proof.applies {
+            let (refused, tried) = (r.proof.refused, r.proof.tried);
+            lines.push(format!(
+                "              {refused}/{nodes} nodes refuse a client certificate of the {dropped} CA (tried: {tried})"
+            ));
+        }
+        lines
+    }
+
+    fn audit_lines(&self) -> Vec<String> {
+        let verdict = if self.audit.verified {
+            "verified"
+        } else {
+            "NOT VERIFIED"
+        };
+        let mut lines = vec![format!(
+            "  audit       {} events re-read: order, gaps, schemas, transitions, and every",
+            grouped(self.audit.position.0)
+        )];
+        lines.push(format!(
+            "              certificate authorised before it was issued: {verdict}"
+        ));
+        for check in self
+            .audit
+            .checks
+            .iter()
+            .filter(|c| c.outcome == VerifyOutcome::Failed)
+        {
+            lines.push(format!("              {}: {}", check.name, check.text));
+        }
+        lines
+    }
+
+    fn failure(&self) -> Vec<String> {
+        let (failed, total) = (self.counts.failed, self.counts.total);
+        let headline = match failed {
+            0 => "The rotation ended, but its proof failed. This is a bug in Carousel.".to_owned(),
+            _ => format!(
+                "{} of {} handshakes failed. This is a bug in Carousel.",
+                grouped(failed),
+                grouped(total)
+            ),
+        };
+        let mut lines = vec![format!("{} {headline}", super::symbol("✗", "x")), String::new()];
+        if let Some(first) = self.counts.failures.first() {
+            lines.push(format!("  first       {}", in_words(first)));
+            lines.push(format!("  reason      {}", first.reason));
+        }
+        for rotated in &self.rotations {
+            lines.extend(self.rotation(rotated));
+        }
+        lines.extend(self.audit_lines());
+        if let Some(kept) = &self.kept {
+            lines.push(format!(
+                "  kept        {}   log, handshakes.jsonl, agents' data",
+                kept.display()
+            ));
+        }
+        lines
+    }
+
+    fn write_failures(&self, dir: &std::path::Path) {
+        let lines: Vec<String> = self
+            .counts
+            .failures
+            .iter()
+            .map(|f| failure_json(f).to_string())
+            .collect();
+        if let Err(error) = std::fs::write(dir.join("handshakes.jsonl"), lines.join("\n")) {
+            anstream::eprintln!("warning: the failures could not be written: {error}");
+        }
+    }
+}
+
+fn in_words(f: &Failure) -> String {
+    format!("{}  {} -> {} in {}", f.at, f.from, f.to, f.phase)
+}
+
+fn failure_json(f: &Failure) -> serde_json::Value {
+    serde_json::json!({
+        "time": f.at, "from": f.from, "to": f.to, "phase": f.phase, "reason": f.reason, "presented": f.presented,
+    })
+}
+
+/// Three decimals: what the clock of the demo is good for.
+fn round(seconds: f64) -> f64 {
+    (seconds * 1_000.0).round() / 1_000.0
+}

@@ -1,0 +1,266 @@
+//! The traffic of the demo: fresh mTLS connections between random pairs, all the time, and what became of them.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use domain::{ClusterName, NodeId, SpkiPin, Timestamp};
+use mtls::{Epochs, Expect, SessionRegistry, TlsError, probe};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Connections that are being made at once. A few suffice to keep two cores busy; more would only queue.
+const WORKERS: usize = 4;
+/// Failures that are kept with their circumstances; all are counted.
+const FAILURES_KEPT: usize = 100;
+/// How many seconds of load the picture shows.
+pub(super) const LOAD_SECONDS: usize = 20;
+
+/// A node as its peers dial it.
+#[derive(Clone)]
+pub(super) struct Peer {
+    /// `n01`.
+    pub name: String,
+    /// Its id: the dialler insists on it.
+    pub node: NodeId,
+    /// Where it listens.
+    pub addr: String,
+    /// What it trusts and presents, as its agent has it at the moment of a connection.
+    pub epochs: Epochs,
+    /// Its agent's sessions: a rotation drains these too.
+    pub sessions: SessionRegistry,
+}
+
+/// One failed connection.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub at: Timestamp,
+    pub from: String,
+    pub to: String,
+    pub phase: &'static str,
+    pub reason: String,
+    pub presented: Option<SpkiPin>,
+}
+
+/// What has been counted so far.
+#[derive(Clone, Default)]
+pub(super) struct Counts {
+    pub total: u64,
+    pub failed: u64,
+    pub failures: Vec<Failure>,
+    /// Handshakes in each of the last seconds, oldest first.
+    pub load: VecDeque<u32>,
+    /// Certificates seen on the wire in the last second: of the old and of the new authority.
+    pub old_ca: u64,
+    pub new_ca: u64,
+    /// Times of the last handshakes, for percentiles.
+    recent: VecDeque<Duration>,
+}
+
+impl Counts {
+    /// The given percentile of recent handshakes in milliseconds.
+    pub fn percentile_ms(&self, percent: usize) -> f64 {
+        let mut sorted: Vec<_> = self.recent.iter().copied().collect();
+        sorted.sort_unstable();
+        let index = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+        sorted.get(index).map_or(0.0, |d| d.as_secs_f64() * 1_000.0)
+    }
+
+    /// Handshakes per second, over the last whole seconds.
+    pub fn rate(&self) -> u32 {
+        let last: Vec<_> = self.load.iter().rev().skip(1).take(3).collect();
+        if last.is_empty() {
+            0
+        } else {
+            last.iter().copied().sum::<u32>() / last.len() as u32
+        }
+    }
+}
+
+/// The running traffic.
+pub(super) struct Traffic {
+    counts: Arc<Mutex<Live>>,
+    phase: Arc<Mutex<&'static str>>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+struct Live {
+    counts: Counts,
+    began: Instant,
+    second: u64,
+    window: (Instant, u64, u64),
+    old: Option<SpkiPin>,
+}
+
+impl Traffic {
+    /// Starts connections between random pairs of `peers`. `old` is the authority that is being replaced.
+    pub fn start(
+        cluster: ClusterName,
+        peers: Vec<Peer>,
+        old: Option<SpkiPin>,
+        seed: u64,
+        now: execution::Now,
+    ) -> Self {
+        let live = Live {
+            counts: Counts {
+                load: VecDeque::from([0]),
+                ..Counts::default()
+            },
+            began: Instant::now(),
+            second: 0,
+            window: (Instant::now(), 0, 0),
+            old,
+        };
+        let mut traffic = Self {
+            counts: Arc::new(Mutex::new(live)),
+            phase: Arc::new(Mutex::new("standby")),
+            tasks: JoinSet::new(),
+            stop: CancellationToken::new(),
+        };
+        let peers = Arc::new(peers);
+        for worker in 0..WORKERS {
+            let rng = StdRng::seed_from_u64(seed.wrapping_add(worker as u64));
+            let load = Load {
+                cluster: cluster.clone(),
+                peers: peers.clone(),
+                counts: traffic.counts.clone(),
+                phase: traffic.phase.clone(),
+                now: now.clone(),
+            };
+            traffic.tasks.spawn(load.run(rng, traffic.stop.clone()));
+        }
+        traffic
+    }
+
+    /// From here on this is the authority that is being replaced.
+    pub fn replace(&self, old: Option<SpkiPin>) {
+        let mut live = self.counts.lock().expect("no panic while held");
+        live.old = old;
+        live.window = (Instant::now(), 0, 0);
+    }
+
+    /// The phase that failures are noted under.
+    pub fn set_phase(&self, phase: &'static str) {
+        *self.phase.lock().expect("no panic while held") = phase;
+    }
+
+    /// What has been counted.
+    pub fn counts(&self) -> Counts {
+        self.counts.lock().expect("no panic while held").counts.clone()
+    }
+
+    /// Ends it, after the connections at hand.
+    pub async fn stop(mut self) -> Counts {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.counts()
+    }
+}
+
+struct Load {
+    cluster: ClusterName,
+    peers: Arc<Vec<Peer>>,
+    counts: Arc<Mutex<Live>>,
+    phase: Arc<Mutex<&'static str>>,
+    now: execution::Now,
+}
+
+impl Load {
+    async fn run(self, mut rng: StdRng, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let from = rng.random_range(0..self.peers.len());
+            let to = (from + rng.random_range(1..self.peers.len())) % self.peers.len();
+            self.connect(&self.peers[from], &self.peers[to]).await;
+        }
+    }
+
+    /// One fresh connection with bytes exchanged: with TLS 1.3 only those prove that both sides agreed.
+    async fn connect(&self, from: &Peer, to: &Peer) {
+        let epoch = from.epochs.load();
+        let presented = epoch.client().map(|c| c.issuer());
+        let expect = Expect::Node {
+            cluster: self.cluster.clone(),
+            node: to.node,
+        };
+        let began = Instant::now();
+        let result = probe(&to.addr, &from.epochs, &from.sessions, &expect).await;
+        let took = began.elapsed();
+        let mut live = self.counts.lock().expect("no panic while held");
+        match result {
+            Ok(result) => live.succeeded(took, presented, result.identity.issuer),
+            Err(error) => {
+                let phase = *self.phase.lock().expect("no panic while held");
+                live.failed(Failure {
+                    at: (self.now)(),
+                    from: from.name.clone(),
+                    to: to.name.clone(),
+                    phase,
+                    reason: in_words(&error),
+                    presented,
+                });
+            }
+        }
+    }
+}
+
+fn in_words(error: &TlsError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl Live {
+    fn succeeded(&mut self, took: Duration, client: Option<SpkiPin>, server: SpkiPin) {
+        self.count();
+        if self.counts.recent.len() >= 2_000 {
+            self.counts.recent.pop_front();
+        }
+        self.counts.recent.push_back(took);
+        let (since, mut old, mut new) = self.window;
+        for issuer in client.into_iter().chain([server]) {
+            if Some(issuer) == self.old {
+                old += 1
+            } else {
+                new += 1
+            }
+        }
+        self.window = (since, old, new);
+        // The window is short, so that the picture turns with the wire and not behind it.
+        if since.elapsed() >= Duration::from_millis(500) {
+            (self.counts.old_ca, self.counts.new_ca) = (old, new);
+            self.window = (Instant::now(), 0, 0);
+        }
+    }
+
+    fn failed(&mut self, failure: Failure) {
+        self.count();
+        self.counts.failed += 1;
+        if self.counts.failures.len() < FAILURES_KEPT {
+            self.counts.failures.push(failure);
+        }
+    }
+
+    fn count(&mut self) {
+        self.counts.total += 1;
+        let second = self.began.elapsed().as_secs();
+        while self.second < second {
+            self.second += 1;
+            self.counts.load.push_back(0);
+            if self.counts.load.len() > LOAD_SECONDS {
+                self.counts.load.pop_front();
+            }
+        }
+        if let Some(current) = self.counts.load.back_mut() {
+            *current += 1;
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Commands that only this host may give: a socket in the data directory, for its owner alone.
+//!
+//! There is one: a new administrator identity. It must work when every operator's identity has expired, so
+//! it cannot come through the door; whoever can open this socket could read the keys beside it anyway.
+
+use std::{io, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use domain::{Answer, Order, Principal, UserName, id::SystemActor};
+use execution::{ExecuteError, Executor, Fold};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// The longest request or answer.
+const MAX_BYTES: u64 = 1024 * 1024;
+/// How long one exchange may take; the signer answers within it or not at all.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RecoverRequest {
+    /// The administrator.
+    pub user: UserName,
+    /// The certificate request, PEM.
+    pub csr: String,
+    /// Why, for the audit log.
+    pub reason: Option<String>,
+}
+
+/// What is answered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecoverAnswer {
+    /// The certificate, DER, base64, and the newest host bundle.
+    Issued {
+        /// DER, base64.
+        certificate: String,
+        /// What to trust.
+        bundle: Box<domain::trust::SignedBundle>,
+        /// The address to put into the identity file.
+        server: String,
+    },
+    /// It was refused or is not possible now.
+    Refused(String),
+}
+
+/// Serves the socket until shutdown. `server` is the address for identity files.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub async fn serve(
+    socket: &Path,
+    fold: Fold,
+    executor: Executor,
+    server: String,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    // A socket left by a killed process: the directory's lock says that nobody uses it.
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    let mut exchanges = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = exchanges.join_next() => {}
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                let (fold, executor, server) = (fold.clone(), executor.clone(), server.clone());
+                exchanges.spawn(async move {
+                    if !matches!(timeout(PATIENCE, exchange(stream, fold, executor, server)).await, Ok(Ok(()))) {
+                        tracing::warn!("a request of this host was not answered");
+                    }
+                });
+            }
+        }
+    }
+    let _ = std::fs::remove_file(socket);
+    Ok(())
+}
+
+/// Asks the running control plane of this data directory.
+///
+/// # Errors
+/// When none runs, or it does not answer.
+pub async fn ask(socket: &Path, request: &RecoverRequest) -> io::Result<RecoverAnswer> {
+    let exchange = async {
+        let mut stream = UnixStream::connect(socket).await?;
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        stream.write_all(&line).await?;
+        let mut answer = Vec::new();
+        stream.take(MAX_BYTES).read_to_end(&mut answer).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    };
+    timeout(PATIENCE, exchange)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn exchange(stream: UnixStream, fold: Fold, executor: Executor, server: String) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut line = Vec::new();
+    (&mut stream).take(MAX_BYTES).read_until(b'\n', &mut line).await?;
+    let answer = match serde_json::from_slice::<RecoverRequest>(&line) {
+        Ok(request) => recover(&fold, &executor, &request, server).await,
+        Err(error) => RecoverAnswer::Refused(format!("the request cannot be read: {error}")),
+    };
+    let mut stream = stream.into_inner();
+    stream.write_all(&serde_json::to_vec(&answer)?).await?;
+    stream.shutdown().await
+}
+
+/// Executes the one command of this host.
+pub async fn recover(
+    fold: &Fold,
+    executor: &Executor,
+    request: &RecoverRequest,
+    server: String,
+) -> RecoverAnswer {
+    match try_recover(fold, executor, request).await {
+        Ok((certificate, bundle)) => RecoverAnswer::Issued {
+            certificate,
+            bundle: Box::new(bundle),
+            server,
+        },
+        Err(why) => RecoverAnswer::Refused(why),
+    }
+}
+
+async fn try_recover(
+    fold: &Fold,
+    executor: &Executor,
+    request: &RecoverRequest,
+) -> Result<(String, domain::trust::SignedBundle), String> {
+    let key = pki::csr::parse_and_verify(request.csr.as_bytes()).map_err(|e| e.to_string())?;
+    let order = Order::RecoverAdmin {
+        user: request.user.clone(),
+        key,
+    };
+    let mut command = executor.own_command(Principal::System(SystemActor::Host), order);
+    command.reason.clone_from(&request.reason);
+    let answered = executor.execute(command).await.map_err(|error| match error {
+        ExecuteError::Refused(refusal) => refusal.to_string(),
+        ExecuteError::Unavailable(why) => why,
+    })?;
+    let Answer::Authorized { authorization } = answered.answer else {
+        return Err("the control plane gave an unexpected answer".into());
+    };
+    let issued = fold
+        .issued(authorization, Duration::from_secs(10))
+        .await
+        .map_err(|e| e.to_string())?;
+    let bundle = fold.bundle(domain::AuthorityType::Host).await?;
+    let bundle = bundle.ok_or("the host bundle is not signed yet; try again in a moment")?;
+    Ok((issued.certificate, bundle))
+}

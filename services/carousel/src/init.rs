@@ -1,0 +1,174 @@
+//! `carousel init`: a new cluster's keys, genesis and first identity. It touches no log.
+
+use std::path::Path;
+
+use cli::{
+    args::{Format, Global, InitArgs},
+    identity::Identity,
+};
+use domain::{ClusterName, MemberId, SpkiPin, UserName, command::Settings};
+use runtime::{clock::SystemClock, harden};
+use signer::{Founding, FoundingError, KekSource, found};
+
+use crate::{
+    home::{Description, Home, HomeError},
+    now_of,
+};
+
+/// Why no cluster was made. Whatever it says, no log was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The keys could not be made or stored.
+    #[error(transparent)]
+    Founding(#[from] FoundingError),
+    /// The key-encryption key was named in a form that nobody understands.
+    #[error(transparent)]
+    Kek(#[from] signer::KekError),
+    /// The identity could not be written.
+    #[error(transparent)]
+    Identity(#[from] cli::identity::IdentityError),
+    /// A file could not be written.
+    #[error("{} cannot be written", .path.display())]
+    Write {
+        /// Which.
+        path: std::path::PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What was made.
+pub struct Made {
+    /// The pin of the first host authority.
+    pub ca_pin: SpkiPin,
+    /// The pin of the bundle key.
+    pub bundle_pin: SpkiPin,
+    /// What the person should know.
+    pub warnings: Vec<String>,
+}
+
+/// The command.
+pub async fn run(global: &Global, args: &InitArgs) -> u8 {
+    let args_ = args.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        let kek = match &args_.kek {
+            Some(text) => text.parse::<KekSource>()?,
+            None => KekSource::default(),
+        };
+        make(&args_.data_dir, &args_.cluster, kek, Settings::default())
+    })
+    .await
+    .expect("making a cluster does not panic");
+    match made {
+        Ok(made) => {
+            report(global, args, &made);
+            0
+        }
+        Err(InitError::Kek(error)) => {
+            anstream::eprintln!("usage: {error}");
+            2
+        }
+        Err(error) => crate::failed(&error),
+    }
+}
+
+/// Makes the cluster in `dir`. The description is written last: an interrupted run leaves no cluster.
+///
+/// # Errors
+/// [`InitError`].
+pub fn make(
+    dir: &Path,
+    cluster: &ClusterName,
+    kek: KekSource,
+    settings: Settings,
+) -> Result<Made, InitError> {
+    Home::prepare(dir)?;
+    let now = now_of(SystemClock::shared())();
+    let admin: UserName = "admin".parse().expect("a valid name");
+    let member = MemberId(execution::fresh_id(now));
+    let founding = Founding {
+        cluster: cluster.clone(),
+        settings,
+        kek,
+        admin: admin.clone(),
+        gateway: member,
+        // Its names are known when it first serves; until then it serves what agents check: its URI.
+        gateway_names: vec![],
+        gateway_addresses: vec![],
+        now,
+    };
+    let founded = found(&dir.join("keys"), &founding)?;
+    let gateway = dir.join("gateway");
+    let write = |path: &Path, bytes: &[u8]| {
+        harden::atomic_write(path, bytes, harden::OWNER_ONLY).map_err(|source| InitError::Write {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    harden::create_private_dir(&gateway).map_err(|source| InitError::Write {
+        path: gateway.clone(),
+        source,
+    })?;
+    write(&gateway.join("genesis.key"), founded.gateway.key_pem.as_bytes())?;
+    write(
+        &gateway.join("genesis.crt"),
+        founded.gateway.certificate_pem.as_bytes(),
+    )?;
+    let identity = Identity {
+        version: cli::identity::FORMAT,
+        server: String::new(),
+        cluster: cluster.clone(),
+        user: admin.clone(),
+        bundle_pin: founded.bundle_pin,
+        certificate: founded.admin.certificate_pem.clone(),
+        key: founded.admin.key_pem.clone(),
+        bundle: founded.bundle.clone(),
+    };
+    identity.save(&dir.join("admin.identity"))?;
+    let description = Description {
+        format: 1,
+        cluster: cluster.clone(),
+        member,
+        admin,
+        log: None,
+    };
+    Home::create(dir, description)?;
+    Ok(Made {
+        ca_pin: founded.ca_pin,
+        bundle_pin: founded.bundle_pin,
+        warnings: founded.warnings,
+    })
+}
+
+fn report(global: &Global, args: &InitArgs, made: &Made) {
+    for warning in &made.warnings {
+        anstream::eprintln!("warning: {warning}");
+    }
+    let dir = args.data_dir.display();
+    match global.format {
+        Format::Json | Format::Yaml => {
+            let document = serde_json::json!({
+                "cluster": args.cluster, "ca_pin": made.ca_pin, "bundle_pin": made.bundle_pin,
+                "identity": args.data_dir.join("admin.identity"),
+            });
+            anstream::println!("{document}");
+        }
+        Format::Name => anstream::println!("{}", args.cluster),
+        Format::Text | Format::Wide => {
+            anstream::println!("Made the cluster {}.", args.cluster);
+            anstream::println!();
+            anstream::println!("  keys        {dir}/keys (sealed)");
+            anstream::println!(
+                "  identity    {dir}/admin.identity (works once the first `serve` has begun the log)"
+            );
+            anstream::println!("  CA pin      {}", made.ca_pin);
+            anstream::println!("  bundle pin  {}", made.bundle_pin);
+            anstream::println!();
+            anstream::println!("Next: carousel serve --data-dir {dir}");
+        }
+    }
+}

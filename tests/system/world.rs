@@ -1,0 +1,234 @@
+//! A control plane and its agents as processes, driven by the real command line.
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::OnceLock,
+    time::Duration,
+};
+
+use carousel_tests::{Finished, NatsServer, PATIENCE, Proc, TestDir, bin, deadline, run};
+use serde_json::Value;
+
+/// Which log a test runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Log {
+    Embedded,
+    JetStream,
+}
+
+/// A cluster on this machine.
+pub(crate) struct World {
+    pub(crate) dir: TestDir,
+    pub(crate) log: Log,
+    pub(crate) serve: Option<Proc>,
+    pub(crate) url: String,
+    listen: String,
+    pub(crate) agents: Vec<Agent>,
+    nats: Option<NatsServer>,
+}
+
+/// A node's agent.
+pub(crate) struct Agent {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) proc: Option<Proc>,
+    args: Vec<String>,
+}
+
+impl World {
+    /// A cluster that serves on the log, or `None` where the log is not to be had (the skip is printed).
+    pub(crate) fn start(test: &str, log: Log) -> Option<Self> {
+        let dir = TestDir::new(test);
+        let nats = match log {
+            Log::Embedded => None,
+            Log::JetStream => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                Some(runtime.block_on(NatsServer::start(dir.join("nats")))?)
+            }
+        };
+        let mut world = Self {
+            dir,
+            log,
+            serve: None,
+            url: String::new(),
+            listen: "127.0.0.1:0".into(),
+            agents: vec![],
+            nats,
+        };
+        let data = world.data().display().to_string();
+        let _ = run(&mut carousel(&["init", "--data-dir", &data, "--cluster", "acme.cluster"])).expect_code(0);
+        world.serve();
+        Some(world)
+    }
+
+    /// The control plane's data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.join("cp")
+    }
+
+    /// Starts the control plane; after the first time on the address of the first time.
+    pub(crate) fn serve(&mut self) {
+        let mut command = self.serve_command();
+        let mut proc = Proc::start("serve", &mut command);
+        let line = proc.wait_for_line("ready https://", PATIENCE);
+        self.url = line.trim().trim_start_matches("ready ").to_owned();
+        self.listen = self.url.trim_start_matches("https://").to_owned();
+        self.serve = Some(proc);
+    }
+
+    pub(crate) fn serve_command(&self) -> Command {
+        let data = self.data().display().to_string();
+        let mut command = carousel(&["serve", "--data-dir", &data, "--listen", &self.listen]);
+        command.args(["--admin-listen", "127.0.0.1:0"]);
+        if let Some(nats) = &self.nats {
+            command.args(["--log", &nats.url()]);
+        }
+        command
+    }
+
+    /// Kills the control plane as a power cut would, as far as a process can.
+    pub(crate) fn kill_serve(&mut self) {
+        if let Some(mut proc) = self.serve.take() {
+            proc.kill9();
+        }
+    }
+
+    /// An operator's command.
+    pub(crate) fn carousel(&self, args: &[&str]) -> Finished {
+        run(self.command(args))
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> &'static mut Command {
+        let mut command = carousel(args);
+        command.env("CAROUSEL_IDENTITY", self.data().join("admin.identity"));
+        // Tests hand the command over at once; a leak of a few bytes each spares every caller a binding.
+        Box::leak(Box::new(command))
+    }
+
+    /// The JSON of a command that succeeds.
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let mut args = args.to_vec();
+        args.push("--format=json");
+        self.carousel(&args).json()
+    }
+
+    /// A join token for a name: (token, CA pins, bundle pin).
+    pub(crate) fn token(&self, args: &[&str]) -> (String, Vec<String>, String) {
+        let mut all = vec!["tokens", "add"];
+        all.extend(args);
+        let answer = self.json(&all);
+        let pins = answer["ca_pins"].as_array().expect("ca_pins").iter().map(text).collect();
+        (text(&answer["token"]), pins, text(&answer["bundle_pin"]))
+    }
+
+    /// A node that joins with a token of its own; returns when it has reached the current phase.
+    pub(crate) fn join(&mut self, name: &str) {
+        let (token, pins, bundle) = self.token(&["--name", name]);
+        self.join_with(name, &token, &pins, &bundle);
+        self.until_reached(name);
+    }
+
+    /// A node that joins with these; does not wait.
+    pub(crate) fn join_with(&mut self, name: &str, token: &str, pins: &[String], bundle: &str) {
+        let dir = self.dir.join(&format!("node-{name}"));
+        let token_file = self.dir.write(&format!("token-{name}"), token);
+        let mut args: Vec<String> = vec!["start".into(), "--data-dir".into(), dir.display().to_string()];
+        args.extend(["--server".into(), self.url.clone(), "--hostname".into(), name.into()]);
+        args.extend(pins.iter().flat_map(|pin| ["--ca-pin".to_owned(), pin.clone()]));
+        args.extend(["--bundle-pin".into(), bundle.into(), "--listen".into(), "127.0.0.1:0".into()]);
+        args.extend(["--token-file".into(), token_file.display().to_string()]);
+        let mut agent = Agent { name: name.into(), dir, proc: None, args };
+        agent.start();
+        self.agents.push(agent);
+    }
+
+    pub(crate) fn agent(&mut self, name: &str) -> &mut Agent {
+        self.agents.iter_mut().find(|a| a.name == name).expect("an agent of this name")
+    }
+
+    /// The node as `get nodes` has it.
+    pub(crate) fn node(&self, name: &str) -> Option<Value> {
+        let nodes = self.json(&["get", "nodes"]);
+        nodes.as_array()?.iter().find(|n| n["spec"]["hostname"] == name).cloned()
+    }
+
+    /// Waits until the node has reached the cluster's phase by the gate's own rules.
+    pub(crate) fn until_reached(&self, name: &str) {
+        deadline(PATIENCE, &format!("{name} reaches the cluster's phase"), || {
+            let node = self.node(name)?;
+            let host = &node["spec"]["authorities"]["host"];
+            (host.is_object() && host["missing"].is_null()).then_some(())
+        });
+    }
+
+    /// The host authority in `status`.
+    pub(crate) fn host(&self) -> Value {
+        authority(&self.json(&["status"]), "host")
+    }
+
+    /// Waits until every required node has reached the phase.
+    pub(crate) fn until_all_reached(&self) {
+        deadline(PATIENCE, "all nodes reach the phase", || {
+            let nodes = self.host()["nodes"].clone();
+            (nodes["lagging"] == 0).then_some(())
+        });
+    }
+
+    /// Enters a phase by hand, as soon as the status allows.
+    pub(crate) fn enter(&self, authority_type: &str, phase: &str) -> Finished {
+        self.carousel(&["auth", "rotate", "--manual", &format!("--type={authority_type}"), &format!("--phase={phase}")])
+    }
+
+    /// The same, and waits until everybody has reached it.
+    pub(crate) fn enter_and_wait(&self, authority_type: &str, phase: &str) {
+        let (of, to) = (format!("--type={authority_type}"), format!("--phase={phase}"));
+        let args = ["auth", "rotate", "--manual", &of, &to, "--wait", "--timeout", "60s"];
+        let _ = self.carousel(&args).expect_code(0);
+    }
+}
+
+impl Agent {
+    pub(crate) fn start(&mut self) {
+        let mut command = Command::new(bin("carousel-agent"));
+        command.args(&self.args).env_remove("CAROUSEL_TOKEN");
+        self.proc = Some(Proc::start(&self.name, &mut command));
+    }
+
+    /// Starts it with other arguments from now on, such as without its token.
+    pub(crate) fn start_without_token(&mut self) {
+        if let Some(at) = self.args.iter().position(|a| a == "--token-file") {
+            self.args.drain(at..at + 2);
+        }
+        self.start();
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut proc) = self.proc.take() {
+            proc.kill9();
+        }
+    }
+
+    /// Waits for its end and returns the exit code.
+    pub(crate) fn exit_code(&mut self, within: Duration) -> Option<i32> {
+        let mut proc = self.proc.take()?;
+        proc.wait(within).code()
+    }
+}
+
+pub(crate) fn carousel(args: &[&str]) -> Command {
+    static BIN: OnceLock<PathBuf> = OnceLock::new();
+    let mut command = Command::new(BIN.get_or_init(|| bin("carousel")));
+    command.args(args).env_remove("CAROUSEL_IDENTITY").env_remove("CAROUSEL_SERVER").env("NO_COLOR", "1");
+    command
+}
+
+/// One authority of a `status` document.
+pub(crate) fn authority(status: &Value, name: &str) -> Value {
+    let all = status["authorities"].as_array().expect("authorities");
+    all.iter().find(|a| a["type"] == name).cloned().unwrap_or_else(|| panic!("no {name} in {status}"))
+}
+
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+}
