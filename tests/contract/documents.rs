@@ -77,10 +77,7 @@ fn every_refusal_has_a_stable_name_a_status_and_one_line_of_meaning() {
         let name = code.name();
         assert!(names.insert(name), "{name} is there twice");
         let plain = name.split('_').all(|word| {
-            !word.is_empty()
-                && word
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+            !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         });
         assert!(plain, "{name} is not in snake case");
         assert_eq!(name.parse::<Code>(), Ok(*code));

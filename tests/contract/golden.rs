@@ -60,7 +60,12 @@ fn every_golden_sample_decodes_to_the_fact_and_circumstances_it_was_made_of() {
         assert_eq!(header.credential, of.credential, "{}", sample.name);
         assert_eq!(header.command, of.command, "{}", sample.name);
         assert_eq!(header.reason, of.reason, "{}", sample.name);
-        assert_eq!(json!(header.id), kept_value(&sample.name)["id"], "{}", sample.name);
+        assert_eq!(
+            json!(header.id),
+            kept_value(&sample.name)["id"],
+            "{}",
+            sample.name
+        );
     }
 }
 
@@ -80,8 +85,7 @@ fn a_decoded_golden_sample_is_written_as_the_same_data() {
 #[test]
 fn the_writer_still_writes_what_stands_in_the_golden_samples() {
     for sample in samples::all() {
-        let written: Value =
-            serde_json::from_slice(&sample.written().data).expect("the writer writes JSON");
+        let written: Value = serde_json::from_slice(&sample.written().data).expect("the writer writes JSON");
         for (attribute, value) in kept_value(&sample.name).as_object().expect("an envelope") {
             if attribute != "id" {
                 assert_eq!(&written[attribute], value, "{}: {attribute}", sample.name);
@@ -113,7 +117,11 @@ fn every_envelope_says_what_where_when_and_who() {
         assert_eq!(text("subject").as_deref(), Some(subject.as_str()), "{name}");
         let id: Uuid = text("id").expect("an id").parse().expect("a UUID");
         assert_eq!(id.get_version_num(), 7, "{name}");
-        assert_eq!((id.as_u128() >> 80) as i64, of.time.0, "{name}: the time in its id");
+        assert_eq!(
+            (id.as_u128() >> 80) as i64,
+            of.time.0,
+            "{name}: the time in its id"
+        );
         let actor = format!(
             "{}/{}",
             text("authtype").unwrap_or_default(),
@@ -242,8 +250,7 @@ fn kept_text(name: &str) -> String {
 }
 
 pub(crate) fn kept_value(name: &str) -> Value {
-    serde_json::from_str(&kept_text(name))
-        .unwrap_or_else(|error| panic!("{DIRECTORY}/{name}.json: {error}"))
+    serde_json::from_str(&kept_text(name)).unwrap_or_else(|error| panic!("{DIRECTORY}/{name}.json: {error}"))
 }
 
 fn file_of(sample: &Sample) -> String {

@@ -47,7 +47,10 @@ fn every_golden_sample_fits_its_schema_and_that_of_the_envelope() {
     let envelope = validator(&read(ENVELOPE));
     for sample in samples::all() {
         let golden = crate::golden::kept_value(&sample.name);
-        let data = validator(&read(&format!("{DIRECTORY}/{}", file_of(sample.fact.type_name()))));
+        let data = validator(&read(&format!(
+            "{DIRECTORY}/{}",
+            file_of(sample.fact.type_name())
+        )));
         for (what, validator, value) in [("envelope", &envelope, &golden), ("data", &data, &golden["data"])] {
             let errors: Vec<String> = validator
                 .iter_errors(value)
@@ -74,7 +77,10 @@ fn a_schema_requires_a_field_exactly_when_the_decoder_does() {
     let mut wrong = Vec::new();
     for sample in samples::all() {
         let golden = crate::golden::kept_value(&sample.name);
-        let schema = validator(&read(&format!("{DIRECTORY}/{}", file_of(sample.fact.type_name()))));
+        let schema = validator(&read(&format!(
+            "{DIRECTORY}/{}",
+            file_of(sample.fact.type_name())
+        )));
         for pointer in fields_below(&golden["data"], "") {
             let mut without = golden.clone();
             remove(&mut without["data"], &pointer);
@@ -88,10 +94,7 @@ fn a_schema_requires_a_field_exactly_when_the_decoder_does() {
             }
         }
     }
-    kept::none(
-        wrong,
-        "the schema misleads those who write or read events by it",
-    );
+    kept::none(wrong, "the schema misleads those who write or read events by it");
 }
 
 /// The schema of the CloudEvents envelope, written by hand: it is the frame of every event.

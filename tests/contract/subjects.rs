@@ -65,10 +65,7 @@ fn every_family_has_one_writer_and_it_is_the_contracts() {
             Writer::Orchestrator => "orchestrator",
             Writer::Signer => "signer",
         };
-        writers
-            .entry(sample.fact.family())
-            .or_default()
-            .insert(writer);
+        writers.entry(sample.fact.family()).or_default().insert(writer);
     }
     let of = |name: &'static str| {
         let own = writers.iter().filter(move |(_, w)| **w == [name].into());
@@ -94,7 +91,11 @@ fn every_subject_names_the_cluster_the_family_and_one_holder() {
         assert_eq!(family, sample.fact.family());
         assert_eq!(holder, sample.fact.holder());
         let second = sample.fact.type_name().split('.').nth(1);
-        assert_eq!(second, Some(family), "the type names the family that the subject names");
+        assert_eq!(
+            second,
+            Some(family),
+            "the type names the family that the subject names"
+        );
     }
 }
 

@@ -49,17 +49,47 @@ const AUTHORITIES: [(&str, &[KeyKind], &str, Option<u64>); 12] = [
         "node and control-plane certificates, SSH host certificates",
         Some(DAY_MS),
     ),
-    ("user", &[Tls, Ssh], "user TLS and SSH certificates", Some(12 * HOUR_MS)),
-    ("db", &[Tls], "server certificates of databases", Some(90 * DAY_MS)),
-    ("db_client", &[Tls], "client certificates presented to databases", Some(HOUR_MS)),
-    ("openssh", &[Ssh], "short-lived user certificates for agentless sshd", None),
+    (
+        "user",
+        &[Tls, Ssh],
+        "user TLS and SSH certificates",
+        Some(12 * HOUR_MS),
+    ),
+    (
+        "db",
+        &[Tls],
+        "server certificates of databases",
+        Some(90 * DAY_MS),
+    ),
+    (
+        "db_client",
+        &[Tls],
+        "client certificates presented to databases",
+        Some(HOUR_MS),
+    ),
+    (
+        "openssh",
+        &[Ssh],
+        "short-lived user certificates for agentless sshd",
+        None,
+    ),
     ("jwt", &[Jwt], "tokens for applications", Some(15 * MINUTE_MS)),
     ("saml_idp", &[Tls], "SAML assertions", None),
     ("oidc_idp", &[Jwt], "OIDC tokens", Some(15 * MINUTE_MS)),
     ("spiffe", &[Tls, Jwt], "X.509 and JWT SVIDs", None),
     ("okta", &[Jwt], "tokens for Okta", Some(15 * MINUTE_MS)),
-    ("awsra", &[Tls], "client certificates for AWS Roles Anywhere", None),
-    ("windows", &[Tls], "client certificates for Windows desktops", None),
+    (
+        "awsra",
+        &[Tls],
+        "client certificates for AWS Roles Anywhere",
+        None,
+    ),
+    (
+        "windows",
+        &[Tls],
+        "client certificates for Windows desktops",
+        None,
+    ),
 ];
 
 #[test]
@@ -131,7 +161,11 @@ fn the_table_of_authorities_is_the_one_in_the_rules() {
         // Only host certificates are held by agents alone.
         assert_eq!(row.held_without_agent, name != "host", "{name}");
         let by_hand = !matches!(name, "oidc_idp");
-        assert_eq!(!row.by_hand.is_empty(), by_hand, "{name}: outside the agents' reach");
+        assert_eq!(
+            !row.by_hand.is_empty(),
+            by_hand,
+            "{name}: outside the agents' reach"
+        );
     }
 }
 

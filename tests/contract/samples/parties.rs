@@ -97,7 +97,10 @@ fn reports() -> Vec<Sample> {
         seq: 42,
         version: "0.1.0".into(),
         addr: Some("192.0.2.7:3080".into()),
-        authorities: BTreeMap::from([(AuthorityType::Host, facts()), (AuthorityType::User, bare_facts())]),
+        authorities: BTreeMap::from([
+            (AuthorityType::Host, facts()),
+            (AuthorityType::User, bare_facts()),
+        ]),
         failure: Some(Failure {
             step: "reload".into(),
             detail: "`systemctl reload nginx` exited 1".into(),
@@ -153,7 +156,10 @@ fn removals() -> Vec<Sample> {
 }
 
 fn members() -> Vec<Sample> {
-    let facts = BTreeMap::from([(AuthorityType::Host, facts()), (AuthorityType::User, bare_facts())]);
+    let facts = BTreeMap::from([
+        (AuthorityType::Host, facts()),
+        (AuthorityType::User, bare_facts()),
+    ]);
     let started = MemberStarted {
         member: member(),
         boot: boot(),

@@ -8,7 +8,9 @@ use domain::{
     trust::{KeyReplacement, SignedBundle},
 };
 
-use super::{Sample, by, by_clock, by_signer, days, first, material::*, minutes, node, read, rotation, second};
+use super::{
+    Sample, by, by_clock, by_signer, days, first, material::*, minutes, node, read, rotation, second,
+};
 
 const HOST: AuthorityType = AuthorityType::Host;
 const AUTHORIZATION: &str = "01a0bc85-bb60-7c33-8d62-1d5a7e3f9b03";
