@@ -173,7 +173,7 @@ pub(super) fn page(code: Code) -> Entry {
             &["Make a P-256 key and a request of at most 4 KiB signed with it."],
         ),
         Code::NodeUnknown => (
-            "No node of this name or id is in the log.",
+            "No node of this name or id is in the log: it never joined, or the name is misspelt.",
             &["carousel get nodes"],
         ),
         Code::NodeRemoved => (
@@ -195,7 +195,7 @@ pub(super) fn page(code: Code) -> Entry {
             "A user of this name exists. Names are not reused while they count, so that the audit log stays unambiguous.",
             &["carousel users ls", "carousel users rm NAME"],
         ),
-        Code::UserUnknown => ("No user of this name is in the log.", &["carousel users ls"]),
+        Code::UserUnknown => ("No user of this name is in the log: it was removed, or the name is misspelt.", &["carousel users ls"]),
         Code::LastAdmin => (
             "Without an administrator nobody could add users or tokens any more. Add another one first.",
             &["carousel users add carol --roles admin --out carol.identity"],
