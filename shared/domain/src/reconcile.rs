@@ -327,7 +327,8 @@ fn change(have: &Have, want: &DesiredState) -> Option<Step> {
             let back = have
                 .last_passed
                 .as_ref()
-                .filter(|passed| **passed != have.installed);
+                .filter(|passed| **passed != have.installed)
+                .filter(|passed| may_go_back_to(have, want, passed));
             Some(match (back, next) {
                 (Some(_), _) => Step::Restore,
                 (None, Some(next)) => Step::Install(next),
