@@ -94,8 +94,9 @@ impl Open {
                     return Some(reply::event(CERTIFICATE_EVENT, Some(certificate.position.0), &data));
                 }
                 _ = self.heartbeat.tick() => {
+                    // A member that lapsed serves nobody: the node dials anew, perhaps another gateway.
+                    self.app.serving.check().ok()?;
                     self.present.touch(self.app.now());
-                    // A member that lapsed hands nothing out; once it serves again there may be news.
                     self.due = true;
                     return Some(reply::comment());
                 }
