@@ -77,7 +77,9 @@ impl World {
             Fault::AgentOff(_) => return,
             Fault::AgentOffline(i) => self.agents[i].online = false,
             Fault::Clone(i) => {
-                if self.agents[i].disk.node.is_none() || self.agents[i].stranded.is_some() {
+                let a = &self.agents[i];
+                let is_itself = a.disk.node.is_some_and(|node| self.owner.get(&node) == Some(&i));
+                if !is_itself || a.stranded.is_some() || a.gone {
                     return;
                 }
                 self.clone_agent(i);
@@ -126,7 +128,7 @@ impl World {
     }
 
     fn back_up(&mut self, i: usize) {
-        if self.agents[i].disk.node.is_some() && !self.agents[i].tampered {
+        if self.agents[i].disk.node.is_some() && !self.agents[i].tampered && !self.agents[i].gone {
             self.chaos.backups.push((i, self.agents[i].disk.clone()));
         }
     }
@@ -143,7 +145,7 @@ impl World {
         }
         self.agent_stops(i);
         let a = &mut self.agents[i];
-        (a.disk, a.tampered) = (disk, true);
+        (a.disk, a.tampered, a.set_back) = (disk, true, true);
         self.watch.leaves_fleet(i);
         self.tell(|| format!("agent {i} is set back to a backup"));
         let at = self.now + self.rng.span(SECOND, 20 * SECOND);
@@ -152,7 +154,7 @@ impl World {
 
     /// A second instance of a node starts from a copy of its disk.
     fn clone_agent(&mut self, i: usize) {
-        self.agents[i].tampered = true;
+        (self.agents[i].tampered, self.agents[i].set_back) = (true, true);
         self.watch.leaves_fleet(i);
         let (disk, hostname, uses) =
             (self.agents[i].disk.clone(), self.agents[i].hostname.clone(), self.agents[i].uses.clone());

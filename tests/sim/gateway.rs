@@ -128,10 +128,11 @@ impl World {
                 Call::Request { usage, issuer, spki } => self.pass_on_request(hello, usage, issuer, spki),
                 Call::Report { report, says } => {
                     let seen = Seen { certificate: hello.digest, issuer: hello.leaf.issuer, from: None };
+                    let seq = report.seq;
                     let order = Order::Report { node: hello.node, report: *report, seen };
                     let command = self.command(Principal::Node(hello.node), order);
                     match self.execute(&command) {
-                        Outcome::Yes(_) => Some(Reply::Reported { says }),
+                        Outcome::Yes(_) => Some(Reply::Reported { seq, says }),
                         Outcome::No(no) => {
                             self.tell(|| format!("report of {} refused: {no}", hello.node));
                             None
@@ -206,7 +207,10 @@ impl World {
         match self.execute(&command) {
             Outcome::Yes(answered) => {
                 let (_, leaf, digest) = self.first_leaf(g, &answered.answer)?;
-                Some(Reply::Recovered { leaf, digest })
+                let of = self.gateways[g].state.types.get(&AuthorityType::Host)?;
+                let head = of.bundle.as_ref().filter(|b| b.revision >= of.row_position)?;
+                let bundle = self.bundles.get(&(AuthorityType::Host, head.revision)).cloned()?;
+                Some(Reply::Recovered { leaf, digest, bundle: Box::new(bundle) })
             }
             Outcome::No(no) => {
                 self.tell(|| format!("recovery of {node} refused: {no}"));

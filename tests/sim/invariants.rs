@@ -282,7 +282,7 @@ impl World {
         let Some(i) = self.owner.get(&node).copied() else { return };
         let a = &self.agents[i];
         let is_current = a.disk.digests.values().any(|digest| *digest == presented);
-        if !a.tampered && is_current && a.disk.node == Some(node) && !self.is_newer_at_hand(i, presented) {
+        if !a.set_back && is_current && a.disk.node == Some(node) && !self.is_newer_at_hand(i, presented) {
             self.violate(ROLLBACK, format!("agent {i} is locked out: what it presents was superseded"));
         }
     }

@@ -26,14 +26,31 @@ fn smoke() {
         return;
     }
     let started = std::time::Instant::now();
-    let mut failed = std::collections::BTreeMap::<&str, Vec<u64>>::new();
+    let count: u64 = std::env::vars().find(|(k, _)| k == "CAROUSEL_SIM_SEEDS").and_then(|(_, v)| v.parse().ok()).unwrap_or(400);
+    let threads: Vec<_> = (0..2u64)
+        .map(|t| {
+            std::thread::spawn(move || {
+                let mut failed = vec![];
+                let mut events = 0;
+                for n in (t..count).step_by(2) {
+                    let world = run::seed(n, false);
+                    events += world.log.events.len();
+                    if let Some(v) = world.violation {
+                        println!("{n}: {} {}", v.invariant, v.detail);
+                        failed.push((v.invariant, n));
+                    }
+                }
+                (failed, events)
+            })
+        })
+        .collect();
     let mut events = 0;
-    for n in 0..200 {
-        let world = run::seed(n, false);
-        events += world.log.events.len();
-        if let Some(v) = world.violation {
-            println!("{n}: {} {}", v.invariant, v.detail);
-            failed.entry(v.invariant).or_default().push(n);
+    let mut failed = std::collections::BTreeMap::<&str, Vec<u64>>::new();
+    for t in threads {
+        let (f, e) = t.join().unwrap();
+        events += e;
+        for (i, n) in f {
+            failed.entry(i).or_default().push(n);
         }
     }
     println!("{:?} {events} events {failed:?}", started.elapsed());

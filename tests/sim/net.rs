@@ -55,7 +55,7 @@ pub enum Call {
 pub enum Reply {
     State { desired: Box<DesiredState>, leaves: Vec<(Leaf, CertDigest)> },
     Accepted,
-    Reported { says: Box<(Generation, bool)> },
+    Reported { seq: u64, says: Box<(Generation, bool)> },
     /// TLS failed, or the certificate is unknown: the bundle and a recovery are next.
     NotKnown { presented: SpkiPin },
     /// The node has no way back but a new token.
@@ -63,7 +63,8 @@ pub enum Reply {
     /// A request for a certificate of another issuer than the row's, or with a key that is used up.
     AskAgain { spki: SpkiPin },
     Bundles(Vec<Bundle>),
-    Recovered { leaf: Leaf, digest: CertDigest },
+    /// With the newest bundle: the row at or after the certificate.
+    Recovered { leaf: Leaf, digest: CertDigest, bundle: Box<Bundle> },
     Joined { node: NodeId, leaf: Leaf, digest: CertDigest, desired: Box<DesiredState> },
 }
 

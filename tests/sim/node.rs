@@ -80,6 +80,8 @@ pub struct Agent {
     failures: u32,
     proving: bool,
     backoff_until: i64,
+    /// After a refusal nothing is asked for until then, or until the row changes.
+    ask_after: i64,
     reported: Option<(Generation, bool)>,
     reporting: Option<(Generation, bool, i64)>,
     /// The failure was reported for this desired state.
@@ -93,6 +95,8 @@ pub struct Agent {
     pub stranded: Option<&'static str>,
     /// Its disk was set back, or copied: whatever it does until it joins again is nobody's promise.
     pub tampered: bool,
+    /// The same until it joins again, also when the gate counts on it: it may be superseded at any time.
+    pub set_back: bool,
     /// Its proof fails until then.
     pub broken_until: i64,
     /// It was switched off for good.
@@ -148,6 +152,7 @@ impl World {
             failures: 0,
             proving: false,
             backoff_until: 0,
+            ask_after: 0,
             reported: None,
             reporting: None,
             failure_reported: false,
@@ -158,6 +163,7 @@ impl World {
             gateway: self.rng.below(self.gateways.len()),
             stranded: None,
             tampered: false,
+            set_back: false,
             broken_until: 0,
             gone: false,
             renew_permille: self.rng.span(450, 550) as u16,
@@ -385,6 +391,9 @@ impl World {
     }
 
     fn make_request(&mut self, i: usize, usage: LeafUse, issuer: SpkiPin) -> bool {
+        if self.now < self.agents[i].ask_after {
+            return false;
+        }
         // What was asked of a row that is over: the answer would be thrown away.
         let want = self.agents[i].disk.want.clone();
         let row = want.as_ref().and_then(|w| w.authorities.get(&AuthorityType::Host));
@@ -445,7 +454,7 @@ impl World {
         self.sessions.push(Session { client, server, client_issuer, server_issuer });
         self.agent_steps(client);
         self.agent_steps(server);
-        if self.rng.chance(500) {
+        if self.rng.chance(500) && !self.sessions.is_empty() {
             let gone = self.rng.below(self.sessions.len());
             self.sessions.swap_remove(gone);
         }

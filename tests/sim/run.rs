@@ -76,7 +76,7 @@ fn clear_up(world: &mut World, rounds: u32) {
     }
     let copies: Vec<_> = world.truth.nodes.values().filter(|n| n.clone_suspect.is_some()).map(|n| n.id).collect();
     for i in copies.iter().filter_map(|node| world.owner.get(node).copied()).filter(|_| rounds % 6 == 0).collect::<Vec<_>>() {
-        if world.agents[i].tampered {
+        if world.agents[i].set_back {
             world.agent_stops(i);
             world.agent_starts(i);
         }

@@ -319,8 +319,11 @@ impl World {
             let decision = match decide(&self.orchestrators[o].state, command, &given) {
                 Ok(decision) => decision,
                 Err(refusal) => {
-                    self.record_refusal(o, command, &refusal, given.now);
-                    return Outcome::No(refusal);
+                    // The record stands on the fold as well: the same command may have been answered meanwhile.
+                    if self.record_refusal(o, command, &refusal, given.now) {
+                        return Outcome::No(refusal);
+                    }
+                    continue;
                 }
             };
             if decision.facts.is_empty() {
@@ -348,19 +351,19 @@ impl World {
         Outcome::Silence
     }
 
-    /// Refusals of people stand in the log; equal ones within a minute become one.
-    fn record_refusal(&mut self, o: usize, command: &Command, refusal: &Refusal, time: Timestamp) {
+    /// Refusals of people stand in the log; equal ones within a minute become one. False if the log moved on.
+    fn record_refusal(&mut self, o: usize, command: &Command, refusal: &Refusal, time: Timestamp) -> bool {
         let state = &self.orchestrators[o].state;
         let is_person = matches!(command.principal, Principal::User(_)) && command.order.is_command();
         let is_known = state.commands.contains_key(&(command.principal.clone(), command.id));
         let is_stale = matches!(refusal.code, Code::CommandIdReused | Code::CommandIdStale);
         if !is_person || is_known || is_stale || state.cluster.is_none() {
-            return;
+            return true;
         }
         let name = command.order.name().to_owned();
         let last = state.refusals.get(&(command.principal.clone(), name.clone(), refusal.code));
         if last.is_some_and(|at| time.since_ms(*at) < MINUTE as u64) {
-            return;
+            return true;
         }
         let refused = domain::event::CommandRefused {
             principal: command.principal.clone(),
@@ -369,8 +372,8 @@ impl World {
             text: refusal.text.clone(),
             count: 1,
         };
-        let end = Position(self.log.events.len() as u64);
-        self.append(vec![refused.into()], &word_of(command), end, time);
+        let decided_at = state.position;
+        self.append(vec![refused.into()], &word_of(command), decided_at, time).is_some()
     }
 
     fn given(&mut self, o: usize) -> Given {

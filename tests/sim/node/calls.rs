@@ -180,9 +180,11 @@ impl World {
                 self.take_leaves(i, leaves);
             }
             Reply::Accepted => {}
-            Reply::Reported { says } => {
-                a.reporting = None;
-                a.reported = Some(*says);
+            Reply::Reported { seq, says } => {
+                if seq == a.seq {
+                    a.reporting = None;
+                    a.reported = Some(*says);
+                }
             }
             Reply::NotKnown { presented } => self.turned_away(i, presented),
             Reply::Refused { why } => {
@@ -199,6 +201,7 @@ impl World {
                 self.tell(|| format!("agent {i} is stranded: {why}"));
             }
             Reply::AskAgain { spki } => {
+                a.ask_after = self.now + 7 * SECOND;
                 a.disk.in_flight.retain(|sent| sent.spki != spki);
                 a.disk.keys.remove(&spki);
                 if a.disk.asking.is_some_and(|asking| asking.spki == spki) {
@@ -206,7 +209,7 @@ impl World {
                 }
             }
             Reply::Bundles(bundles) => self.take_bundles(i, &bundles),
-            Reply::Recovered { leaf, digest } => self.recovered(i, leaf, digest),
+            Reply::Recovered { leaf, digest, bundle } => self.recovered(i, leaf, digest, &bundle),
             Reply::Joined { node, leaf, digest, desired } => self.joined(i, node, leaf, digest, *desired),
         }
         self.agent_steps(i);
@@ -217,17 +220,19 @@ impl World {
         let installed = a.disk.installed.revisions.clone();
         let want = a.disk.want.get_or_insert_with(|| DesiredState { authorities: BTreeMap::new(), ..desired.clone() });
         let before = want.authorities.clone();
+        // Without the row of a type that it uses a gateway does not name the newest state: it is not signed yet.
+        let is_whole = a.uses.keys().all(|t| desired.authorities.contains_key(t));
         for (t, row) in desired.authorities {
             let known = installed.get(&t).copied().max(want.authorities.get(&t).map(|row| row.revision));
             if accepts_revision(known, row.revision) {
-                a.synced |= t == AuthorityType::Host;
+                a.synced |= is_whole;
                 want.authorities.insert(t, row);
             }
         }
         want.names = desired.names;
         if want.authorities != before {
             // A new row is a new chance, whatever failed before.
-            a.backoff_until = 0;
+            (a.backoff_until, a.ask_after) = (0, 0);
             let row = want.authorities.get(&AuthorityType::Host).map(|r| (r.phase, r.revision));
             self.tell(|| format!("agent {i} wants {row:?}"));
         }
@@ -295,7 +300,7 @@ impl World {
         self.call(i, None, Call::Trust);
     }
 
-    fn recovered(&mut self, i: usize, leaf: Leaf, digest: CertDigest) {
+    fn recovered(&mut self, i: usize, leaf: Leaf, digest: CertDigest, bundle: &Bundle) {
         let disk = &mut self.agents[i].disk;
         if disk.asking.is_none_or(|asking| asking.spki != leaf.spki) {
             return;
@@ -305,8 +310,9 @@ impl World {
         disk.digests.insert(leaf.spki, digest);
         disk.received.push(leaf);
         self.agents[i].door = Door::Open;
-        // The bundle that came before is the newest row; the recovery was answered by the same gateway.
-        self.agents[i].synced = true;
+        // The bundle that came with it is the row of this moment.
+        self.take_bundles(i, std::slice::from_ref(bundle));
+        self.agents[i].synced = self.agents[i].uses.len() == 1;
         self.tell(|| format!("agent {i} recovered"));
     }
 
@@ -328,6 +334,7 @@ impl World {
         a.disk.received.push(leaf);
         (a.stranded, a.token, a.door, a.tampered) = (None, None, Door::Open, false);
         a.refused.clear();
+        a.set_back = false;
         a.proof = Proof::Due;
         self.owner.insert(node, i);
         self.tell(|| format!("agent {i} joined as {node}"));
