@@ -18,7 +18,11 @@ use tokio::{
 };
 use views::{ViewError, ViewStore};
 
-use crate::{audit, service::key, shape};
+use crate::{
+    audit,
+    service::{Reach, key},
+    shape,
+};
 
 /// How long an answer may wait for the views.
 const WAIT: Duration = Duration::from_secs(5);
@@ -27,7 +31,7 @@ const WAIT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Answers {
     store: ViewStore,
-    position: watch::Receiver<Position>,
+    reach: watch::Receiver<Reach>,
     doubt: Arc<Notify>,
     fold: Fold,
     now: Now,
@@ -37,7 +41,7 @@ pub struct Answers {
 impl Answers {
     pub(crate) fn new(
         store: ViewStore,
-        position: watch::Receiver<Position>,
+        reach: watch::Receiver<Reach>,
         doubt: Arc<Notify>,
         fold: Fold,
         now: Now,
@@ -45,7 +49,7 @@ impl Answers {
     ) -> Self {
         Self {
             store,
-            position,
+            reach,
             doubt,
             fold,
             now,
@@ -79,31 +83,32 @@ impl Answers {
         at_least: Position,
         read: impl FnOnce(&ViewStore) -> Result<T, ViewError> + Send + 'static,
     ) -> Result<T, QueryError> {
-        let mut position = self.position.clone();
-        let waited = timeout(WAIT, position.wait_for(|at| *at >= at_least))
-            .await
-            .map(|found| found.map(|at| *at));
-        match waited {
-            Ok(Ok(_)) => {}
+        let mut reach = self.reach.clone();
+        let waited = timeout(WAIT, reach.wait_for(|reach| reach.position >= at_least)).await;
+        let epoch = match waited.map(|found| found.map(|reach| reach.epoch)) {
+            Ok(Ok(epoch)) => epoch,
             Ok(Err(_)) => {
-                return Err(QueryError::Unavailable(
-                    "the views have stopped; see the log of the process".into(),
-                ));
+                let text = "the views have stopped; see the log of the process";
+                return Err(QueryError::Unavailable(text.into()));
             }
             Err(_) => {
-                let at = *self.position.borrow();
+                let at = self.reach.borrow().position;
                 let text = format!("the views are at position {at}, the log at {at_least}; try again");
                 return Err(QueryError::Lagging(text));
             }
-        }
+        };
         let store = self.store.clone();
         let read = tokio::task::spawn_blocking(move || read(&store)).await;
         let read = read.map_err(|panicked| QueryError::Unavailable(panicked.to_string()))?;
+        let anew = || QueryError::Lagging("the views are made anew from the log; try again".into());
+        if self.reach.borrow().epoch != epoch {
+            return Err(anew());
+        }
         read.map_err(|error| {
             // Views that cannot be read are made anew; who asks again gets the answer.
             tracing::error!(%error, "a view cannot be read");
             self.doubt.notify_one();
-            QueryError::Lagging("the views are made anew from the log; try again".into())
+            anew()
         })
     }
 

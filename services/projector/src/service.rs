@@ -43,9 +43,16 @@ pub struct Projector {
     metrics: Metrics,
     part: Part,
     now: Now,
-    position: watch::Sender<Position>,
+    reach: watch::Sender<Reach>,
     /// Somebody read a document that cannot be read.
     doubt: Arc<Notify>,
+}
+
+/// How far the views are, and which views: begun anew, they are others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Reach {
+    pub(crate) epoch: u64,
+    pub(crate) position: Position,
 }
 
 /// Why there are no views, or they have stopped.
@@ -88,7 +95,7 @@ impl Projector {
             metrics,
             part,
             now,
-            position: watch::Sender::new(Position(0)),
+            reach: watch::Sender::default(),
             doubt: Arc::new(Notify::new()),
         };
         if let Some(doubt) = doubt {
@@ -103,7 +110,7 @@ impl Projector {
     pub fn queries(&self) -> Answers {
         Answers::new(
             self.store.clone(),
-            self.position.subscribe(),
+            self.reach.subscribe(),
             self.doubt.clone(),
             self.fold.clone(),
             self.now.clone(),
@@ -126,7 +133,7 @@ impl Projector {
     async fn follow(&self, shutdown: &CancellationToken) -> Result<(), ProjectorError> {
         loop {
             let mark = self.store.mark().unwrap_or_default();
-            self.position.send_replace(mark.position);
+            self.reached(mark.position);
             let mut records = self.fold.log().follow(mark.position.0).ready_chunks(BATCH);
             let end = self.fold.position();
             if mark.position >= end {
@@ -171,10 +178,10 @@ impl Projector {
                 let status =
                     tokio::task::spawn_blocking(move || write(&fold, &store, &events, &mark)).await??;
                 self.show(&status);
-                self.position.send_replace(mark.position);
+                self.reached(mark.position);
                 mark.position
             }
-            None => *self.position.borrow(),
+            None => self.reach.borrow().position,
         };
         stopped.map_or(Ok(reached), |error| Err(error.into()))
     }
@@ -202,9 +209,20 @@ impl Projector {
     async fn begin_anew(&self, doubt: Doubt) -> Result<(), ProjectorError> {
         self.count_rebuild(doubt);
         self.part.waiting("the views to be made anew");
+        // Before anything goes: whoever reads meanwhile sees that these are not the views that were waited for.
+        self.reach.send_modify(|reach| {
+            *reach = Reach {
+                epoch: reach.epoch + 1,
+                position: Position(0),
+            }
+        });
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || store.clear()).await??;
         Ok(())
+    }
+
+    fn reached(&self, position: Position) {
+        self.reach.send_modify(|reach| reach.position = position);
     }
 
     fn count_rebuild(&self, doubt: Doubt) {

@@ -1,1 +1,173 @@
+use std::fs;
 
+use api::{At, Queries};
+use domain::event::RotationOutcome;
+use eventlog::{Append, MemoryLog, NewEvent, SharedLog};
+use runtime::readiness::Readiness;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::testing::{All, World, story};
+
+/// A projector at work on a log, until it is dropped.
+struct AtWork {
+    answers: Answers,
+    stop: CancellationToken,
+    tasks: JoinSet<Result<(), ProjectorError>>,
+}
+
+impl AtWork {
+    async fn on(dir: &TempDir, fold: &Fold, now: &Now) -> Self {
+        let part = Readiness::new().part("projector", "its start");
+        let config = Config {
+            views_dir: dir.path().join("views"),
+        };
+        let opened = Projector::open(config, fold.clone(), now.clone(), Metrics::new("test"), part).await;
+        let projector = opened.unwrap();
+        let (answers, stop) = (projector.queries(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(projector.run(stop.clone()));
+        Self { answers, stop, tasks }
+    }
+
+    /// Everything at or after a position, and the history.
+    async fn all(&self, at: Position) -> (All, Vec<RotationDoc>) {
+        let answers = &self.answers;
+        let all = All {
+            status: answers.status(At::Newest, at).await.unwrap(),
+            nodes: answers.nodes(At::Newest, at).await.unwrap(),
+            authorities: answers.authorities(At::Newest, at).await.unwrap(),
+            certificates: answers.certificates(At::Newest, at).await.unwrap(),
+            tokens: answers.tokens(at).await.unwrap(),
+            users: answers.users(at).await.unwrap(),
+            consumers: answers.consumers(at).await.unwrap(),
+        };
+        (all, answers.rotations(at).await.unwrap())
+    }
+
+    async fn end(mut self) {
+        self.stop.cancel();
+        drop(self.answers);
+        self.tasks.join_next().await.unwrap().unwrap().unwrap();
+    }
+}
+
+async fn told() -> (World, Position) {
+    let world = story(Arc::new(MemoryLog::new())).await;
+    let end = world.fold.position();
+    (world, end)
+}
+
+#[tokio::test]
+async fn after_each_single_event_the_views_say_what_the_state_says() {
+    let (world, end) = told().await;
+    let dir = TempDir::new().unwrap();
+    // The same log again, record by record: no batch hides a document that was forgotten.
+    let log: SharedLog = Arc::new(MemoryLog::new());
+    let stop = CancellationToken::new();
+    let fold = Fold::start(log.clone(), stop.child_token()).await.unwrap();
+    let fold_now = fold.clone();
+    let now: Now = Arc::new(move || fold_now.read(|state| state.time));
+    let work = AtWork::on(&dir, &fold, &now).await;
+    for record in world.log.read(1, 10_000).await.unwrap() {
+        let position = Position(record.position);
+        let id = eventlog::event_id(&record.data).unwrap();
+        let event = NewEvent {
+            subject: record.subject,
+            id,
+            data: record.data,
+        };
+        log.append(Append::one(event, None)).await.unwrap();
+        let (found, _) = work.all(position).await;
+        let wanted = fold.read(All::of);
+        assert_eq!(found, wanted, "after position {position}");
+    }
+    assert_eq!(fold.position(), end);
+    work.end().await;
+}
+
+#[tokio::test]
+async fn deleting_the_directory_changes_no_answer_and_neither_does_a_restart() {
+    let (world, end) = told().await;
+    let dir = TempDir::new().unwrap();
+    let mut answers = vec![];
+    for forget in [false, false, true] {
+        if forget {
+            fs::remove_dir_all(dir.path().join("views")).unwrap();
+        }
+        let work = AtWork::on(&dir, &world.fold, &world.now).await;
+        answers.push(work.all(end).await);
+        work.end().await;
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[1], answers[2]);
+    let rotations = &answers[0].1;
+    let outcomes: Vec<_> = rotations
+        .iter()
+        .map(|doc| (doc.outcome, doc.phases.len()))
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            (Some(RotationOutcome::RolledBack), 3),
+            (Some(RotationOutcome::Completed), 4)
+        ]
+    );
+    assert!(rotations[1].settled.is_some() && rotations[1].phases[2].forced);
+}
+
+#[tokio::test]
+async fn a_document_that_cannot_be_read_is_made_anew() {
+    let (world, end) = told().await;
+    let dir = TempDir::new().unwrap();
+    let work = AtWork::on(&dir, &world.fold, &world.now).await;
+    let before = work.all(end).await;
+    work.end().await;
+    let views = dir.path().join("views");
+    let (store, _) = ViewStore::open(&views, SCHEMA).unwrap();
+    let mut batch = Batch::new();
+    batch.put(key::STATUS, &"this is no status");
+    store.apply(batch, &store.mark().unwrap()).unwrap();
+    drop(store);
+    let work = AtWork::on(&dir, &world.fold, &world.now).await;
+    assert!(
+        work.answers.status(At::Newest, end).await.is_err(),
+        "the first one to ask finds it"
+    );
+    let healed = async {
+        while work.answers.status(At::Newest, end).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), healed)
+        .await
+        .unwrap();
+    assert_eq!(work.all(end).await, before);
+}
+
+#[tokio::test]
+async fn views_of_another_log_are_thrown_away() {
+    let dir = TempDir::new().unwrap();
+    let (one, end) = told().await;
+    let work = AtWork::on(&dir, &one.fold, &one.now).await;
+    work.all(end).await;
+    work.end().await;
+    let other = World::on(Arc::new(MemoryLog::new())).await;
+    let at = other.fold.position();
+    let work = AtWork::on(&dir, &other.fold, &other.now).await;
+    let (found, rotations) = work.all(at).await;
+    assert_eq!(found, other.fold.read(All::of));
+    assert_eq!(rotations, []);
+}
+
+#[tokio::test]
+async fn an_answer_for_a_position_that_the_views_do_not_reach_is_refused() {
+    let (world, end) = told().await;
+    let dir = TempDir::new().unwrap();
+    let work = AtWork::on(&dir, &world.fold, &world.now).await;
+    work.all(end).await;
+    tokio::time::pause();
+    let late = work.answers.status(At::Newest, Position(end.0 + 1)).await;
+    assert!(matches!(late, Err(api::QueryError::Lagging(_))), "{late:?}");
+}

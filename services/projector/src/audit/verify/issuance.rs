@@ -27,8 +27,11 @@ pub(super) struct Issuance {
     /// Authorised and not signed yet. What is voided stays: a race may still sign it, and then it counts nothing.
     granted: BTreeMap<AuthorizationId, AuthorizationGranted>,
     jobs: Vec<Job>,
-    tasks: JoinSet<Vec<(Position, What, Result<(), String>)>>,
+    tasks: JoinSet<Vec<Judged>>,
 }
+
+/// What was found about a signature.
+type Judged = (Position, What, Result<(), String>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
@@ -194,7 +197,7 @@ fn content_of(state: &ClusterState, f: &AuthorityBundleSigned) -> Option<Bundle>
 }
 
 impl Job {
-    fn check(self) -> (Position, What, Result<(), String>) {
+    fn check(self) -> Judged {
         match self {
             Self::Certificate {
                 at,

@@ -119,15 +119,7 @@ fn check_gate(
             found.overridden
         ));
     }
-    let mut names = gate.overridden_names();
-    if f.outcome.is_some() {
-        names.extend(evaluated.excluded.iter().cloned());
-    }
-    let digest =
-        (!names.is_empty()).then(|| BodyDigest(execution::sha256(names.join("\n").as_bytes())).to_string());
-    if digest != f.passed_over_digest || !names.iter().take(NAMES_IN_EVENT).eq(&f.passed_over) {
-        return Err("the names of those who were passed over are not those of the gate".into());
-    }
+    check_names(f, evaluated)?;
     let by_clock = event.header.actor == Principal::System(SystemActor::Clock);
     let rotation = evaluated
         .rotation
@@ -170,6 +162,20 @@ fn check_gate(
         }
         _ => Err(refused(gate, "nobody overrode it with a reason")),
     }
+}
+
+/// Whoever was passed over is named in the event: the first hundred, and all of them by digest.
+fn check_names(f: &RotationPhaseEntered, evaluated: &Evaluated) -> Result<(), String> {
+    let mut names = evaluated.gate.overridden_names();
+    if f.outcome.is_some() {
+        names.extend(evaluated.excluded.iter().cloned());
+    }
+    let digest =
+        (!names.is_empty()).then(|| BodyDigest(execution::sha256(names.join("\n").as_bytes())).to_string());
+    if digest != f.passed_over_digest || !names.iter().take(NAMES_IN_EVENT).eq(&f.passed_over) {
+        return Err("the names of those who were passed over are not those of the gate".into());
+    }
+    Ok(())
 }
 
 /// `recorded accepted, recomputed refused nodes_lagging (edge-3): …`.
