@@ -25,7 +25,7 @@ mod traffic;
 use ending::Ending;
 use fleet::Fleet;
 use show::Show;
-use traffic::Traffic;
+use traffic::{Traffic, Wire};
 
 /// How long a phase is shown at least, so that a person can see it; the fleet itself is faster.
 const DWELL: Duration = Duration::from_millis(900);
@@ -106,14 +106,19 @@ async fn give(args: &DemoArgs, stop: CancellationToken) -> Result<u8, DemoError>
     let traffic = Traffic::start(
         fleet.cluster.clone(),
         fleet.peers(),
-        fleet.active(types[0]),
+        fleet.home.admin_identity(),
         1,
         fleet.now(),
     );
     let mut rotations = vec![];
     let mut outcome = Ok(());
     for authority_type in types {
-        traffic.replace(fleet.active(authority_type));
+        let wire = if authority_type == AuthorityType::User {
+            Wire::Operators
+        } else {
+            Wire::Nodes
+        };
+        traffic.replace(fleet.active(authority_type), wire);
         match rotate(&mut fleet, &traffic, &mut show, authority_type, args.rollback).await {
             Ok(rotated) => rotations.push(rotated),
             Err(error) => {

@@ -3,22 +3,18 @@
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use cli::args::ServeArgs;
-use domain::{Fact, Hostname};
-use execution::Fold;
-use mtls::Now;
+use domain::Hostname;
 use runtime::{
-    clock::SystemClock,
     config::{self, ConfigError},
     harden,
     shutdown::{Hangups, Signals},
     telemetry::{LogFormat, Telemetry, TelemetryConfig},
 };
 use serde::Deserialize;
-use tokio::{sync::broadcast::error::RecvError, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -30,8 +26,6 @@ use crate::{
 const LISTEN: &str = "127.0.0.1:3025";
 /// Where the admin endpoint listens when nothing is said.
 const ADMIN_LISTEN: &str = "127.0.0.1:3026";
-/// How often the administrator's identity is looked at without a phase event.
-const IDENTITY_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// The settings of `serve` as a file; flags go before it.
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -107,21 +101,6 @@ async fn try_run(args: &ServeArgs) -> Result<(), ServeError> {
         plane = Plane::start(&mut home, options, stop.clone()) => plane?,
         () = stop.cancelled() => return Ok(()),
     };
-    let (identity, url) = (home.admin_identity(), plane.url.clone());
-    cli::identity::update(&identity, |found| {
-        let differs = found.server != url;
-        found.server.clone_from(&url);
-        differs
-    })
-    .await?;
-    let clock = SystemClock::shared();
-    let now = mtls::Now::new(move || clock.now_ms());
-    tasks.spawn(keep_identity(
-        identity,
-        plane.core().fold.clone(),
-        now,
-        stop.clone(),
-    ));
     tasks.spawn(reread(hangups, args.config.clone(), telemetry));
     if let Some(admin) = plane.admin {
         tracing::info!(api = %plane.url, admin = %format!("http://{admin}"), log = plane.core().log.name(), "serving");
@@ -130,31 +109,6 @@ async fn try_run(args: &ServeArgs) -> Result<(), ServeError> {
     let outcome = plane.run().await;
     tasks.shutdown().await;
     Ok(outcome?)
-}
-
-/// Keeps the administrator's identity current: at each phase event of the types that it depends on, and at half
-/// its life. Renewed and used once, so that a rotation of `user` does not wait for it.
-async fn keep_identity(path: PathBuf, fold: Fold, now: Now, stop: CancellationToken) {
-    let mut events = fold.events();
-    loop {
-        if let Err(error) = cli::connect::keep_alive(&path, now.clone()).await {
-            tracing::warn!(%error, path = %path.display(), "the administrator's identity could not be renewed yet");
-        }
-        loop {
-            let event = tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(IDENTITY_EVERY) => break,
-                event = events.recv() => event,
-            };
-            match event {
-                // A bundle follows each change of a row, and only then a new certificate can be asked for.
-                Ok(event) if matches!(event.fact, Fact::AuthorityBundleSigned(_)) => break,
-                Ok(_) => {}
-                Err(RecvError::Lagged(_)) => break,
-                Err(RecvError::Closed) => return,
-            }
-        }
-    }
 }
 
 /// SIGHUP rereads the configuration; a bad one is refused and the old kept.

@@ -91,13 +91,6 @@ impl Fleet {
         };
         // Its own token: at the end the agents stop first and the control plane last.
         let plane = Plane::start(&mut home, options, CancellationToken::new()).await?;
-        let url = plane.url.clone();
-        cli::identity::update(&home.admin_identity(), |found| {
-            found.server.clone_from(&url);
-            true
-        })
-        .await
-        .map_err(|e| DemoError::Audit(e.to_string()))?;
         let admin = home.description.admin.clone();
         let mut fleet = Self {
             cluster,

@@ -41,6 +41,7 @@ pub(crate) struct Show {
     events: Option<broadcast::Receiver<std::sync::Arc<domain::Event>>>,
     last_event: String,
     last_line: Option<Instant>,
+    said_done: bool,
 }
 
 impl Show {
@@ -59,6 +60,7 @@ impl Show {
             events: None,
             last_event: String::new(),
             last_line: None,
+            said_done: false,
         }
     }
 
@@ -94,7 +96,8 @@ impl Show {
     /// A phase was entered.
     pub(crate) fn enter(&mut self, phase: Phase) {
         self.current = Some((phase, Instant::now()));
-        self.last_line = None;
+        self.last_line = Some(Instant::now());
+        self.said_done = false;
     }
 
     /// It was reached; the first time counts.
@@ -198,21 +201,12 @@ impl Show {
     fn line(&mut self, picture: &Picture) {
         let Some((phase, _)) = self.current else { return };
         let done = self.took.contains_key(&phase);
-        let due = match self.last_line {
-            None => done,
-            Some(last) => !done && last.elapsed() >= LINE_EVERY,
-        };
-        if self.last_line.is_none()
-            && !done
-            && self
-                .current
-                .is_some_and(|(_, since)| since.elapsed() < LINE_EVERY)
-        {
+        let since_last = self.last_line.map_or(Duration::ZERO, |last| last.elapsed());
+        // A line when the phase is reached, and before that one every ten seconds.
+        if done == self.said_done && (done || since_last < LINE_EVERY) {
             return;
         }
-        if !due && self.last_line.is_some() {
-            return;
-        }
+        self.said_done = done;
         self.last_line = Some(Instant::now());
         let row = picture.phases.iter().find(|row| row.name == phase.name());
         let (reached, required) = row.map_or((0, 0), |row| (row.reached, row.required));

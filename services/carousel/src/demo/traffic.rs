@@ -2,12 +2,15 @@
 
 use std::{
     collections::VecDeque,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use api::shape::Whoami;
+use cli::connect::Session;
 use domain::{ClusterName, NodeId, SpkiPin, Timestamp};
-use mtls::{Epochs, Expect, SessionRegistry, TlsError, probe};
+use mtls::{Epochs, Expect, SessionRegistry, probe};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -62,7 +65,7 @@ pub(super) struct Counts {
 
 impl Counts {
     /// The given percentile of recent handshakes in milliseconds.
-    pub fn percentile_ms(&self, percent: usize) -> f64 {
+    pub(super) fn percentile_ms(&self, percent: usize) -> f64 {
         let mut sorted: Vec<_> = self.recent.iter().copied().collect();
         sorted.sort_unstable();
         let index = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
@@ -70,7 +73,7 @@ impl Counts {
     }
 
     /// Handshakes per second, over the last whole seconds.
-    pub fn rate(&self) -> u32 {
+    pub(super) fn rate(&self) -> u32 {
         let last: Vec<_> = self.load.iter().rev().skip(1).take(3).collect();
         if last.is_empty() {
             0
@@ -94,14 +97,24 @@ struct Live {
     second: u64,
     window: (Instant, u64, u64),
     old: Option<SpkiPin>,
+    shown: Wire,
+}
+
+/// Whose certificates the picture counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wire {
+    /// Those of nodes, both sides of each connection.
+    Nodes,
+    /// Those of the operator who looks in at the gateway.
+    Operators,
 }
 
 impl Traffic {
-    /// Starts connections between random pairs of `peers`. `old` is the authority that is being replaced.
-    pub fn start(
+    /// Starts connections between random pairs of `peers`. The operator of `identity` looks in at the gateway as well.
+    pub(super) fn start(
         cluster: ClusterName,
         peers: Vec<Peer>,
-        old: Option<SpkiPin>,
+        identity: PathBuf,
         seed: u64,
         now: execution::Now,
     ) -> Self {
@@ -113,7 +126,8 @@ impl Traffic {
             began: Instant::now(),
             second: 0,
             window: (Instant::now(), 0, 0),
-            old,
+            old: None,
+            shown: Wire::Nodes,
         };
         let mut traffic = Self {
             counts: Arc::new(Mutex::new(live)),
@@ -133,28 +147,36 @@ impl Traffic {
             };
             traffic.tasks.spawn(load.run(rng, traffic.stop.clone()));
         }
+        let operator = Operator {
+            identity,
+            counts: traffic.counts.clone(),
+            phase: traffic.phase.clone(),
+            now,
+        };
+        traffic.tasks.spawn(operator.run(traffic.stop.clone()));
         traffic
     }
 
     /// From here on this is the authority that is being replaced.
-    pub fn replace(&self, old: Option<SpkiPin>) {
+    pub(super) fn replace(&self, old: Option<SpkiPin>, shown: Wire) {
         let mut live = self.counts.lock().expect("no panic while held");
         live.old = old;
+        live.shown = shown;
         live.window = (Instant::now(), 0, 0);
     }
 
     /// The phase that failures are noted under.
-    pub fn set_phase(&self, phase: &'static str) {
+    pub(super) fn set_phase(&self, phase: &'static str) {
         *self.phase.lock().expect("no panic while held") = phase;
     }
 
     /// What has been counted.
-    pub fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         self.counts.lock().expect("no panic while held").counts.clone()
     }
 
     /// Ends it, after the connections at hand.
-    pub async fn stop(mut self) -> Counts {
+    pub(super) async fn stop(mut self) -> Counts {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         self.counts()
@@ -191,7 +213,10 @@ impl Load {
         let took = began.elapsed();
         let mut live = self.counts.lock().expect("no panic while held");
         match result {
-            Ok(result) => live.succeeded(took, presented, result.identity.issuer),
+            Ok(result) => {
+                let seen: Vec<_> = presented.into_iter().chain([result.identity.issuer]).collect();
+                live.succeeded(took, &seen, Wire::Nodes);
+            }
             Err(error) => {
                 let phase = *self.phase.lock().expect("no panic while held");
                 live.failed(Failure {
@@ -207,9 +232,54 @@ impl Load {
     }
 }
 
-fn in_words(error: &TlsError) -> String {
+/// Somebody who looks in every now and then, with a fresh connection each time.
+struct Operator {
+    identity: PathBuf,
+    counts: Arc<Mutex<Live>>,
+    phase: Arc<Mutex<&'static str>>,
+    now: execution::Now,
+}
+
+impl Operator {
+    async fn run(self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            self.look_in().await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(25)) => {}
+            }
+        }
+    }
+
+    async fn look_in(&self) {
+        let (clock, began) = (self.now.clone(), Instant::now());
+        let answer = match Session::open(&self.identity, None, mtls::Now::new(move || clock().0)) {
+            Ok(session) => session.get::<Whoami>(api::route::WHOAMI).await,
+            Err(error) => Err(error),
+        };
+        let took = began.elapsed();
+        let mut live = self.counts.lock().expect("no panic while held");
+        match answer {
+            Ok(me) => live.succeeded(took, &[me.issuer], Wire::Operators),
+            Err(error) => {
+                let phase = *self.phase.lock().expect("no panic while held");
+                let (from, to) = ("operator".to_owned(), "gateway".to_owned());
+                live.failed(Failure {
+                    at: (self.now)(),
+                    from,
+                    to,
+                    phase,
+                    reason: in_words(&error),
+                    presented: None,
+                });
+            }
+        }
+    }
+}
+
+fn in_words(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(cause) = source {
         text.push_str(": ");
         text.push_str(&cause.to_string());
@@ -219,15 +289,15 @@ fn in_words(error: &TlsError) -> String {
 }
 
 impl Live {
-    fn succeeded(&mut self, took: Duration, client: Option<SpkiPin>, server: SpkiPin) {
+    fn succeeded(&mut self, took: Duration, issuers: &[SpkiPin], wire: Wire) {
         self.count();
         if self.counts.recent.len() >= 2_000 {
             self.counts.recent.pop_front();
         }
         self.counts.recent.push_back(took);
         let (since, mut old, mut new) = self.window;
-        for issuer in client.into_iter().chain([server]) {
-            if Some(issuer) == self.old {
+        for issuer in issuers.iter().filter(|_| wire == self.shown) {
+            if Some(*issuer) == self.old {
                 old += 1
             } else {
                 new += 1
