@@ -153,9 +153,15 @@ impl Show {
     /// Leaves the last picture in the scroll-back.
     pub(crate) fn end(&mut self) -> Result<(), DemoError> {
         if let Some(mut terminal) = self.terminal.take() {
-            terminal.show_cursor().map_err(DemoError::Terminal)?;
+            // The cursor goes below the picture, so that what is printed next does not run through it.
+            let below = terminal.get_frame().area().bottom().saturating_sub(1);
+            let end = |terminal: &mut Terminal<CrosstermBackend<Stderr>>| {
+                terminal.set_cursor_position((0, below))?;
+                terminal.show_cursor()
+            };
+            end(&mut terminal).map_err(DemoError::Terminal)?;
             drop(terminal);
-            anstream::eprintln!();
+            anstream::eprintln!("\n");
         }
         Ok(())
     }
