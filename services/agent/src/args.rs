@@ -87,7 +87,7 @@ impl StartArgs {
                  --token-file FILE (or - for stdin), or set CAROUSEL_TOKEN. This token should be removed: carousel tokens rm",
             ));
         }
-        let known = disk::peek_identity(&self.data_dir);
+        let known = disk::peek_identity(&self.data_dir)?;
         let hostname = self
             .hostname
             .or_else(|| known.as_ref().map(|identity| identity.hostname.clone()));

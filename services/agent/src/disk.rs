@@ -167,9 +167,12 @@ impl DataDir {
     }
 }
 
-/// Who a data directory belongs to, without opening it; none if it has not joined or cannot be read.
-pub fn peek_identity(root: &Path) -> Option<Identity> {
-    read_json(&root.join("agent.json")).ok().flatten()
+/// Who a data directory belongs to, without opening it; none if it has not joined.
+///
+/// # Errors
+/// [`DiskError`]: newer, damaged or unreadable.
+pub fn peek_identity(root: &Path) -> Result<Option<Identity>, DiskError> {
+    read_json(&root.join("agent.json"))
 }
 
 /// Does an agent run on this directory now? For `status`; takes no lock away from anybody.
@@ -192,6 +195,17 @@ fn lock(root: &Path) -> Result<File, DiskError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(DiskError::Locked(root.to_owned())),
         Err(TryLockError::Error(e)) => Err(io_error("locked", &path, e)),
+    }
+}
+
+/// Runs work that waits for the disk without holding up other tasks of the process: a sync takes a
+/// millisecond or a hundred, and many agents may share one process.
+pub(crate) fn off_the_loop<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        // A runtime of one thread has nobody to hand its other tasks to.
+        Ok(_) | Err(_) => work(),
     }
 }
 
@@ -238,7 +252,8 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Dis
     let mut bytes =
         serde_json::to_vec_pretty(value).expect("our own files have string keys and no failing parts");
     bytes.push(b'\n');
-    harden::atomic_write(path, &bytes, harden::OWNER_ONLY).map_err(|e| io_error("written", path, e))
+    off_the_loop(|| harden::atomic_write(path, &bytes, harden::OWNER_ONLY))
+        .map_err(|e| io_error("written", path, e))
 }
 
 pub(crate) fn io_error(verb: &'static str, path: &Path, source: io::Error) -> DiskError {

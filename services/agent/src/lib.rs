@@ -140,11 +140,13 @@ impl Agent {
         let disk = DataDir::open(&self.config.data_dir)?;
         let (joined, is_fresh) = match self.known(&disk)? {
             Known::Joined(joined) => (*joined, false),
-            Known::Nothing(old) => match enter::join(&self.config, &disk, &self.clock, old, &shutdown).await?
-            {
-                Some(joined) => (joined, true),
-                None => return Ok(()),
-            },
+            Known::Nothing(old) => {
+                check_listen(&self.config).await?;
+                match enter::join(&self.config, &disk, &self.clock, old, &shutdown).await? {
+                    Some(joined) => (joined, true),
+                    None => return Ok(()),
+                }
+            }
         };
         let Self {
             config,
@@ -193,6 +195,16 @@ impl Agent {
             tracing::warn!(joined_as = %identity.hostname, "this data directory has joined under another hostname, which stays");
         }
     }
+}
+
+/// An address that cannot be opened is told before a join: the token would be used up by then. The port is
+/// given back at once; it is opened for good only when the current row is held.
+async fn check_listen(config: &Config) -> Result<(), AgentError> {
+    let Some(addr) = config.listen else { return Ok(()) };
+    let opened = tokio::net::TcpListener::bind(addr).await;
+    opened
+        .map(drop)
+        .map_err(|source| AgentError::Listen { addr, source })
 }
 
 enum Known {

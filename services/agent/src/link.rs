@@ -9,7 +9,10 @@ use api::node::{CERTIFICATE_EVENT, DESIRED_EVENT, DesiredUpdate, HEARTBEAT_S, Pu
 use domain::{ClusterName, SpkiPin};
 use mtls::{Epochs, SessionRegistry};
 use runtime::backoff::Backoff;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use crate::{
     config::{Pace, Server},
@@ -18,6 +21,11 @@ use crate::{
 
 /// A stream on which nothing came for so long is dead; heartbeats come every five seconds.
 const IDLE: Duration = Duration::from_secs(3 * HEARTBEAT_S);
+
+/// A stream that stood for so long was a good one.
+const STANDING: Duration = Duration::from_secs(1);
+/// The pause before a good gateway is dialled again after it ended the stream.
+const HURRY: Duration = Duration::from_millis(10);
 
 /// What to dial with.
 #[derive(Clone)]
@@ -68,6 +76,7 @@ pub(crate) async fn hold(
 ) {
     let mut backoff = Backoff::new(pace.retry_min, pace.retry_max, seed);
     let mut server = 0;
+    let mut may_hurry = true;
     loop {
         let Some(current) = dial.borrow_and_update().clone() else {
             if dial.changed().await.is_err() {
@@ -75,7 +84,7 @@ pub(crate) async fn hold(
             }
             continue;
         };
-        let mut heard = false;
+        let (mut heard, began) = (false, Instant::now());
         let trouble = tokio::select! {
             changed = dial.changed() => {
                 if changed.is_err() {
@@ -83,6 +92,7 @@ pub(crate) async fn hold(
                 }
                 // Our own stream is re-dialled at once on every change, so that it never holds a gate.
                 backoff.reset();
+                may_hurry = true;
                 continue;
             }
             trouble = follow(&servers[server], server, &current, &news, &mut heard) => trouble,
@@ -97,9 +107,21 @@ pub(crate) async fn hold(
         if news.send(lost).await.is_err() {
             return;
         }
-        server = (server + 1) % servers.len();
+        // A gateway ends streams when its own certificate changes: then it is there, and is dialled at once.
+        // Once only, until a stream has stood for a while: one that always hangs up is not to be hammered.
+        may_hurry |= heard && began.elapsed() >= STANDING;
+        let pause = if heard && may_hurry {
+            HURRY
+        } else {
+            backoff.next_pause()
+        };
+        if heard && may_hurry {
+            may_hurry = false;
+        } else {
+            server = (server + 1) % servers.len();
+        }
         tokio::select! {
-            () = tokio::time::sleep(backoff.next_pause()) => {}
+            () = tokio::time::sleep(pause) => {}
             changed = dial.changed() => {
                 if changed.is_err() {
                     return;
@@ -107,6 +129,7 @@ pub(crate) async fn hold(
                 // What has changed was looked at by nobody yet.
                 dial.mark_changed();
                 backoff.reset();
+                may_hurry = true;
             }
         }
     }

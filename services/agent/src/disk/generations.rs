@@ -24,7 +24,7 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{DataDir, DiskError, FORMAT_VERSION, io_error, read_json};
+use super::{DataDir, DiskError, FORMAT_VERSION, io_error, off_the_loop, read_json};
 
 /// How many generations stay beside the ones that are pointed at: programs that opened one a moment ago
 /// may still read its second file.
@@ -182,6 +182,10 @@ impl DataDir {
     /// # Errors
     /// [`DiskError::Io`]; what is live stays.
     pub fn write_generation(&self, material: &Material) -> Result<u64, DiskError> {
+        off_the_loop(|| self.write_files(material))
+    }
+
+    fn write_files(&self, material: &Material) -> Result<u64, DiskError> {
         let number = self.numbers()?.last().copied().unwrap_or(0) + 1;
         let parent = self.root.join("generations");
         let made = parent.join(format!(".{number}.tmp"));
@@ -217,7 +221,7 @@ impl DataDir {
             .map_err(|e| io_error("linked", &temporary, e))?;
         // Crash point: the link shows the generation before or this one; both are whole.
         fs::rename(&temporary, &path).map_err(|e| io_error("renamed", &path, e))?;
-        harden::sync_dir(&self.root).map_err(|e| io_error("synced", &self.root, e))
+        off_the_loop(|| harden::sync_dir(&self.root)).map_err(|e| io_error("synced", &self.root, e))
     }
 
     /// Takes a link away: nothing has passed any more.

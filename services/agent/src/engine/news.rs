@@ -6,10 +6,7 @@ use pki::Certificate;
 use super::{Done, Engine};
 use crate::{
     attempt::Attempt,
-    disk::{
-        requests::{LEAF_TYPE, Purpose},
-        trust::Told,
-    },
+    disk::{requests::LEAF_TYPE, trust::Told},
     error::AgentError,
     gateway::Trouble,
     link::News,
@@ -101,8 +98,11 @@ impl Engine {
             return Ok(());
         }
         self.disk.keep_told(&told, Some(&self.told))?;
-        if let Some(row) = told.desired.authorities.get(&AuthorityType::Host) {
-            tracing::info!(phase = %row.phase, revision = %row.revision, "the current row of host");
+        for (authority_type, row) in &told.desired.authorities {
+            let before = self.told.desired.authorities.get(authority_type);
+            if before.is_none_or(|before| before.revision != row.revision) {
+                tracing::info!(%authority_type, phase = %row.phase, revision = %row.revision, "a new row");
+            }
         }
         self.told = told;
         self.apply_epoch()
@@ -242,16 +242,10 @@ impl Engine {
             .iter_mut()
             .find(|r| Some(r.spki) == spki && r.received.is_none());
         let Some(request) = request else { return };
+        // Not durable, and need not be: the key is, and a start that finds it without an answer asks again and
+        // gets the same certificate.
         if let Err(why) = request.answer(pem, position) {
             tracing::warn!(why, "a certificate that came cannot be used");
-            return;
-        }
-        // Crash point: before this line the next start asks again with the same key and gets the same one.
-        if let Err(error) = self.disk.keep_request(request) {
-            tracing::error!(%error, "a certificate could not be kept");
-        }
-        if !matches!(request.purpose, Purpose::Row { .. }) {
-            tracing::debug!("the answer to a join or recovery came by the stream");
         }
     }
 }
