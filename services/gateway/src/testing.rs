@@ -1,11 +1,7 @@
 //! A control plane in memory for the tests of this crate: a log, a fold, a small signer with real keys, and
 //! a gateway that listens on loopback. Real TLS, real HTTP.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use api::{
     At, Audit, Client, Connect, ConnectError, Queries, QueryError,
@@ -15,31 +11,29 @@ use api::{
     shape::{AuthorityDoc, CertificateDoc, ConsumerDoc, NodeDoc, RotationDoc, Status, TokenDoc, UserDoc},
 };
 use domain::{
-    AuthorityType, AuthorizationId, ClusterName, ClusterState, CommandId, Duty, Fact, MemberId, Order, Phase,
-    Position, Principal, Serial, SpkiPin,
-    authority::{AuthorityKey, KeyKind},
-    command::{Genesis, Settings},
-    duty::{bundle_content, owed},
-    event::{
-        AuthorityActivated, AuthorityBundleSigned, AuthorityDestroyed, AuthorityKeyGenerated,
-        AuthorityRetired, AuthorizationGranted, CertificateIssued, CertificateRevoked, LeafUse, Occasion,
-    },
+    AuthorityType, ClusterName, ClusterState, CommandId, MemberId, Order, Position, Principal, Timestamp,
     id::SystemActor,
 };
 use eventlog::{MemoryLog, SharedLog};
-use execution::{Executor, Expected, FactWriter, Fold};
+use execution::{Executor, Fold};
 use futures::future::BoxFuture;
 use mtls::{ClientAuth, Credential, Epochs, Expect, Now, SessionRegistry, TrustEpoch};
-use pki::{Blueprint, CaCert, KeyPair, authority, bundle, issue, pem};
+use pki::{CaCert, KeyPair, pem};
 use runtime::{
-    clock::{SharedClock, SystemClock},
+    clock::{Clock, ManualClock, SystemClock},
     metrics::Metrics,
+    ratelimit::Rate,
 };
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use signer::{SmallSigner, granted};
+
 use crate::{Config, Gateway, Parts};
+use signer::genesis;
+
+mod signer;
 
 /// How long a test waits for what should come at once.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -49,7 +43,8 @@ pub(crate) struct World {
     pub(crate) fold: Fold,
     pub(crate) executor: Executor,
     pub(crate) cluster: ClusterName,
-    pub(crate) clock: SharedClock,
+    /// Stands still unless a test moves it.
+    pub(crate) clock: Arc<ManualClock>,
     pub(crate) signer: Arc<SmallSigner>,
     pub(crate) dir: TempDir,
     pub(crate) admin: (KeyPair, Vec<u8>),
@@ -65,26 +60,17 @@ pub(crate) struct Running {
     tasks: JoinSet<()>,
 }
 
-/// Signs whatever is owed, with keys in memory.
-pub(crate) struct SmallSigner {
-    keys: Mutex<BTreeMap<SpkiPin, (KeyPair, CaCert)>>,
-    bundle_key: KeyPair,
-}
-
 impl World {
     pub(crate) async fn new() -> Self {
-        let clock = SystemClock::shared();
+        let clock = ManualClock::new(SystemClock.now_ms());
         let wall = clock.clone();
-        let now: execution::Now = Arc::new(move || domain::Timestamp(wall.now_ms()));
+        let now: execution::Now = Arc::new(move || Timestamp(wall.now_ms()));
         let log: SharedLog = Arc::new(MemoryLog::new());
         let stop = CancellationToken::new();
         let fold = Fold::start(log, stop.clone()).await.unwrap();
         let executor = Executor::new(fold.clone(), now.clone(), Arc::default(), stop.clone());
         let cluster: ClusterName = "acme.cluster".parse().unwrap();
-        let signer = Arc::new(SmallSigner {
-            keys: Mutex::default(),
-            bundle_key: KeyPair::generate(),
-        });
+        let signer = Arc::new(SmallSigner::new());
         let member = MemberId(uuid::Uuid::from_u128(7));
         let dir = TempDir::new().unwrap();
         let (genesis, admin, gateway) = genesis(&signer, &cluster, member, now());
@@ -129,11 +115,15 @@ impl World {
         &self,
         listen: &str,
     ) -> Result<(String, CancellationToken, JoinSet<()>, crate::Ready), crate::GatewayError> {
-        let config = Config::new(
+        let mut config = Config::new(
             listen.parse().unwrap(),
             self.dir.path().join("gateway"),
             self.member,
         );
+        config.joins = Rate {
+            burst: 20,
+            per_second: 1.0,
+        };
         let parts = Parts {
             fold: self.fold.clone(),
             executor: self.executor.clone(),
@@ -246,258 +236,6 @@ impl Connect for Dial {
         let refusal = mtls::refused_by_peer(error)?;
         Some(ConnectError::Trust(Box::new(mtls::TlsError::Refused(refusal))))
     }
-}
-
-impl SmallSigner {
-    /// An authority's key and certificate.
-    pub(crate) fn make(
-        &self,
-        cluster: &ClusterName,
-        authority_type: AuthorityType,
-        generation: u32,
-        now: domain::Timestamp,
-    ) -> AuthorityKey {
-        let key = KeyPair::generate();
-        let serial = Serial::of_random(pki::random());
-        let ca = authority::make(
-            &Blueprint {
-                cluster,
-                authority_type,
-                generation,
-                serial,
-                now,
-            },
-            &key,
-        )
-        .unwrap();
-        let public = ca.authority_key(generation, "memory", None, Position(0));
-        self.keys.lock().unwrap().insert(public.id, (key, ca));
-        public
-    }
-
-    /// Signs outside the log, as a thief with the authority's key would.
-    pub(crate) fn issue(&self, granted: &AuthorizationGranted, cluster: &ClusterName) -> pki::IssuedLeaf {
-        let keys = self.keys.lock().unwrap();
-        let (key, ca) = &keys[&granted.issuer];
-        issue(granted, cluster, ca, key).unwrap()
-    }
-
-    async fn run(self: Arc<Self>, fold: Fold, now: execution::Now) {
-        let writer = FactWriter::signer(fold.clone());
-        let mut changes = fold.changes();
-        loop {
-            let (duties, cluster) = fold.read(|s| (owed(s, s.now(now())), s.cluster_name().cloned()));
-            for duty in duties {
-                let cluster = cluster.as_ref().expect("the genesis came first");
-                let facts = fold.read(|s| self.facts(s, &duty, cluster, now()));
-                if !facts.is_empty() {
-                    let outcome = writer
-                        .append(cluster, &facts, now(), Expected::AsFolded)
-                        .await
-                        .unwrap();
-                    if let eventlog::Outcome::Stored { last, .. } = outcome {
-                        fold.wait_for(Position(last), SOON).await.unwrap();
-                    }
-                }
-            }
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn facts(
-        &self,
-        s: &ClusterState,
-        duty: &Duty,
-        cluster: &ClusterName,
-        now: domain::Timestamp,
-    ) -> Vec<Fact> {
-        match duty.clone() {
-            Duty::GenerateKey {
-                authority_type,
-                rotation,
-                generation,
-                ..
-            } => {
-                let key = self.make(cluster, authority_type, generation, now);
-                vec![
-                    AuthorityKeyGenerated {
-                        authority_type,
-                        key: AuthorityKey {
-                            rotation: Some(rotation),
-                            ..key
-                        },
-                    }
-                    .into(),
-                ]
-            }
-            Duty::Sign { authorization } => {
-                let Some(pending) = s.pending.get(&authorization) else {
-                    return vec![];
-                };
-                let leaf = self.issue(&pending.granted, cluster);
-                vec![issued(&pending.granted, &leaf).into()]
-            }
-            Duty::SignBundle { authority_type, .. } => {
-                let content = bundle_content(s, authority_type, s.now(now)).unwrap();
-                let (revision, phase, expires) = (content.revision, content.phase, content.expires);
-                let bundle = bundle::sign(&content, &self.bundle_key, vec![]);
-                vec![
-                    AuthorityBundleSigned {
-                        authority_type,
-                        revision,
-                        phase,
-                        expires,
-                        bundle,
-                    }
-                    .into(),
-                ]
-            }
-            Duty::RecordRetirement {
-                authority_type,
-                authority,
-                outcome,
-                activated,
-            } => {
-                let activated = activated.into_iter().map(|(kind, authority)| {
-                    Fact::from(AuthorityActivated {
-                        authority_type,
-                        kind,
-                        authority,
-                    })
-                });
-                activated
-                    .chain([AuthorityRetired {
-                        authority_type,
-                        authority,
-                        outcome,
-                    }
-                    .into()])
-                    .collect()
-            }
-            Duty::Destroy {
-                authority_type,
-                authority,
-            } => {
-                vec![
-                    AuthorityDestroyed {
-                        authority_type,
-                        authority,
-                        stores: vec!["memory".into()],
-                    }
-                    .into(),
-                ]
-            }
-            Duty::Revoke { holder, certificates } => {
-                vec![
-                    CertificateRevoked {
-                        holder,
-                        certificates,
-                        why: "removed".into(),
-                    }
-                    .into(),
-                ]
-            }
-        }
-    }
-}
-
-pub(crate) fn issued(granted: &AuthorizationGranted, leaf: &pki::IssuedLeaf) -> CertificateIssued {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    CertificateIssued {
-        authorization: granted.authorization,
-        holder: granted.holder.clone(),
-        authority_type: granted.authority_type,
-        issuer: granted.issuer,
-        usage: granted.usage,
-        serial: granted.serial,
-        spki: granted.spki,
-        digest: leaf.digest,
-        not_after: granted.not_after,
-        certificate: STANDARD.encode(&leaf.der),
-    }
-}
-
-/// Exactly what a certificate would say.
-pub(crate) fn granted(
-    cluster: &ClusterName,
-    holder: Principal,
-    issuer: (AuthorityType, SpkiPin),
-    usage: LeafUse,
-    key: &KeyPair,
-    now: domain::Timestamp,
-) -> AuthorizationGranted {
-    AuthorizationGranted {
-        authorization: AuthorizationId(execution::fresh_id(now)),
-        uri: holder.uri(cluster),
-        common_name: "test".into(),
-        holder,
-        authority_type: issuer.0,
-        issuer: issuer.1,
-        usage,
-        occasion: Occasion::Genesis,
-        spki: key.spki_pin(),
-        public_key: key.public().to_base64(),
-        names: vec![],
-        addresses: vec![],
-        serial: Serial::of_random(pki::random()),
-        not_before: now.minus_ms(60_000),
-        not_after: now.plus_ms(3_600_000),
-        rotation: None,
-        phase: Phase::Standby,
-    }
-}
-
-type Credentials = (KeyPair, Vec<u8>);
-
-fn genesis(
-    signer: &SmallSigner,
-    cluster: &ClusterName,
-    member: MemberId,
-    now: domain::Timestamp,
-) -> (Genesis, Credentials, Credentials) {
-    let keys: Vec<_> = [AuthorityType::Host, AuthorityType::User]
-        .into_iter()
-        .map(|authority_type| {
-            let key = signer.make(cluster, authority_type, 1, now);
-            let activated = AuthorityActivated {
-                authority_type,
-                kind: KeyKind::Tls,
-                authority: key.id,
-            };
-            (AuthorityKeyGenerated { authority_type, key }, activated)
-        })
-        .collect();
-    let issuer = |at: usize| (keys[at].0.authority_type, keys[at].0.key.id);
-    let mut certificates = vec![];
-    let mut leaf = |holder: Principal, issuer, usage| {
-        let key = KeyPair::generate();
-        let granted = granted(cluster, holder, issuer, usage, &key, now);
-        let leaf = signer.issue(&granted, cluster);
-        certificates.push((granted.clone(), issued(&granted, &leaf)));
-        (key, leaf.der.to_vec())
-    };
-    let admin = leaf(
-        Principal::User("admin".parse().unwrap()),
-        issuer(1),
-        LeafUse::Client,
-    );
-    let gateway = leaf(Principal::Gateway(member), issuer(0), LeafUse::Both);
-    let genesis = Genesis {
-        cluster: cluster.clone(),
-        settings: Settings {
-            allow_loopback: true,
-            ..Settings::default()
-        },
-        bundle_key: signer.bundle_key.spki_pin(),
-        bundle_public_key: signer.bundle_key.public().to_base64(),
-        keys,
-        admin: "admin".parse().unwrap(),
-        gateway: member,
-        certificates,
-    };
-    (genesis, admin, gateway)
 }
 
 /// Views are another crate's; the routes that need them are tested with the whole control plane.

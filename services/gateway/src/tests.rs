@@ -3,27 +3,30 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use api::{
-    Client, ClientError,
+    ClientError,
     command::{
         CommandAnswer, PlainRequest, RotateRequest, TokenAnswer, TokenRequest, UserCertificateAnswer,
         UserRequest,
     },
-    join::{JoinAnswer, JoinRequest, RECOVER_CONTEXT, RecoverRequest},
-    node::{CertificateAnswer, CertificateRequest, DESIRED_EVENT, DesiredUpdate},
+    join::{JoinAnswer, JoinRequest},
+    node::{
+        CERTIFICATE_EVENT, CertificateAnswer, CertificateRequest, DESIRED_EVENT, DesiredUpdate,
+        PushedCertificate,
+    },
     route,
     shape::{CheckReport, Whoami},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
     AuthorityType, BootId, Code, NodeId, Phase, Principal, SpkiPin, TokenHash,
     access::RoleName,
     event::LeafUse,
     fact::{FactReport, TypeFacts},
-    trust::SignedBundle,
 };
-use pki::{KeyPair, csr, pem, statement};
+use pki::{KeyPair, csr, pem};
 
-use crate::testing::{Running, SOON, World, granted};
+use crate::testing::{Running, SOON, World};
+
+mod strangers;
 
 /// A node as a test plays it.
 struct Node {
@@ -263,118 +266,6 @@ async fn a_fleet_of_one_rotates_through_the_door_and_the_gateway_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_of_the_genuine_authority_that_the_log_does_not_know_opens_nothing() {
-    let w = World::new().await;
-    let gateway = w.gateway().await;
-    let (node, _) = join(&w, &gateway, "n1.example").await;
-    let (host, user) = w.fold.read(|s| {
-        let issuer = |t| (t, s.types[&t].client_issuer().unwrap());
-        (issuer(AuthorityType::Host), issuer(AuthorityType::User))
-    });
-    let holders = [
-        (Principal::Node(node.id), host, route::NODE_DESIRED),
-        (Principal::User("admin".parse().unwrap()), user, route::WHOAMI),
-        (Principal::Gateway(w.member), host, route::NODE_DESIRED),
-        // A user's name under the host authority, and a node's under the user authority, are nobody.
-        (Principal::User("admin".parse().unwrap()), host, route::WHOAMI),
-        (Principal::Node(node.id), user, route::NODE_DESIRED),
-    ];
-    for (holder, issuer, path) in holders {
-        let key = KeyPair::generate();
-        let granted = granted(
-            &w.cluster,
-            holder.clone(),
-            issuer,
-            LeafUse::Client,
-            &key,
-            w.executor.now(),
-        );
-        let leaf = w.signer.issue(&granted, &w.cluster);
-        let client = w.client(&gateway.addr, Some((&key, &leaf.der)));
-        assert_eq!(
-            code(client.get_bytes(path).await),
-            Code::CertificateUnknown,
-            "{holder} {path}"
-        );
-        // Public documents are for everybody.
-        client
-            .get::<SignedBundle>(&route::fill(route::TRUST, "host"))
-            .await
-            .unwrap();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn strangers_get_the_public_documents_and_are_told_what_is_missing_for_the_rest() {
-    let w = World::new().await;
-    let gateway = w.gateway().await;
-    let stranger = w.client(&gateway.addr, None);
-    let bundle: SignedBundle = stranger.get(&route::fill(route::TRUST, "host")).await.unwrap();
-    let pin = w.fold.read(|s| s.cluster.as_ref().unwrap().bundle_key);
-    pki::bundle::verify(
-        &bundle,
-        &pin,
-        w.executor.now(),
-        Some(&w.cluster),
-        AuthorityType::Host,
-    )
-    .unwrap();
-    assert_eq!(
-        code(stranger.get_bytes(&route::fill(route::TRUST, "jwt")).await),
-        Code::NotFound
-    );
-    assert_eq!(
-        code(stranger.get_bytes("/v1/trust/bogus").await),
-        Code::BadRequest
-    );
-    assert_eq!(code(stranger.get_bytes("/v1/nothing").await), Code::NotFound);
-    for path in [
-        route::WHOAMI,
-        route::STATUS,
-        route::NODE_STREAM,
-        route::EVENTS,
-        route::AUDIT_VERIFY,
-    ] {
-        assert_eq!(
-            code(stranger.get_bytes(path).await),
-            Code::Unauthenticated,
-            "{path}"
-        );
-    }
-    let key = KeyPair::generate();
-    let mut request = JoinRequest {
-        token: "wrong".into(),
-        hostname: "n1.example".into(),
-        csr: csr::make_pem(&key),
-        rejoin: None,
-    };
-    assert_eq!(
-        code(stranger.post::<_, JoinAnswer>(route::JOIN, &request).await),
-        Code::TokenUnknown
-    );
-    request.csr = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".into();
-    assert_eq!(
-        code(stranger.post::<_, JoinAnswer>(route::JOIN, &request).await),
-        Code::CsrInvalid
-    );
-    request.csr = "x".repeat(20_000);
-    assert_eq!(
-        code(stranger.post::<_, JoinAnswer>(route::JOIN, &request).await),
-        Code::TooLarge
-    );
-    request.hostname = "*.example".into();
-    request.csr = csr::make_pem(&key);
-    assert_eq!(
-        code(stranger.post::<_, JoinAnswer>(route::JOIN, &request).await),
-        Code::BadRequest
-    );
-    assert_eq!(
-        code(stranger.post::<_, JoinAnswer>(route::JOIN, &"no object").await),
-        Code::BadRequest
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_role_is_looked_up_at_each_request_and_ends_with_its_user() {
     let w = World::new().await;
     let gateway = w.gateway().await;
@@ -467,36 +358,6 @@ async fn a_closed_gate_says_who_lags_and_what_would_break() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_recovers_with_the_key_of_its_certificate_and_nobody_else_does() {
-    let w = World::new().await;
-    let gateway = w.gateway().await;
-    let (node, _) = join(&w, &gateway, "n1.example").await;
-    let stranger: Client = w.client(&gateway.addr, None);
-    let key = KeyPair::generate();
-    let csr = csr::make_pem(&key);
-    let recover = |signing: &KeyPair, context: &str| RecoverRequest {
-        certificate: pem::encode_certificates([&node.der[..]]),
-        csr: csr.clone(),
-        signature: STANDARD.encode(statement::sign(signing, context, csr.as_bytes())),
-    };
-    for forged in [
-        recover(&key, RECOVER_CONTEXT),
-        recover(&node.key, api::join::REJOIN_CONTEXT),
-    ] {
-        let result = stranger.post::<_, JoinAnswer>(route::RECOVER, &forged).await;
-        assert_eq!(code(result), Code::RecoveryRefused);
-    }
-    let request = recover(&node.key, RECOVER_CONTEXT);
-    let first: JoinAnswer = stranger.post(route::RECOVER, &request).await.unwrap();
-    assert_eq!(first.node, node.id);
-    let again: JoinAnswer = stranger.post(route::RECOVER, &request).await.unwrap();
-    assert_eq!(
-        again.certificate, first.certificate,
-        "a lost answer is given again"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_starts_again_takes_up_its_certificates_and_a_taken_port_is_named() {
     let w = World::new().await;
     let gateway = w.gateway().await;
@@ -526,4 +387,106 @@ async fn a_gateway_that_starts_again_takes_up_its_certificates_and_a_taken_port_
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(key.unwrap(), mode).unwrap();
     assert!(w.start_gateway("127.0.0.1:0").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_mind_certifies_the_gateways_client_role_anew() {
+    let w = World::new().await;
+    let gateway = w.gateway().await;
+    rotate(&w, &gateway, Phase::Init).await.unwrap();
+    rotate(&w, &gateway, Phase::UpdateClients).await.unwrap();
+    let client_certificates = |s: &domain::ClusterState| {
+        let active = s.types[&AuthorityType::Host].active.values().next().unwrap().id;
+        let held = s.held[&Principal::Gateway(w.member)]
+            .iter()
+            .map(|d| &s.certificates[d]);
+        held.filter(|c| c.issuer == active && c.usage.client()).count()
+    };
+    let before = w.fold.read(client_certificates);
+    rotate(&w, &gateway, Phase::Rollback).await.unwrap();
+    assert!(
+        w.fold.read(client_certificates) > before,
+        "an earlier certificate was taken up again"
+    );
+    let answer = rotate(&w, &gateway, Phase::Standby).await.unwrap();
+    assert_eq!(answer.warning, None);
+    w.admin(&gateway.addr).get::<Whoami>(route::WHOAMI).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_trusts_only_the_old_authority_still_finds_the_door_until_the_end() {
+    let w = World::new().await;
+    let gateway = w.gateway().await;
+    // Its trust is of now: it sleeps through what follows.
+    let sleeper = w.client(&gateway.addr, None);
+    let bundle = route::fill(route::TRUST, "host");
+    for phase in [Phase::Init, Phase::UpdateClients, Phase::UpdateServers] {
+        rotate(&w, &gateway, phase).await.unwrap();
+        sleeper
+            .get_bytes(&bundle)
+            .await
+            .unwrap_or_else(|e| panic!("{phase}: {e}"));
+    }
+    rotate(&w, &gateway, Phase::Standby).await.unwrap();
+    assert!(matches!(
+        sleeper.get_bytes(&bundle).await,
+        Err(ClientError::Trust { .. })
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_was_frozen_serves_again_only_after_a_new_start_on_record() {
+    let w = World::new().await;
+    let gateway = w.gateway().await;
+    let boot = |s: &domain::ClusterState| s.members[&w.member].boot;
+    let first = w.fold.read(boot);
+    w.clock.advance(Duration::from_secs(31));
+    // The first caller after the freeze is refused, or comes after the new start: never in between.
+    match w.admin(&gateway.addr).get::<Whoami>(route::WHOAMI).await {
+        Ok(_) => assert_ne!(w.fold.read(boot), first),
+        refused => assert_eq!(code(refused), Code::NotServing),
+    }
+    w.until("a new start is on record", |s| boot(s) != first).await;
+    let serving = async {
+        while w.admin(&gateway.addr).get::<Whoami>(route::WHOAMI).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, serving)
+        .await
+        .expect("it serves again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_pushed_to_the_stream_of_its_holder_alone() {
+    let w = World::new().await;
+    let gateway = w.gateway().await;
+    let (one, _) = join(&w, &gateway, "n1.example").await;
+    let (two, _) = join(&w, &gateway, "n2.example").await;
+    let (mut of_one, mut of_two) = (
+        open_stream(&w, &gateway, &one).await,
+        open_stream(&w, &gateway, &two).await,
+    );
+    let mine = one
+        .request(&w, &gateway, &KeyPair::generate(), LeafUse::Both, None)
+        .await
+        .unwrap();
+    let theirs = two
+        .request(&w, &gateway, &KeyPair::generate(), LeafUse::Both, None)
+        .await
+        .unwrap();
+    for (stream, expected) in [(&mut of_one, mine), (&mut of_two, theirs)] {
+        let pushed = async {
+            loop {
+                let event = stream.next().await.unwrap().expect("the stream stays open");
+                if event.name == CERTIFICATE_EVENT {
+                    return event.json::<PushedCertificate>().unwrap();
+                }
+            }
+        };
+        let pushed = tokio::time::timeout(SOON, pushed)
+            .await
+            .expect("it is pushed soon");
+        assert_eq!(pushed.certificate, expected.certificate);
+    }
 }

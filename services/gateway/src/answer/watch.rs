@@ -12,7 +12,7 @@ use domain::{
     gate::{self, Lagging},
     phase::Phase,
     schedule::is_settled,
-    state::TypeState,
+    state::{Node, TypeState},
 };
 use tokio::{
     sync::watch,
@@ -131,7 +131,16 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
     let to = of.phase.next().unwrap_or(Phase::Standby);
     let mut gate = gate::evaluate(state, authority_type, to, state.now(now));
     if of.phase == Phase::Standby {
-        gate.lagging = not_in_standby(state, authority_type, of);
+        // Idle, a gate waits for nobody; a watcher still wants to know who has not followed.
+        let followers = followers(state, authority_type, of);
+        gate.required = u32::try_from(followers.len()).unwrap_or(u32::MAX);
+        gate.lagging = followers
+            .iter()
+            .filter_map(|node| lagging(state, authority_type, node))
+            .collect();
+        gate.reached = gate
+            .required
+            .saturating_sub(u32::try_from(gate.lagging.len()).unwrap_or(u32::MAX));
     }
     let members_hold = gate::lagging_members(state, authority_type, of).is_empty();
     // Idle: everybody has followed. In a phase: everybody has reached it, which is not yet leave to go on.
@@ -161,27 +170,28 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
     })
 }
 
-/// Who has not followed the last rotation to its end, but for those who were cut off by it: they recover
-/// when they return.
-fn not_in_standby(state: &ClusterState, authority_type: AuthorityType, of: &TypeState) -> Vec<Lagging> {
+/// Who follows the last rotation to its end: everybody but those who were cut off by it, who recover when
+/// they return.
+fn followers<'a>(state: &'a ClusterState, authority_type: AuthorityType, of: &TypeState) -> Vec<&'a Node> {
     let is_cut_off = |node| of.ended.as_ref().is_some_and(|e| e.cut_off.contains(node));
-    let nodes = state
+    state
         .nodes
         .values()
-        .filter(|n| n.uses(authority_type).is_some() && !is_cut_off(&n.id));
-    let lagging = nodes.filter_map(|node| {
-        let missing = gate::missing(state, authority_type, node).err()?;
-        Some(Lagging {
-            node: node.id,
-            hostname: node.hostname.clone(),
-            missing,
-            reached: node
-                .reached
-                .get(&authority_type)
-                .map(|r| r.phase)
-                .unwrap_or_default(),
-            last_seen: node.report.as_ref().map(|r| r.at),
-        })
-    });
-    lagging.collect()
+        .filter(|n| n.uses(authority_type).is_some() && !is_cut_off(&n.id))
+        .collect()
+}
+
+fn lagging(state: &ClusterState, authority_type: AuthorityType, node: &Node) -> Option<Lagging> {
+    let missing = gate::missing(state, authority_type, node).err()?;
+    Some(Lagging {
+        node: node.id,
+        hostname: node.hostname.clone(),
+        missing,
+        reached: node
+            .reached
+            .get(&authority_type)
+            .map(|r| r.phase)
+            .unwrap_or_default(),
+        last_seen: node.report.as_ref().map(|r| r.at),
+    })
 }
