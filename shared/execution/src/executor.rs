@@ -395,7 +395,7 @@ fn prepare(
         time: now,
         actor: command.principal.clone(),
         credential: command.credential,
-        command: command.order.is_command().then(|| CommandRef {
+        command: command.order.is_command().then_some(CommandRef {
             id: command.id,
             digest: command.digest,
         }),
