@@ -55,3 +55,30 @@ fn smoke() {
     }
     println!("{:?} {events} events {failed:?}", started.elapsed());
 }
+
+#[test]
+fn search() {
+    use domain::rules::{Rule, without};
+    let count: u64 = std::env::vars().find(|(k, _)| k == "CAROUSEL_SIM_SEEDS").and_then(|(_, v)| v.parse().ok()).unwrap_or(100);
+    let half = |t: usize| {
+        std::thread::spawn(move || {
+            for (_, rule) in Rule::ALL.into_iter().enumerate().filter(|(k, _)| k % 2 == t) {
+                let mut found = vec![];
+                for n in 0..count {
+                    let v = without(rule, || run::seed(n, false).violation);
+                    if let Some(v) = v {
+                        found.push((n, v));
+                        if found.len() > 2 {
+                            break;
+                        }
+                    }
+                }
+                println!("{rule:?}: {:?}", found.iter().map(|(n, v)| format!("{n} {} {}", v.invariant, v.detail)).collect::<Vec<_>>());
+            }
+        })
+    };
+    let threads = [half(0), half(1)];
+    for t in threads {
+        t.join().unwrap();
+    }
+}

@@ -140,7 +140,8 @@ impl World {
         let newest = leaves.filter(|l| disk.keys.contains(&l.spki)).max_by_key(|l| l.position);
         let proven = newest.and_then(|l| disk.digests.get(&l.spki).copied());
         let Some(proven_by) = proven else {
-            self.agents[i].stranded = Some("no key is left");
+            let a = &mut self.agents[i];
+            (a.stranded, a.serving) = (Some("no key is left"), false);
             return;
         };
         let row = disk.want.as_ref().and_then(|w| w.authorities.get(&AuthorityType::Host)).cloned();
@@ -200,19 +201,28 @@ impl World {
                 self.sessions.retain(|s| s.client != i && s.server != i);
                 self.tell(|| format!("agent {i} is stranded: {why}"));
             }
-            Reply::AskAgain { spki } => {
-                a.ask_after = self.now + 7 * SECOND;
-                a.disk.in_flight.retain(|sent| sent.spki != spki);
-                a.disk.keys.remove(&spki);
-                if a.disk.asking.is_some_and(|asking| asking.spki == spki) {
-                    a.disk.asking = None;
-                }
-            }
+            Reply::AskAgain { spki } => self.asked_in_vain(i, spki),
             Reply::Bundles(bundles) => self.take_bundles(i, &bundles),
             Reply::Recovered { leaf, digest, bundle } => self.recovered(i, leaf, digest, &bundle),
             Reply::Joined { node, leaf, digest, desired } => self.joined(i, node, leaf, digest, *desired),
         }
         self.agent_steps(i);
+    }
+
+    /// A refusal. It may be of a repetition that arrived late, of a request whose certificate is in use by now:
+    /// only a key that still waits is thrown away.
+    fn asked_in_vain(&mut self, i: usize, spki: SpkiPin) {
+        let a = &mut self.agents[i];
+        let waits = a.disk.in_flight.iter().any(|sent| sent.spki == spki);
+        let asks = a.disk.asking.is_some_and(|asking| asking.spki == spki);
+        if waits || asks {
+            a.ask_after = self.now + 7 * SECOND;
+            a.disk.in_flight.retain(|sent| sent.spki != spki);
+            a.disk.keys.remove(&spki);
+        }
+        if asks {
+            a.disk.asking = None;
+        }
     }
 
     fn take_desired(&mut self, i: usize, desired: DesiredState) {
@@ -244,7 +254,7 @@ impl World {
         let a = &mut self.agents[i];
         let row = a.disk.want.as_ref().and_then(|w| w.authorities.get(&AuthorityType::Host));
         let holds = row.is_some_and(|row| a.disk.installed.trusted.get(&AuthorityType::Host) == Some(&row.trusted));
-        a.unsynced &= !(a.synced && holds);
+        a.unsynced &= !(a.synced && holds && a.proof == Proof::Passed);
     }
 
     fn take_leaves(&mut self, i: usize, leaves: Vec<(Leaf, CertDigest)>) {
