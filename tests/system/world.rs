@@ -1,11 +1,6 @@
 //! A control plane and its agents as processes, driven by the real command line.
 
-use std::{
-    path::PathBuf,
-    process::Command,
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, sync::OnceLock, time::Duration};
 
 use carousel_tests::{Finished, NatsServer, PATIENCE, Proc, TestDir, bin, deadline, run};
 use serde_json::Value;
@@ -39,6 +34,11 @@ pub(crate) struct Agent {
 impl World {
     /// A cluster that serves on the log, or `None` where the log is not to be had (the skip is printed).
     pub(crate) fn start(test: &str, log: Log) -> Option<Self> {
+        Self::start_with(test, log, None)
+    }
+
+    /// The same with other durations than a product's (`init --settings`).
+    pub(crate) fn start_with(test: &str, log: Log, settings: Option<&str>) -> Option<Self> {
         let dir = TestDir::new(test);
         let nats = match log {
             Log::Embedded => None,
@@ -56,8 +56,13 @@ impl World {
             agents: vec![],
             nats,
         };
-        let data = world.data().display().to_string();
-        let _ = run(&mut carousel(&["init", "--data-dir", &data, "--cluster", "acme.cluster"])).expect_code(0);
+        let mut init = carousel(&["init", "--cluster", "acme.cluster", "--data-dir"]);
+        init.arg(world.data());
+        if let Some(settings) = settings {
+            init.arg("--settings")
+                .arg(world.dir.write("settings.toml", settings));
+        }
+        let _ = run(&mut init).expect_code(0);
         world.serve();
         Some(world)
     }
@@ -96,14 +101,14 @@ impl World {
 
     /// An operator's command.
     pub(crate) fn carousel(&self, args: &[&str]) -> Finished {
-        run(self.command(args))
+        run(&mut self.command(args))
     }
 
-    pub(crate) fn command(&self, args: &[&str]) -> &'static mut Command {
+    /// The same, not run yet.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = carousel(args);
         command.env("CAROUSEL_IDENTITY", self.data().join("admin.identity"));
-        // Tests hand the command over at once; a leak of a few bytes each spares every caller a binding.
-        Box::leak(Box::new(command))
+        command
     }
 
     /// The JSON of a command that succeeds.
@@ -167,12 +172,26 @@ impl World {
         authority(&self.json(&["status"]), "host")
     }
 
-    /// Waits until every required node has reached the phase.
+    /// Waits until every required node and the control plane itself have reached the phase, and in standby until the
+    /// log says that nobody accepts the retired authority any more.
     pub(crate) fn until_all_reached(&self) {
         deadline(PATIENCE, "all nodes reach the phase", || {
-            let nodes = self.host()["nodes"].clone();
-            (nodes["lagging"] == 0).then_some(())
+            let status = self.json(&["status"]);
+            let host = authority(&status, "host");
+            let members = status["members"].as_array()?;
+            let idle = host["rotation"]["state"] == "standby";
+            let reached = host["nodes"]["lagging"] == 0
+                && members.iter().all(|member| member["reached"]["host"] == true)
+                && (!idle || host["rotation"]["settled"] == true);
+            reached.then_some(())
         });
+    }
+
+    /// A whole rotation by hand, each step as soon as the status allows.
+    pub(crate) fn rotate(&self, authority_type: &str) {
+        for phase in ["init", "update_clients", "update_servers", "standby"] {
+            self.enter_and_wait(authority_type, phase);
+        }
     }
 
     /// Enters a phase by hand, as soon as the status allows.

@@ -1,0 +1,10 @@
+//! The product as a user has it: real processes, real sockets, real TLS, the real command line.
+//!
+//! What only a whole system can show is shown here, and nothing that a test of one crate shows as well. Where the
+//! output of a session is the point, it is kept in `tests/scenarios`.
+
+mod guide;
+mod joining;
+mod sleepers;
+mod terminal;
+mod world;
