@@ -29,6 +29,9 @@ const TICK: Duration = Duration::from_millis(250);
 /// A step that is due and held is tried this often, and whenever the log has grown.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How often members are listened to; they say something every five seconds.
+const LISTEN: Duration = Duration::from_secs(2);
+
 /// What the orchestrator needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -46,6 +49,7 @@ pub struct Orchestrator {
     part: Part,
     judge: ClockJudge,
     members: Members,
+    listened: Option<Duration>,
     uptime: Uptime,
     started: Duration,
     /// The last event of the `cluster` family that was looked at: among them are acceptances of the clock.
@@ -72,6 +76,7 @@ impl Orchestrator {
         Self {
             judge: ClockJudge::new(clock.clone()),
             members: Members::default(),
+            listened: None,
             uptime: Uptime::open(&config.state_file, started),
             fold,
             executor,
@@ -168,6 +173,11 @@ impl Orchestrator {
     }
 
     async fn miss_members(&mut self) {
+        let mono = self.clock.monotonic();
+        if self.listened.is_some_and(|at| mono.saturating_sub(at) < LISTEN) {
+            return;
+        }
+        self.listened = Some(mono);
         let leases = match self.fold.log().leases().await {
             Ok(leases) => leases,
             Err(error) => {
@@ -176,7 +186,6 @@ impl Orchestrator {
                 return;
             }
         };
-        let mono = self.clock.monotonic();
         let members = &mut self.members;
         let silent = self.fold.read(|state| members.observe(state, &leases, mono));
         for silent in silent {

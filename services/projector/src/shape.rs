@@ -280,6 +280,21 @@ fn warnings(state: &ClusterState) -> Vec<String> {
     };
     [
         lower(
+            "the life of nodes' certificates",
+            have.node_ttl_ms,
+            usual.node_ttl_ms,
+        ),
+        lower(
+            "the life of operators' certificates",
+            have.user_ttl_ms,
+            usual.user_ttl_ms,
+        ),
+        lower(
+            "the time in which an expired certificate allows a recovery",
+            have.max_offline_ms,
+            usual.max_offline_ms,
+        ),
+        lower(
             "the life of a published key set",
             have.jwks_max_age_ms,
             usual.jwks_max_age_ms,

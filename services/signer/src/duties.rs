@@ -202,6 +202,33 @@ impl Signer {
         self.append(&[fact.into()], tail).await
     }
 
+    /// Destroys private keys that nobody will ever ask for: made for a rotation that ended before the log named
+    /// them, or destroyed once and brought back with an old copy of the directory.
+    ///
+    /// Should the log name such a key after all (an append whose answer was lost), it is late, and its destruction
+    /// is owed like that of any other retired key.
+    pub(crate) async fn sweep(&self) -> Result<(), DutyError> {
+        let authorities = self.authorities.clone();
+        let stored = tokio::task::spawn_blocking(move || authorities.store().keys()).await??;
+        let stray: Vec<AuthorityId> = self.fold.read(|state| {
+            let is_stray = |(id, purpose): &(AuthorityId, KeyPurpose)| {
+                let of = state.types.get(&purpose.authority_type);
+                let is_over =
+                    purpose.rotation.is_some() && of.and_then(|of| of.rotation_id()) != purpose.rotation;
+                let was_destroyed =
+                    of.is_some_and(|of| of.retired.iter().any(|r| r.key.id == *id && r.destroyed));
+                was_destroyed || (is_over && !state.keys.contains_key(id))
+            };
+            stored.into_iter().filter(is_stray).map(|(id, _)| id).collect()
+        });
+        for id in stray {
+            let authorities = self.authorities.clone();
+            tokio::task::spawn_blocking(move || authorities.store().destroy(&id)).await??;
+            tracing::warn!(key = %id.short(), "destroyed a key that is in no use and never will be");
+        }
+        Ok(())
+    }
+
     /// If the duty is still owed, the last position on the subject at that moment: whoever writes after it, and
     /// may have done the duty or made it void, makes the append conflict.
     fn still_owed(&self, duty: &Duty, subject: &Subject) -> Option<u64> {

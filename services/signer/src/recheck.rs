@@ -146,12 +146,8 @@ fn check_holder(state: &ClusterState, granted: &AuthorizationGranted) -> Result<
                 .map(|_| ())
                 .ok_or(Objection::Holder)
         }
-        // A party without an agent never has a certificate that opens the door.
-        Principal::External(_) if matches!(t, AuthorityType::Host | AuthorityType::User) => {
-            Err(Objection::Profile)
-        }
-        Principal::External(_) => Ok(()),
-        Principal::System(_) | Principal::Anonymous => Err(Objection::Profile),
+        // No grant names a party without an agent yet, so nothing says what it may have.
+        Principal::External(_) | Principal::System(_) | Principal::Anonymous => Err(Objection::Profile),
     }
 }
 

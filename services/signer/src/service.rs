@@ -1,8 +1,8 @@
 //! The signer as a service: what is owed is done, over and over, until shutdown.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use domain::{ClusterName, Duty, Timestamp, owed};
+use domain::{AuthorityType, ClusterName, Duty, RotationId, Timestamp, owed};
 use eventlog::AppendError;
 use execution::{FactWriter, Fold, Now};
 use pki::KeyPair;
@@ -134,24 +134,28 @@ impl Signer {
     /// When it cannot go on: the log is another cluster's, or the checkpoints cannot be kept.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), SignerError> {
         let mut tasks = JoinSet::new();
+        // Our own end, not the process's: whoever runs us decides what our failure means for the others.
+        let stop = shutdown.child_token();
         let checkpoints = std::mem::replace(&mut self.checkpoints, Checkpoints::none());
-        tasks.spawn(checkpoints.run(shutdown.child_token()));
-        let work = self.work(&shutdown);
-        tokio::pin!(work);
+        tasks.spawn(checkpoints.run(stop.clone()));
         let outcome = tokio::select! {
-            outcome = &mut work => outcome,
+            outcome = self.work(&stop) => outcome,
             Some(ended) = tasks.join_next() => ended.map_err(SignerError::from).and_then(|kept| Ok(kept?)),
         };
         // The last checkpoint is written on the way out.
-        shutdown.cancel();
+        stop.cancel();
         while let Some(ended) = tasks.join_next().await {
             ended??;
+        }
+        if let Err(error) = &outcome {
+            self.part.failed(&chain(error));
         }
         outcome
     }
 
     async fn work(&self, shutdown: &CancellationToken) -> Result<(), SignerError> {
         let mut changes = self.fold.changes();
+        let mut swept = None;
         let mut backoff = Backoff::new(
             Duration::from_millis(100),
             Duration::from_secs(5),
@@ -160,7 +164,7 @@ impl Signer {
         loop {
             changes.borrow_and_update();
             self.check_cluster()?;
-            let did = self.pass().await;
+            let did = self.pass(&mut swept).await;
             let pause = match did {
                 Ok(Progress::Some) => {
                     backoff.reset();
@@ -195,7 +199,8 @@ impl Signer {
     }
 
     /// Does what is owed now. Every duty may be done twice and late, so that the state is enough to begin with.
-    async fn pass(&self) -> Result<Progress, DutyError> {
+    /// What is in the store and in nobody's use is looked for when a rotation began or ended, once all is done.
+    async fn pass(&self, swept: &mut Option<Rotations>) -> Result<Progress, DutyError> {
         let now = self.now();
         let duties = self.fold.read(|state| owed(state, state.now(now)));
         let mut progress = Progress::None;
@@ -218,6 +223,13 @@ impl Signer {
         match self.sign(&to_sign).await {
             Ok(did) => progress = progress.or(did),
             Err(error) => failed = failed.or(Some(error)),
+        }
+        let rotations: Rotations = self
+            .fold
+            .read(|state| state.types.iter().map(|(t, of)| (*t, of.rotation_id())).collect());
+        if progress == Progress::None && failed.is_none() && swept.as_ref() != Some(&rotations) {
+            self.sweep().await?;
+            *swept = Some(rotations);
         }
         match (progress, failed) {
             (Progress::None, Some(error)) => Err(error),
@@ -248,6 +260,9 @@ impl Signer {
         (self.now)()
     }
 }
+
+/// The rotations in progress: what keys may be waiting for.
+type Rotations = BTreeMap<AuthorityType, Option<RotationId>>;
 
 /// Was anything done, so that it is worth looking again at once?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

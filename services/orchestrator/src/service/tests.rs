@@ -260,7 +260,7 @@ async fn a_silent_member_is_given_up_after_thirty_seconds_of_our_own_listening()
     world.clock.advance(Duration::from_secs(29));
     orchestrator.tick().await;
     assert!(is_running());
-    world.clock.advance(Duration::from_secs(1));
+    world.clock.advance(LISTEN);
     orchestrator.tick().await;
     assert!(!is_running());
 }

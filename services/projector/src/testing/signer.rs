@@ -99,17 +99,7 @@ impl World {
                         .into(),
                 ]
             }
-            Duty::SignBundle { authority_type, .. } => {
-                let content = bundle_content(state, authority_type, state.time).unwrap();
-                let fact = AuthorityBundleSigned {
-                    authority_type,
-                    revision: content.revision,
-                    phase: content.phase,
-                    expires: content.expires,
-                    bundle: bundle::sign(&content, &self.bundle_key, vec![]),
-                };
-                vec![fact.into()]
-            }
+            Duty::SignBundle { authority_type, .. } => vec![self.bundle(state, authority_type)],
             Duty::RecordRetirement {
                 authority_type,
                 authority,
@@ -149,5 +139,17 @@ impl World {
                 ]
             }
         }
+    }
+
+    fn bundle(&self, state: &ClusterState, authority_type: AuthorityType) -> Fact {
+        let content = bundle_content(state, authority_type, state.time).unwrap();
+        AuthorityBundleSigned {
+            authority_type,
+            revision: content.revision,
+            phase: content.phase,
+            expires: content.expires,
+            bundle: bundle::sign(&content, &self.bundle_key, vec![]),
+        }
+        .into()
     }
 }

@@ -115,7 +115,32 @@ impl FileStore {
             kek,
         };
         store.bundle_key()?;
+        store.remove_strays()?;
         Ok(store)
+    }
+
+    /// A crash while a key was written leaves a copy under a temporary name, which no destruction would find.
+    fn remove_strays(&self) -> Result<(), KeyStoreError> {
+        for path in self.files()? {
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy())
+                .unwrap_or_default();
+            if name.starts_with('.') && name.ends_with(".tmp") {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&self) -> Result<Vec<PathBuf>, KeyStoreError> {
+        let entries = fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))?;
+        let paths = entries.map(|entry| {
+            entry
+                .map(|entry| entry.path())
+                .map_err(io_error("list", &self.dir))
+        });
+        paths.collect()
     }
 
     /// The cluster whose keys these are.
@@ -213,10 +238,8 @@ impl KeyStore for FileStore {
     }
 
     fn keys(&self) -> Result<Vec<(AuthorityId, KeyPurpose)>, KeyStoreError> {
-        let entries = fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))?;
         let mut keys = vec![];
-        for entry in entries {
-            let path = entry.map_err(io_error("list", &self.dir))?.path();
+        for path in self.files()? {
             let is_key = path.extension().is_some_and(|e| e == SUFFIX);
             if is_key && path.file_name().is_some_and(|name| name != BUNDLE_FILE) {
                 let file: KeyFile = read_json(&path)?;
@@ -228,17 +251,9 @@ impl KeyStore for FileStore {
     }
 
     fn destroy(&self, id: &AuthorityId) -> Result<(), KeyStoreError> {
-        let path = self.path_of(id);
         // Crash points: overwritten but not unlinked, or unlinked but not durable: the duty stands until its
         // event is in the log, and comes here again.
-        match fs::metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io_error("look at", &path)(error)),
-            Ok(found) => {
-                overwrite(&path, found.len()).map_err(io_error("overwrite", &path))?;
-                fs::remove_file(&path).map_err(io_error("remove", &path))?;
-            }
-        }
+        remove(&self.path_of(id))?;
         harden::sync_dir(&self.dir).map_err(io_error("sync", &self.dir))
     }
 
@@ -250,6 +265,18 @@ impl KeyStore for FileStore {
             spki: self.bundle_key,
         };
         self.unseal(&path, &file, &label)
+    }
+}
+
+/// Overwrites and unlinks a file; one that is not there is gone already.
+fn remove(path: &Path) -> Result<(), KeyStoreError> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error("look at", path)(error)),
+        Ok(found) => {
+            overwrite(path, found.len()).map_err(io_error("overwrite", path))?;
+            fs::remove_file(path).map_err(io_error("remove", path))
+        }
     }
 }
 

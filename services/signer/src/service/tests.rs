@@ -190,6 +190,28 @@ async fn a_key_that_a_crash_left_out_of_the_log_is_taken_up_again() {
 }
 
 #[tokio::test]
+async fn a_key_for_a_rotation_that_ended_before_the_log_named_it_is_destroyed() {
+    let cluster = Cluster::new().await;
+    let store = FileStore::open(&cluster.keys()).unwrap();
+    let purpose = crate::keystore::KeyPurpose {
+        cluster: "acme.cluster".parse().unwrap(),
+        authority_type: AuthorityType::Db,
+        kind: KeyKind::Tls,
+        generation: 2,
+        rotation: Some(RotationId(uuid::Uuid::from_u128(5))),
+    };
+    store.make(&purpose).unwrap();
+    let in_the_log = cluster.fold.read(|s| s.types.len());
+    cluster.signer().await.unwrap().sweep().await.unwrap();
+    let left = store.keys().unwrap();
+    assert_eq!(left.len(), in_the_log, "and no key of the log is touched");
+    assert!(
+        left.iter()
+            .all(|(id, _)| cluster.fold.read(|s| s.keys.contains_key(id)))
+    );
+}
+
+#[tokio::test]
 async fn a_missing_key_keeps_authorisations_waiting_and_bundles_are_signed_all_the_same() {
     let cluster = Cluster::new().await;
     cluster.ask().await;

@@ -72,7 +72,10 @@ impl Survey {
         let mut chain = Chain::default();
         let known = survey.known(known);
         let mut waiting = known.iter().peekable();
-        loop {
+        // What is appended while this reads is left to the next time. The checkpoints were read before: none of
+        // them can be ahead of an honest log.
+        let end = log.last_position().await?;
+        while survey.end.0 < end {
             let batch = match log.read(survey.end.0 + 1, BATCH).await {
                 Ok(batch) if batch.is_empty() => break,
                 Ok(batch) => batch,

@@ -203,78 +203,78 @@ async fn a_hole_is_found_and_named() {
     assert!(failed(&report).contains(&("order", Some(30))), "{report:#?}");
 }
 
-/// What is changed, in which record, where, to what, and which check finds it.
-type Forgery = (&'static str, usize, &'static [&'static str], Value, &'static str);
+/// What is changed: in the n-th record of a type, which field, to what, and which check finds it.
+type Forgery = (
+    &'static str,
+    (&'static str, usize),
+    &'static [&'static str],
+    Value,
+    &'static str,
+);
 
-async fn cases(honest: &Honest) -> Vec<Forgery> {
-    let find = async |name: &str, n| honest.position_of(name, n).await as usize - 1;
+fn forged_decisions() -> Vec<Forgery> {
+    let (step, next) = (("rotation.phase-entered", 1), ("rotation.phase-entered", 2));
+    let nobody = uuid::Uuid::nil().to_string();
+    let past = "1999-01-01T00:00:00.000Z";
     vec![
         (
             "totals of a gate",
-            find("rotation.phase-entered", 2).await,
+            next,
             &["data", "gate", "reached"],
             2.into(),
             "phases",
         ),
-        (
-            "no reason",
-            find("rotation.phase-entered", 2).await,
-            &["reason"],
-            Value::Null,
-            "phases",
-        ),
+        ("no reason", next, &["reason"], Value::Null, "phases"),
         (
             "its gate elsewhere",
-            find("rotation.phase-entered", 1).await,
+            step,
             &["data", "gate", "position"],
             3.into(),
             "phases",
         ),
         (
             "another reporter",
-            find("node.reported", 0).await,
+            ("node.reported", 0),
             &["authid"],
-            uuid::Uuid::nil().to_string().into(),
+            nobody.into(),
             "decisions",
         ),
         (
-            "another holder",
-            find("certificate.issued", 1).await,
-            &["data", "spki"],
-            format!("sha256:{}", "7".repeat(64)).into(),
-            "issuance",
+            "another time",
+            ("node.reported", 1),
+            &["time"],
+            past.into(),
+            "order",
         ),
+    ]
+}
+
+fn forged_facts() -> Vec<Forgery> {
+    let (first, second) = (("certificate.issued", 1), ("certificate.issued", 2));
+    let (bundle, refused) = (("authority.bundle-signed", 0), ("command.refused", 0));
+    let key = format!("sha256:{}", "7".repeat(64));
+    let late = "2099-01-01T00:00:00.000Z";
+    let unknown = "carousel.command.undone.v1";
+    vec![
+        ("another key", first, &["data", "spki"], key.into(), "issuance"),
         (
             "a longer life",
-            find("certificate.issued", 1).await,
+            first,
             &["data", "not_after"],
-            "2099-01-01T00:00:00.000Z".into(),
+            late.into(),
             "issuance",
         ),
         (
             "another row",
-            find("authority.bundle-signed", 0).await,
+            bundle,
             &["data", "phase"],
             "init".into(),
             "bundles",
         ),
-        (
-            "an unknown type",
-            find("command.refused", 0).await,
-            &["type"],
-            "carousel.command.undone.v1".into(),
-            "schema",
-        ),
-        (
-            "another time",
-            find("node.reported", 1).await,
-            &["time"],
-            "1999-01-01T00:00:00.000Z".into(),
-            "order",
-        ),
+        ("an unknown type", refused, &["type"], unknown.into(), "schema"),
         (
             "the signer's word",
-            find("certificate.issued", 2).await,
+            second,
             &["authid"],
             "clock".into(),
             "writers",
@@ -286,7 +286,8 @@ async fn cases(honest: &Honest) -> Vec<Forgery> {
 async fn without_checkpoints_the_log_still_contradicts_a_forger() {
     let honest = Honest::new().await;
     let records = honest.records().await;
-    for (what, at, path, to, check) in cases(&honest).await {
+    for (what, (kind, n), path, to, check) in forged_decisions().into_iter().chain(forged_facts()) {
+        let at = honest.position_of(kind, n).await as usize - 1;
         let mut changed = records.clone();
         change(&mut changed[at], path, to);
         let report = forged(changed).await;

@@ -115,3 +115,13 @@ fn init_never_takes_over_a_directory_with_keys() {
     let again = FileStore::create(&dir.path().join("keys"), &cluster(), &KekSource::default());
     assert!(matches!(again, Err(KeyStoreError::Exists(_))));
 }
+
+#[test]
+fn a_copy_that_a_crash_left_behind_is_removed_at_the_next_start() {
+    let (dir, store) = store();
+    let stray = store.dir.join(".sha256-00.sealed.1.0.0000000000000000.tmp");
+    fs::write(&stray, b"half a key").unwrap();
+    drop(store);
+    FileStore::open(&dir.path().join("keys")).unwrap();
+    assert!(!stray.exists());
+}
