@@ -136,6 +136,10 @@ pub struct Have {
 }
 
 /// One step of the plan.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a plan has a handful of steps and lives for a moment; a box would only be in the way"
+)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
     /// Report the facts of the installed generation, which passed.

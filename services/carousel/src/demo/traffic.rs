@@ -60,7 +60,7 @@ pub(super) struct Counts {
     pub old_ca: u64,
     pub new_ca: u64,
     /// Times of the last handshakes, for percentiles.
-    recent: VecDeque<Duration>,
+    pub(super) recent: VecDeque<Duration>,
 }
 
 impl Counts {
