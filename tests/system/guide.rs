@@ -51,7 +51,10 @@ fn roll_back(world: &World) {
         step(world, &mut terminal, phase);
     }
     // From here the only way is back: the answer says so.
-    terminal.types("carousel auth rotate --manual --type=host --phase=update_servers", 3);
+    terminal.types(
+        "carousel auth rotate --manual --type=host --phase=update_servers",
+        3,
+    );
     step(world, &mut terminal, "standby");
     terminal.is_kept_as("rollback.txt");
 }

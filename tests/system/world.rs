@@ -43,7 +43,10 @@ impl World {
         let nats = match log {
             Log::Embedded => None,
             Log::JetStream => {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .expect("a runtime");
                 Some(runtime.block_on(NatsServer::start(dir.join("nats")))?)
             }
         };
@@ -92,6 +95,21 @@ impl World {
         command
     }
 
+    /// Kills the broker; its store stays.
+    pub(crate) fn stop_broker(&mut self) {
+        self.nats.as_mut().expect("a test on JetStream").kill();
+    }
+
+    /// Starts it again on the same port with the same store.
+    pub(crate) fn start_broker(&mut self) {
+        let nats = self.nats.as_mut().expect("a test on JetStream");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(nats.restart());
+    }
+
     /// Kills the control plane as a power cut would, as far as a process can.
     pub(crate) fn kill_serve(&mut self) {
         if let Some(mut proc) = self.serve.take() {
@@ -123,7 +141,12 @@ impl World {
         let mut all = vec!["tokens", "add"];
         all.extend(args);
         let answer = self.json(&all);
-        let pins = answer["ca_pins"].as_array().expect("ca_pins").iter().map(text).collect();
+        let pins = answer["ca_pins"]
+            .as_array()
+            .expect("ca_pins")
+            .iter()
+            .map(text)
+            .collect();
         (text(&answer["token"]), pins, text(&answer["bundle_pin"]))
     }
 
@@ -139,23 +162,45 @@ impl World {
         let dir = self.dir.join(&format!("node-{name}"));
         let token_file = self.dir.write(&format!("token-{name}"), token);
         let mut args: Vec<String> = vec!["start".into(), "--data-dir".into(), dir.display().to_string()];
-        args.extend(["--server".into(), self.url.clone(), "--hostname".into(), name.into()]);
+        args.extend([
+            "--server".into(),
+            self.url.clone(),
+            "--hostname".into(),
+            name.into(),
+        ]);
         args.extend(pins.iter().flat_map(|pin| ["--ca-pin".to_owned(), pin.clone()]));
-        args.extend(["--bundle-pin".into(), bundle.into(), "--listen".into(), "127.0.0.1:0".into()]);
+        args.extend([
+            "--bundle-pin".into(),
+            bundle.into(),
+            "--listen".into(),
+            "127.0.0.1:0".into(),
+        ]);
         args.extend(["--token-file".into(), token_file.display().to_string()]);
-        let mut agent = Agent { name: name.into(), dir, proc: None, args };
+        let mut agent = Agent {
+            name: name.into(),
+            dir,
+            proc: None,
+            args,
+        };
         agent.start();
         self.agents.push(agent);
     }
 
     pub(crate) fn agent(&mut self, name: &str) -> &mut Agent {
-        self.agents.iter_mut().find(|a| a.name == name).expect("an agent of this name")
+        self.agents
+            .iter_mut()
+            .find(|a| a.name == name)
+            .expect("an agent of this name")
     }
 
     /// The node as `get nodes` has it.
     pub(crate) fn node(&self, name: &str) -> Option<Value> {
         let nodes = self.json(&["get", "nodes"]);
-        nodes.as_array()?.iter().find(|n| n["spec"]["hostname"] == name).cloned()
+        nodes
+            .as_array()?
+            .iter()
+            .find(|n| n["spec"]["hostname"] == name)
+            .cloned()
     }
 
     /// Waits until the node has reached the cluster's phase by the gate's own rules.
@@ -196,13 +241,28 @@ impl World {
 
     /// Enters a phase by hand, as soon as the status allows.
     pub(crate) fn enter(&self, authority_type: &str, phase: &str) -> Finished {
-        self.carousel(&["auth", "rotate", "--manual", &format!("--type={authority_type}"), &format!("--phase={phase}")])
+        self.carousel(&[
+            "auth",
+            "rotate",
+            "--manual",
+            &format!("--type={authority_type}"),
+            &format!("--phase={phase}"),
+        ])
     }
 
     /// The same, and waits until everybody has reached it.
     pub(crate) fn enter_and_wait(&self, authority_type: &str, phase: &str) {
         let (of, to) = (format!("--type={authority_type}"), format!("--phase={phase}"));
-        let args = ["auth", "rotate", "--manual", &of, &to, "--wait", "--timeout", "60s"];
+        let args = [
+            "auth",
+            "rotate",
+            "--manual",
+            &of,
+            &to,
+            "--wait",
+            "--timeout",
+            "60s",
+        ];
         let _ = self.carousel(&args).expect_code(0);
     }
 }
@@ -238,16 +298,26 @@ impl Agent {
 pub(crate) fn carousel(args: &[&str]) -> Command {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     let mut command = Command::new(BIN.get_or_init(|| bin("carousel")));
-    command.args(args).env_remove("CAROUSEL_IDENTITY").env_remove("CAROUSEL_SERVER").env("NO_COLOR", "1");
+    command
+        .args(args)
+        .env_remove("CAROUSEL_IDENTITY")
+        .env_remove("CAROUSEL_SERVER")
+        .env("NO_COLOR", "1");
     command
 }
 
 /// One authority of a `status` document.
 pub(crate) fn authority(status: &Value, name: &str) -> Value {
     let all = status["authorities"].as_array().expect("authorities");
-    all.iter().find(|a| a["type"] == name).cloned().unwrap_or_else(|| panic!("no {name} in {status}"))
+    all.iter()
+        .find(|a| a["type"] == name)
+        .cloned()
+        .unwrap_or_else(|| panic!("no {name} in {status}"))
 }
 
 pub(crate) fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{value} is no text"))
+        .to_owned()
 }

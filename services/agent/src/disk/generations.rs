@@ -15,6 +15,7 @@ use std::{
 
 use domain::{
     AuthorityType, Position, SpkiPin, Timestamp,
+    decide::certificates::NOT_BEFORE_BACK_MS,
     event::LeafUse,
     reconcile::{Generation, Leaf},
 };
@@ -61,7 +62,9 @@ impl Credential {
             issuer,
             spki: read.spki,
             position,
-            not_before: read.not_before,
+            // The life whose half is waited for begins when it was made. Its dates begin a little before that, for
+            // clocks that are behind: counted from there, half of a short life is over at once, and again at once.
+            not_before: read.not_before.plus_ms(NOT_BEFORE_BACK_MS).min(read.not_after),
             not_after: read.not_after,
         };
         Ok(Self {

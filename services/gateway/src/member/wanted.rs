@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use domain::{
     AuthorityType, CertDigest, ClusterState, Hostname, MemberId, SpkiPin, Timestamp,
     authority::KeyKind,
+    decide::certificates::NOT_BEFORE_BACK_MS,
     desired::{DesiredAuthority, desired_of_member},
     event::LeafUse,
 };
@@ -102,11 +103,13 @@ impl Wanted {
 }
 
 /// When a certificate is renewed: at half its life, spread over a tenth of it by its own digest, so that
-/// certificates that were issued together are not renewed together.
+/// certificates that were issued together are not renewed together. Its life begins when it was made, a little
+/// after the first of its dates: counted from there, half of a short life would be over at once.
 pub(crate) fn renewal(certificate: &Certificate) -> Timestamp {
-    let life = certificate.not_after.since_ms(certificate.not_before);
+    let made = certificate.not_before.plus_ms(NOT_BEFORE_BACK_MS);
+    let life = certificate.not_after.since_ms(made);
     let spread = life / 10 * u64::from(certificate.digest.0[0]) / 255;
-    certificate.not_before.plus_ms(life / 2 - life / 20 + spread)
+    made.plus_ms(life / 2 - life / 20 + spread)
 }
 
 fn same<T: Ord + Clone>(found: &[T], wanted: impl Iterator<Item = T>) -> bool {
