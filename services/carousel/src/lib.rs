@@ -6,6 +6,7 @@
 //! - [`serve`]: the same as a command, with configuration, signals and the `ready` line;
 //! - [`host`]: commands that only this host may give, over a socket in the data directory;
 //! - [`recover`]: a new administrator identity;
+//! - [`verify`]: the log of a stopped control plane, verified;
 //! - [`demo`]: all of it with a fleet and traffic.
 
 pub mod demo;
@@ -15,6 +16,7 @@ pub mod init;
 pub mod plane;
 pub mod recover;
 pub mod serve;
+pub mod verify;
 
 /// Prints an error with its causes the way a person reads it at night, and gives the exit code 1.
 pub(crate) fn failed(error: &dyn std::error::Error) -> u8 {

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use cli::args::{Cli, Command};
+use cli::args::{AuditCommand, Cli, Command};
 
-use carousel::{demo, init, recover, serve};
+use carousel::{demo, init, recover, serve, verify};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -30,6 +30,7 @@ async fn run(cli: Cli) -> u8 {
         Command::Init(args) => init::run(&cli.global, args).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Recover(args) => recover::run(&cli.global, args).await,
+        Command::Audit(AuditCommand::Verify { data_dir: Some(dir) }) => verify::run(cli.global.format, dir).await,
         _ => cli::run(cli).await,
     }
 }

@@ -143,6 +143,8 @@ pub struct Core {
     clock_suspect: Arc<AtomicBool>,
     tasks: JoinSet<Result<(), PlaneError>>,
     stop: CancellationToken,
+    /// Ends what the services stand on, after them.
+    base: CancellationToken,
 }
 
 impl Core {
@@ -159,9 +161,11 @@ impl Core {
             tracing::warn!(log = log.name(), "{warning}");
         }
         let (metrics, readiness) = (Metrics::new(env!("CARGO_PKG_VERSION")), Readiness::new());
-        let fold = Fold::start(log.clone(), stop.clone()).await?;
+        // State and commands outlive the services: a gateway's stop is still recorded, and requests at hand answered.
+        let base = CancellationToken::new();
+        let fold = Fold::start(log.clone(), base.clone()).await?;
         let clock_suspect = Arc::new(AtomicBool::new(false));
-        let executor = Executor::new(fold.clone(), now.clone(), clock_suspect.clone(), stop.clone());
+        let executor = Executor::new(fold.clone(), now.clone(), clock_suspect.clone(), base.clone());
         begin(home, &fold, &executor).await?;
         let part = readiness.part("signer", "its keys and what it owes");
         let config = signer::Config { key_dir: home.keys() };
@@ -179,6 +183,7 @@ impl Core {
             clock_suspect,
             tasks,
             stop,
+            base,
         })
     }
 
@@ -186,6 +191,7 @@ impl Core {
     pub async fn stop(mut self) {
         self.stop.cancel();
         drain(&mut self.tasks, DRAIN_TIMEOUT).await;
+        self.base.cancel();
         drop((self.executor, self.fold));
         self.log.close().await;
     }
@@ -283,6 +289,8 @@ impl Plane {
     pub async fn run(mut self) -> Result<(), PlaneError> {
         let stop = self.core.stop.clone();
         let outcome = tokio::select! {
+            // First, because tasks that end by the stop are ready at the same moment.
+            biased;
             () = stop.cancelled() => Ok(()),
             Some(ended) = self.core.tasks.join_next() => Err(ended_early(ended)),
         };
@@ -316,6 +324,17 @@ fn has_port(host: &str) -> bool {
 /// A certificate from an event, as DER.
 pub(crate) fn der(base64: &str) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(base64).ok()
+}
+
+/// The directory's log, to be read only.
+///
+/// # Errors
+/// When it cannot be opened, or is damaged as a file.
+pub async fn open_log_to_read(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
+    if chosen == "embedded" {
+        return Ok(SqliteLog::open_read_only(home.log_file()).await?);
+    }
+    open_log(home, chosen).await
 }
 
 async fn open_log(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {

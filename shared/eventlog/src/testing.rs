@@ -15,6 +15,10 @@ use std::{
 
 use serde::Deserialize;
 
+pub use tamper::tamper;
+
+mod tamper;
+
 /// A running nats-server. It is killed when this is dropped, and its store stays in the directory given.
 #[derive(Debug)]
 pub struct NatsServer {
