@@ -119,9 +119,8 @@ impl Orchestrator {
         self.miss_members().await;
         let position = self.fold.position();
         let has_grown = self.seen != Some(position);
-        if has_grown {
-            self.settle().await;
-            self.void().await;
+        // What could not be ordered because the log was away is ordered again, though nothing has grown.
+        if has_grown && self.settle().await && self.void().await {
             self.seen = Some(position);
         }
         self.step(has_grown).await;
@@ -211,21 +210,26 @@ impl Orchestrator {
             .set(i64::try_from(lost).unwrap_or(i64::MAX));
     }
 
-    async fn settle(&self) {
+    async fn settle(&self) -> bool {
+        let mut answered = true;
         for (authority_type, rotation) in self.fold.read(to_settle) {
-            self.order(Order::Settle {
-                authority_type,
-                rotation,
-            })
-            .await;
+            answered &= self
+                .order(Order::Settle {
+                    authority_type,
+                    rotation,
+                })
+                .await;
         }
+        answered
     }
 
-    async fn void(&self) {
+    async fn void(&self) -> bool {
+        let mut answered = true;
         for authorization in self.fold.read(void_authorizations) {
             let why = "its authority signs no more".into();
-            self.order(Order::VoidAuthorization { authorization, why }).await;
+            answered &= self.order(Order::VoidAuthorization { authorization, why }).await;
         }
+        answered
     }
 
     /// Every step that is due. What the domain makes of it depends on the gate and the policy; one that is
@@ -252,20 +256,26 @@ impl Orchestrator {
         }
     }
 
-    /// Orders something. A no is no error here: somebody else was faster, or the clock is suspect.
-    async fn order(&self, order: Order) {
+    /// Orders something; was there an answer? A no is one: somebody else was faster, or the clock is suspect.
+    async fn order(&self, order: Order) -> bool {
         let name = order.name();
         let command = self
             .executor
             .own_command(Principal::System(SystemActor::Clock), order);
         match self.executor.execute(command).await {
-            Ok(_) => {}
-            Err(ExecuteError::Refused(refusal))
-                if matches!(refusal.code, Code::StaleView | Code::ClockSuspect) =>
-            {
-                tracing::debug!(order = name, %refusal, "not now");
+            Ok(_) => true,
+            Err(ExecuteError::Refused(refusal)) => {
+                if matches!(refusal.code, Code::StaleView | Code::ClockSuspect) {
+                    tracing::debug!(order = name, %refusal, "not now");
+                } else {
+                    tracing::warn!(order = name, %refusal, "refused");
+                }
+                true
             }
-            Err(error) => tracing::warn!(order = name, %error, "not done; the next tick tries again"),
+            Err(error) => {
+                tracing::warn!(order = name, %error, "not done; it is tried again");
+                false
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use runtime::{metrics::Metrics, readiness::Part};
 use tokio::{
     sync::{Notify, watch},
     task::JoinError,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use views::{Batch, Doubt, Mark, ViewError, ViewStore};
@@ -25,7 +26,10 @@ use crate::{Answers, history, shape, touched::Touched};
 /// Raised whenever a document changes its shape: older views are then made anew.
 const SCHEMA: u32 = 1;
 /// The most records in one batch; a busy log makes batches by itself.
-const BATCH: usize = 256;
+const BATCH: usize = 2_048;
+/// The longest pause between batches. The state is locked against its writer while documents are computed, so
+/// that a large fleet must not have them computed without end.
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 /// How long the fold may be behind the log that is projected.
 const FOLD_WAIT: Duration = Duration::from_secs(30);
 
@@ -149,9 +153,12 @@ impl Projector {
                     chunk = records.next() => chunk,
                 };
                 let Some(chunk) = chunk else { return Ok(()) };
+                let began = Instant::now();
                 let reached = self.project(chunk).await?;
                 if reached >= end {
                     self.part.ready();
+                    // At most a third of the time, once the views have caught up.
+                    tokio::time::sleep((began.elapsed() * 2).min(MAX_PAUSE)).await;
                 }
             }
         }

@@ -133,6 +133,33 @@ async fn a_certificate_is_signed_exactly_as_authorised_and_recorded_once() {
 }
 
 #[tokio::test]
+async fn lost_answers_and_lost_requests_of_the_log_change_nothing() {
+    use eventlog::{Fault, MemoryLog};
+    let log = MemoryLog::new();
+    let cluster = Cluster::on(Arc::new(log.clone())).await;
+    let key = cluster.ask().await;
+    for fault in [Fault::LostAnswer, Fault::LostRequest, Fault::LostAnswer] {
+        log.inject(fault);
+    }
+    let _work = at_work(&cluster).await;
+    cluster
+        .until("nothing is owed", |s| owed(s, START).is_empty())
+        .await;
+    let facts = facts(&cluster).await;
+    let of_key = |f: &&Fact| matches!(f, Fact::CertificateIssued(f) if f.spki == key.spki_pin());
+    assert_eq!(facts.iter().filter(of_key).count(), 1);
+    let bundles = facts
+        .iter()
+        .filter(|f| matches!(f, Fact::AuthorityBundleSigned(_)))
+        .count();
+    assert_eq!(
+        bundles,
+        cluster.fold.read(|s| s.types.len()),
+        "each is signed once"
+    );
+}
+
+#[tokio::test]
 async fn an_authorisation_that_nobody_decided_is_refused_in_the_log() {
     let cluster = Cluster::new().await;
     let key = KeyPair::generate();
