@@ -4,10 +4,38 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{
-    AuthorityType, ClusterName, Phase, TokenId, UserName,
+    AuthorityType, Phase, TokenId, UserName,
     access::{NamePattern, RoleName},
     command::LaggingPolicy,
 };
+
+pub use audit::{AuditCommand, AuditFilter};
+pub use plane::{DemoArgs, InitArgs, RecoverArgs, ServeArgs};
+
+use values::{parse_duration, parse_name, parse_phase, parse_role, parse_type};
+
+mod audit;
+mod plane;
+mod values;
+
+/// What scripts rely on, at the end of the long help and of the manual page.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0    done, also when there was nothing to do
+  1    failed
+  2    the command line is wrong
+  3    refused by the control plane; stderr begins `refused: CODE: text`
+  4    the control plane cannot be reached, or one side does not trust the other
+  5    not yet: a wait timed out, nothing was undone
+  130  interrupted
+
+Examples:
+  carousel demo
+  carousel status
+  carousel auth rotate --manual --type=host --phase=init --wait
+  carousel get nodes --lagging=host
+
+More about any refusal: carousel explain CODE";
 
 /// Rotates certificate authorities across a fleet without losing a node, and can prove afterwards what happened.
 #[derive(Parser, Debug)]
@@ -18,7 +46,11 @@ use domain::{
     max_term_width = 100,
     arg_required_else_help = true
 )]
-#[command(after_help = "Begin with `carousel demo`. More about any refusal: `carousel explain CODE`.")]
+#[command(
+    after_help = "Begin with `carousel demo`. More about any refusal: `carousel explain CODE`; also `explain rotation`, \
+                  `explain exit-codes`, `explain environment`, `explain formats`.",
+    after_long_help = EXIT_STATUS
+)]
 pub struct Cli {
     /// What all commands understand.
     #[command(flatten)]
@@ -119,83 +151,6 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
-}
-
-/// `demo`.
-#[derive(Args, Debug, Clone)]
-pub struct DemoArgs {
-    /// How many nodes.
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(2..=500))]
-    pub nodes: u32,
-    /// Which authority.
-    #[arg(long = "type", value_name = "TYPE", default_value = "host", value_parser = parse_type)]
-    pub authority_type: AuthorityType,
-    /// One type after the other, all that this version rotates.
-    #[arg(long, conflicts_with = "authority_type")]
-    pub all: bool,
-    /// Change the mind half way.
-    #[arg(long)]
-    pub rollback: bool,
-    /// Keep the data and the control plane to look around.
-    #[arg(long)]
-    pub keep: bool,
-    /// Keep the log in a JetStream of this server instead of the embedded log.
-    #[arg(long, value_name = "URL")]
-    pub nats: Option<String>,
-    /// Where to put the data (default: a temporary directory).
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// One line of JSON at the end.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `init`.
-#[derive(Args, Debug, Clone)]
-pub struct InitArgs {
-    /// The new data directory.
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: PathBuf,
-    /// The cluster's name, a DNS name.
-    #[arg(long, value_name = "NAME")]
-    pub cluster: ClusterName,
-    /// Where the key-encryption key is kept: file:PATH, env:NAME or pkcs11:URI.
-    #[arg(long, value_name = "KEK")]
-    pub kek: Option<String>,
-}
-
-/// `serve`.
-#[derive(Args, Debug, Clone)]
-pub struct ServeArgs {
-    /// The data directory.
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: PathBuf,
-    /// A TOML file with the same settings.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// The mTLS API [default: 127.0.0.1:3025]; port 0 picks one.
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<String>,
-    /// Names of the gateway's certificates, and the host of the `ready` line.
-    #[arg(long, value_name = "NAME[:PORT]")]
-    pub advertise: Vec<String>,
-    /// Plain /healthz /livez /readyz /metrics [default: 127.0.0.1:3026].
-    #[arg(long, value_name = "ADDR")]
-    pub admin_listen: Option<String>,
-    /// `embedded` or nats://HOST:PORT; remembered after the first start.
-    #[arg(long, value_name = "LOG")]
-    pub log: Option<String>,
-    /// `all`, or a list of gateway, orchestrator, projector, signer.
-    #[arg(long, value_name = "LIST", default_value = "all")]
-    pub services: String,
-}
-
-/// `recover`.
-#[derive(Args, Debug, Clone)]
-pub struct RecoverArgs {
-    /// The control plane's data directory.
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: PathBuf,
 }
 
 /// `status`.
@@ -462,100 +417,9 @@ pub struct CheckArgs {
     pub timeout: Option<Duration>,
 }
 
-/// `audit`.
-#[derive(Subcommand, Debug)]
-pub enum AuditCommand {
-    /// When, who, what, why.
-    Ls(AuditFilter),
-    /// The same, live.
-    Follow(AuditFilter),
-    /// One event in full, and what it led to.
-    Show {
-        /// Its position.
-        position: u64,
-    },
-    /// The state then, from the log alone.
-    Replay {
-        /// A time (RFC 3339) or log position.
-        #[arg(long, value_name = "TIME|POS")]
-        as_of: String,
-        /// What to show.
-        #[arg(long, value_parser = ["status", "nodes", "authorities", "certificates"], default_value = "status")]
-        view: String,
-    },
-    /// What changed between two moments.
-    Diff {
-        /// The earlier one.
-        a: String,
-        /// The later one.
-        b: String,
-    },
-    /// Re-read the log and decide it again.
-    Verify {
-        /// Verify the log of a stopped control plane in this data directory instead.
-        #[arg(long, value_name = "DIR")]
-        data_dir: Option<PathBuf>,
-    },
-}
-
-/// What `audit ls` and `follow` show.
-#[derive(Args, Debug, Clone, Default)]
-pub struct AuditFilter {
-    /// From this time, or so long ago (30m).
-    #[arg(long, value_name = "TIME|DURATION")]
-    pub since: Option<String>,
-    /// Up to this time, or so long ago.
-    #[arg(long, value_name = "TIME|DURATION")]
-    pub until: Option<String>,
-    /// Only this author: a user's name, `clock`, `signer`, or a principal such as node/ID.
-    #[arg(long)]
-    pub actor: Option<String>,
-    /// Only events of this type, such as rotation or rotation.phase-entered.
-    #[arg(long = "type", value_name = "TYPE")]
-    pub event_type: Option<String>,
-    /// Only events about this node.
-    #[arg(long)]
-    pub node: Option<String>,
-    /// Only events about this authority.
-    #[arg(long, value_name = "TYPE", value_parser = parse_type)]
-    pub ca: Option<AuthorityType>,
-    /// Only events of this rotation.
-    #[arg(long, value_name = "ID")]
-    pub rotation: Option<domain::RotationId>,
-    /// Do not fold events of a kind into one row.
-    #[arg(long)]
-    pub all: bool,
-    /// Newest first.
-    #[arg(long)]
-    pub reverse: bool,
-}
-
 /// `clock`.
 #[derive(Subcommand, Debug)]
 pub enum ClockCommand {
     /// Accept the clock after it was suspect (needs --reason).
     Accept,
-}
-
-fn parse_type(text: &str) -> Result<AuthorityType, String> {
-    text.parse()
-        .map_err(|_| format!("not an authority type; valid: {}", AuthorityType::names()))
-}
-
-fn parse_phase(text: &str) -> Result<Phase, String> {
-    text.parse()
-        .map_err(|_| "not a phase; valid: init, update_clients, update_servers, standby, rollback".into())
-}
-
-fn parse_name(text: &str) -> Result<NamePattern, String> {
-    text.parse().map_err(|e: domain::InvalidId| e.to_string())
-}
-
-fn parse_role(text: &str) -> Result<RoleName, String> {
-    text.parse().map_err(|e: domain::InvalidId| e.to_string())
-}
-
-/// `48h`, `1h 30m`, `10s`; also Go's `48h0m0s`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("{e}; give a duration such as 48h, 90m or 30s"))
 }

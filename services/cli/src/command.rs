@@ -172,15 +172,11 @@ fn manual(context: &Context, dir: Option<&std::path::Path>) -> Result<Exit, Fail
 }
 
 /// The page of a refusal, with what the caller had looked at before.
-fn refused(
-    context: &Context,
-    error: crate::connect::ConnectError,
-    status: Option<&api::shape::Status>,
-) -> Failure {
+fn refused(context: &Context, error: crate::connect::ConnectError, asked: refusal::Asked<'_>) -> Failure {
     match error {
         crate::connect::ConnectError::Client(api::ClientError::Problem(problem)) => Failure {
             exit: Exit::Refused,
-            page: refusal::page(&problem, status, context.look()),
+            page: refusal::page(&problem, asked, context.look()),
             problem: Some(problem),
         },
         other => Failure::of(other, context.look()),

@@ -2,7 +2,12 @@
 
 use api::{ClientError, Problem};
 
-use crate::{connect::ConnectError, identity::IdentityError, screen, text::Look};
+use crate::{
+    connect::ConnectError,
+    identity::IdentityError,
+    screen::{self, refusal::Asked},
+    text::Look,
+};
 
 /// How a command ends. The numbers are the contract's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,8 +63,8 @@ impl Failure {
     pub fn of(error: ConnectError, look: &Look) -> Self {
         match error {
             ConnectError::Client(ClientError::Problem(problem)) => Self::refused(problem, look),
-            ConnectError::Client(error @ ClientError::Unreachable { .. }) => {
-                Self::unreachable(screen::trust::unreachable(&in_words(&error)))
+            ConnectError::Client(ClientError::Unreachable { authority, detail }) => {
+                Self::unreachable(screen::trust::unreachable(&authority, &detail))
             }
             ConnectError::Client(error) => Self::unreachable(screen::trust::not_our_api(&in_words(&error))),
             ConnectError::Untrusted(untrusted) => {
@@ -82,7 +87,7 @@ impl Failure {
     pub fn refused(problem: Box<Problem>, look: &Look) -> Self {
         Self {
             exit: Exit::Refused,
-            page: screen::refusal::page(&problem, None, look),
+            page: screen::refusal::page(&problem, Asked::default(), look),
             problem: Some(problem),
         }
     }

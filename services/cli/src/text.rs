@@ -153,6 +153,15 @@ pub fn span(ms: u64) -> String {
     }
 }
 
+/// A short span to a tenth of a second, a longer one like [`span`]: how long something took.
+pub fn took(ms: u64) -> String {
+    if ms < 10_000 {
+        format!("{}.{} s", ms / 1_000, ms / 100 % 10)
+    } else {
+        span(ms)
+    }
+}
+
 /// `1 node`, `2 nodes`.
 pub fn count(n: impl Into<u64>, noun: &str) -> String {
     let n = n.into();
@@ -203,7 +212,7 @@ pub fn go_duration_ms(text: &str) -> Option<u64> {
     Some(total)
 }
 
-/// Breaks a text into lines of at most `width` columns, each after the first behind `indent`.
+/// Breaks a text into lines of at most `width` columns of text, each after the first behind `indent`.
 pub fn wrap(text: &str, width: usize, indent: &str) -> String {
     let mut out = String::new();
     let mut column = 0;
@@ -212,7 +221,7 @@ pub fn wrap(text: &str, width: usize, indent: &str) -> String {
         if column > 0 && column + 1 + len > width {
             out.push('\n');
             out.push_str(indent);
-            column = indent.chars().count();
+            column = 0;
         } else if column > 0 {
             out.push(' ');
             column += 1;
@@ -245,6 +254,14 @@ mod tests {
         ] {
             assert_eq!(span(ms), text);
         }
+    }
+
+    #[test]
+    fn what_took_moments_is_said_to_a_tenth() {
+        assert_eq!(
+            (took(1_149), took(10_000)),
+            ("1.1 s".to_owned(), "10 s".to_owned())
+        );
     }
 
     #[test]

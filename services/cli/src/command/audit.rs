@@ -38,9 +38,12 @@ pub(super) async fn replay(context: &Context, as_of: &str, view: &str) -> Result
             let status_path = format!("{}?as_of={}&view=status", route::AUDIT_REPLAY, route::encode(&at));
             let then: Value = context.sort(session.get_slow(&status_path).await)?;
             let then: Status = shaped(&then)?;
-            let text = |look: &crate::text::Look| {
-                nodes::table(&docs, nodes::subject(&then), &then, context.is_wide(), look)
+            let shows = nodes::Shows {
+                wide: context.is_wide(),
+                presence: false,
             };
+            let text =
+                |look: &crate::text::Look| nodes::table(&docs, nodes::subject(&then), &then, shows, look);
             context.terminal.show(&value, text, || {
                 docs.iter().map(|d| d.spec.hostname.clone()).collect()
             })?;

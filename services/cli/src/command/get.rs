@@ -122,7 +122,11 @@ async fn list_nodes(
     let status: Status = context.get(session, route::STATUS).await?;
     let of_filter = filter.lagging.flatten();
     let authority = wanted.or(of_filter).unwrap_or_else(|| nodes::subject(&status));
-    let text = |look: &Look| nodes::table(&shown, authority, &status, context.is_wide(), look);
+    let shows = nodes::Shows {
+        wide: context.is_wide(),
+        presence: true,
+    };
+    let text = |look: &Look| nodes::table(&shown, authority, &status, shows, look);
     context.terminal.show(&shown, text, names)?;
     context.terminal.note(&nodes::footer(&all, authority, &status));
     Ok(Exit::Done)

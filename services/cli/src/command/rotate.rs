@@ -17,7 +17,7 @@ use crate::{
     connect::Session,
     failure::{Exit, Failure},
     run::Context,
-    screen,
+    screen::{self, refusal::Asked},
 };
 
 pub(super) async fn rotate(context: &Context, args: &RotateArgs) -> Result<Exit, Failure> {
@@ -43,7 +43,13 @@ pub(super) async fn rotate(context: &Context, args: &RotateArgs) -> Result<Exit,
         expects: status.as_ref().and_then(|s| expectation(s, authority)),
     };
     let sent = session.post::<_, CommandAnswer>(route::ROTATE, &body).await;
-    let answer = sent.map_err(|error| refused(context, error, status.as_ref()))?;
+    let answer = sent.map_err(|error| {
+        let asked = Asked {
+            status: status.as_ref(),
+            authority: Some(authority),
+        };
+        refused(context, error, asked)
+    })?;
     say(context, authority, &answer)?;
     if args.wait {
         let target = match &answer.answer {
@@ -144,11 +150,19 @@ fn sentence(authority: AuthorityType, answer: &Answer) -> String {
         Answer::Phase { phase, .. } => {
             format!("Updated rotation phase to \"{phase}\". To check status use 'carousel status'\n")
         }
-        Answer::Noop { text } => format!("{title}: {text}. Nothing was changed.\n"),
+        Answer::Noop { text } => format!("{}. Nothing was changed.\n", capital(text)),
         Answer::Token { .. } | Answer::Joined { .. } | Answer::Authorized { .. } | Answer::Done => {
             "Done.\n".into()
         }
     }
+}
+
+/// The domain's half sentence as a sentence.
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 #[cfg(test)]
@@ -225,6 +239,12 @@ mod tests {
             (
                 phase(Phase::Init, Mode::Manual, true),
                 "Host CA is already in phase \"init\". Nothing was changed.\n",
+            ),
+            (
+                Answer::Noop {
+                    text: "the host CA is already in phase init".into(),
+                },
+                "The host CA is already in phase init. Nothing was changed.\n",
             ),
         ] {
             assert_eq!(sentence(AuthorityType::Host, &answer), text);

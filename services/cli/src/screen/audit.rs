@@ -10,7 +10,12 @@ use crate::text::{Cell, Look, Paint, moment, thousands, utc};
 
 /// Events of a kind that are further apart than this are not folded into one row.
 const FOLD_GAP_MS: u64 = 60_000;
-const HEADS: [(&str, usize); 4] = [("POS", 7), ("TIME (UTC)", 23), ("WHO", 10), ("WHAT", 47)];
+const HEADS: [&str; 4] = ["POS", "TIME (UTC)", "WHO", "WHAT"];
+/// Widths of the columns where later rows are not known yet.
+const USUAL: Widths = [7, 23, 16, 47];
+
+/// How wide the columns before the last are.
+type Widths = [usize; 4];
 
 /// One row.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,38 +91,75 @@ fn single(event: &Event, names: &Names) -> Row {
     }
 }
 
-/// The head of the table. Its columns are fixed, so that what is followed lines up.
-pub fn head() -> String {
-    let mut out = String::new();
-    for (head, width) in HEADS {
-        out.push_str(&format!("{head:width$}  "));
+/// The whole table. A reason is never cut.
+pub fn table(rows: &[Row], look: &Look) -> String {
+    let mut widths = HEADS.map(str::len);
+    for row in rows {
+        let texts = texts(row, look);
+        for (width, text) in widths.iter_mut().zip(&texts) {
+            *width = (*width).max(text.chars().count());
+        }
     }
-    out.push_str("WHY\n");
-    out
+    let lines = rows.iter().map(|row| line_of(row, &widths, look));
+    std::iter::once(head_of(&widths)).chain(lines).collect()
 }
 
-/// One row as text. A long cell pushes the rest on; reasons are never cut.
+/// The head above what is followed.
+pub fn head() -> String {
+    head_of(&USUAL)
+}
+
+/// One row of what is followed: the columns are fixed, and a long cell pushes the rest on.
 pub fn line(row: &Row, look: &Look) -> String {
+    line_of(row, &USUAL, look)
+}
+
+fn head_of(widths: &Widths) -> String {
+    let cells: Vec<String> = HEADS
+        .iter()
+        .zip(widths)
+        .map(|(head, width)| format!("{head:width$}"))
+        .collect();
+    format!("{}  WHY\n", cells.join("  "))
+}
+
+fn line_of(row: &Row, widths: &Widths, look: &Look) -> String {
+    let paints = [Paint::Plain, Paint::Plain, Paint::Plain, row.said.paint];
+    let cells: Vec<String> = texts(row, look)
+        .into_iter()
+        .zip(paints)
+        .zip(widths)
+        .map(|((text, paint), width)| Cell::painted(paint, text).padded(*width, look))
+        .collect();
+    format!("{}  {}\n", cells.join("  "), row.said.why)
+}
+
+fn texts(row: &Row, look: &Look) -> [String; 4] {
     let folded = row.events > 1;
     let position = if folded {
         format!("{}{}", row.position, look.ellipsis())
     } else {
         row.position.to_string()
     };
-    let start = moment(row.first);
-    let time = if folded && row.last > row.first {
-        format!("{}-{}", &start[..19], &moment(row.last)[17..19])
+    let time = if folded {
+        span_of(row.first, row.last)
     } else {
-        start
+        moment(row.first)
     };
-    let cells = [
-        Cell::from(position),
-        time.into(),
-        row.said.who.as_str().into(),
-        Cell::painted(row.said.paint, row.said.what.as_str()),
-    ];
-    let texts: Vec<String> = [0, 1, 2, 3].map(|at| cells[at].padded(HEADS[at].1, look)).into();
-    format!("{}  {}\n", texts.join("  "), row.said.why)
+    [position, time, row.said.who.clone(), row.said.what.clone()]
+}
+
+/// From when to when, to the second: what both share is written once.
+fn span_of(first: Timestamp, last: Timestamp) -> String {
+    let (from, to) = (moment(first), moment(last));
+    let (from, to) = (&from[..19], &to[..19]);
+    if from == to {
+        from.into()
+    } else if from[..17] == to[..17] {
+        format!("{from}-{}", &to[17..])
+    } else {
+        format!("{from}-{}", &to[11..])
+    }
 }
 
 /// One event in full.

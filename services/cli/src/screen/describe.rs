@@ -64,7 +64,7 @@ fn what(fact: &Fact, names: &Names) -> (Paint, String) {
             format!("HELD {}: {} lagging, due {}", f.authority_type, f.lagging, f.due),
         ),
         Fact::RotationPhaseEntered(f) => phase_entered(f),
-        Fact::NodeReported(f) => reported(f, names),
+        Fact::NodeReported(f) => reported(f),
         Fact::AuthorizationVoided(f) => (
             Paint::Warn,
             format!("a certificate is not to be signed: {}", f.why),
@@ -113,22 +113,18 @@ fn refused(f: &CommandRefused) -> String {
     format!("REFUSED {}: {}{times}", f.command, f.code)
 }
 
-fn reported(f: &NodeReported, names: &Names) -> (Paint, String) {
+fn reported(f: &NodeReported) -> (Paint, String) {
     match &f.report.failure {
         Some(failure) => (
             Paint::Bad,
             format!(
-                "FAILED {} on {}: {} ({})",
+                "FAILED {}: {} ({})",
                 failure.step,
-                node(f.node, names),
                 failure.detail,
                 count(failure.count, "time")
             ),
         ),
-        None => (
-            Paint::Plain,
-            format!("{} reported its facts", node(f.node, names)),
-        ),
+        None => (Paint::Plain, "reported its facts".into()),
     }
 }
 
@@ -160,9 +156,9 @@ fn plain(fact: &Fact, names: &Names) -> String {
         Fact::NodeExcluded(f) => format!("node {} excluded", node(f.node, names)),
         Fact::NodeIncluded(f) => format!("node {} included again", node(f.node, names)),
         Fact::NodeRemoved(f) => format!("node {} removed", node(f.node, names)),
-        Fact::MemberStarted(f) => format!("{} begins to serve", f.service),
-        Fact::MemberReported(f) => format!("gateway {} reported its facts", f.member),
-        Fact::MemberStopped(f) => format!("gateway {} stopped", f.member),
+        Fact::MemberStarted(_) => "begins to serve".into(),
+        Fact::MemberReported(_) => "reported its facts".into(),
+        Fact::MemberStopped(_) => "stops serving".into(),
         Fact::AccessTokenCreated(f) => {
             let names: Vec<_> = f.grant.names.iter().map(ToString::to_string).collect();
             format!("join token for {} ({})", names.join(", "), count(f.uses, "use"))

@@ -1,5 +1,5 @@
-//! `carousel explain`: what each refusal and each finding of `check` means, and what to do. In the binary, so that
-//! it can be read while the control plane is away.
+//! `carousel explain`: what each refusal and each finding of `check` means, and what to do; and a few topics. In the
+//! binary, so that it can be read while the control plane is away.
 
 use domain::Code;
 
@@ -7,6 +7,7 @@ use crate::text::wrap;
 
 mod checks;
 mod refusals;
+mod topics;
 
 /// One page.
 pub struct Page {
@@ -20,7 +21,7 @@ pub struct Page {
     pub todo: &'static [&'static str],
 }
 
-/// Every page: refusals first.
+/// Every page: refusals first, then checks, then topics.
 pub fn pages() -> impl Iterator<Item = Page> {
     let refusals = Code::ALL.iter().map(|code| {
         let (why, todo) = refusals::page(*code);
@@ -31,7 +32,8 @@ pub fn pages() -> impl Iterator<Item = Page> {
             todo,
         }
     });
-    refusals.chain(checks::PAGES.iter().map(|(name, meaning, why, todo)| Page {
+    let others = checks::PAGES.iter().chain(topics::PAGES);
+    refusals.chain(others.map(|(name, meaning, why, todo)| Page {
         name,
         meaning,
         why,
@@ -48,7 +50,8 @@ pub fn find(name: &str) -> Option<Page> {
 pub fn render(page: &Page) -> String {
     let mut out = format!("{}: {}\n\n{}\n", page.name, page.meaning, wrap(page.why, 80, ""));
     if !page.todo.is_empty() {
-        out.push_str("\nWhat to do\n");
+        let is_topic = topics::PAGES.iter().any(|(name, ..)| *name == page.name);
+        out.push_str(if is_topic { "\n" } else { "\nWhat to do\n" });
         for line in page.todo {
             out.push_str(&format!("  {}\n", wrap(line, 90, "    ")));
         }
@@ -105,6 +108,26 @@ mod tests {
                 let parsed = Cli::try_parse_from(&words).map_err(|error| error.kind());
                 let fine = matches!(parsed, Ok(_) | Err(clap::error::ErrorKind::DisplayVersion));
                 assert!(fine, "{}: {command}", page.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_in_the_operating_guide_parses() {
+        let guide = include_str!("../../../../docs/operating.md");
+        let lines: Vec<_> = guide
+            .lines()
+            .filter(|line| line.starts_with("carousel "))
+            .collect();
+        assert!(lines.len() > 20, "{}", lines.len());
+        for line in lines {
+            let command = line.split(" | ").next().unwrap_or(line);
+            let words: Vec<_> = words(command)
+                .into_iter()
+                .filter(|word| !word.is_empty())
+                .collect();
+            if let Err(error) = Cli::try_parse_from(&words) {
+                panic!("{command}: {error}");
             }
         }
     }

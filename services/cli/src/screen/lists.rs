@@ -68,7 +68,7 @@ pub fn rotations(list: &[RotationDoc], look: &Look) -> String {
             Cell::painted(paint, state),
             mode(rotation.mode).into(),
             moment(rotation.started).into(),
-            crate::text::span(end.since_ms(rotation.started)).into(),
+            crate::text::took(end.since_ms(rotation.started)).into(),
             rotation
                 .phases
                 .first()

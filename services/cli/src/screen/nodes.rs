@@ -41,6 +41,15 @@ impl Filter {
     }
 }
 
+/// What the table shows beside the usual.
+#[derive(Clone, Copy, Debug)]
+pub struct Shows {
+    /// More columns.
+    pub wide: bool,
+    /// Is the node there? Not known of an earlier moment.
+    pub presence: bool,
+}
+
 /// How one node stands to one authority's phase.
 fn is_lagging(node: &NodeDoc, authority: AuthorityType) -> bool {
     !is_excluded(node, authority)
@@ -72,7 +81,7 @@ pub fn table(
     nodes: &[NodeDoc],
     authority: AuthorityType,
     status: &Status,
-    wide: bool,
+    shows: Shows,
     look: &Look,
 ) -> String {
     let generations = generations(status, authority);
@@ -80,12 +89,12 @@ pub fn table(
     let mut heads = vec![
         "NAME", &title, "CLIENT", "SERVER", "EXPIRES", "OLD SESS", "SEEN", "STATE",
     ];
-    if wide {
+    if shows.wide {
         heads.extend(["ADDR", "VERSION", "ID", "MISSING"]);
     }
     let mut table = Table::new(heads);
     for node in sorted(nodes, authority) {
-        table.row(row(node, authority, &generations, wide, look));
+        table.row(row(node, authority, &generations, shows, look));
     }
     table.render(look)
 }
@@ -105,7 +114,7 @@ fn row(
     node: &NodeDoc,
     authority: AuthorityType,
     generations: &BTreeMap<SpkiPin, String>,
-    wide: bool,
+    shows: Shows,
     look: &Look,
 ) -> Vec<Cell> {
     let dash = || Cell::from("-");
@@ -124,7 +133,7 @@ fn row(
         Some(_) if node.spec.last_reported.is_some() => "no".into(),
         _ => dash(),
     };
-    let (paint, state) = state(node, authority);
+    let (paint, state) = state(node, authority, shows.presence);
     let mut cells = vec![
         Cell::from(node.spec.hostname.as_str()),
         held.map_or_else(dash, |h| reached(h.reached).into()),
@@ -135,7 +144,7 @@ fn row(
         node.status.last_seen.map_or_else(dash, |t| look.ago(t).into()),
         Cell::painted(paint, state),
     ];
-    if wide {
+    if shows.wide {
         let or_dash = |text: &str| if text.is_empty() { dash() } else { text.into() };
         let missing = held.and_then(|h| h.missing.as_deref()).unwrap_or_default();
         cells.extend([
@@ -152,11 +161,11 @@ fn reached(phase: Phase) -> &'static str {
     phase.name()
 }
 
-fn state(node: &NodeDoc, authority: AuthorityType) -> (Paint, &'static str) {
+fn state(node: &NodeDoc, authority: AuthorityType, presence: bool) -> (Paint, &'static str) {
     match (
         is_excluded(node, authority),
         is_lagging(node, authority),
-        node.status.online,
+        node.status.online || !presence,
     ) {
         (true, _, _) => (Paint::Dim, "excluded"),
         (_, _, false) => (Paint::Bad, "offline"),
@@ -235,7 +244,11 @@ mod tests {
 
     #[test]
     fn laggards_come_first_and_issuers_are_old_and_new() {
-        let text = table(&nodes(), AuthorityType::Host, &samples::status(), false, &look());
+        let shows = Shows {
+            wide: false,
+            presence: true,
+        };
+        let text = table(&nodes(), AuthorityType::Host, &samples::status(), shows, &look());
         let expected = "\
 NAME    HOST CA  CLIENT   SERVER  EXPIRES  OLD SESS  SEEN    STATE
 db-07   standby  old      old     11 h     yes       4 s     lagging

@@ -5,7 +5,7 @@ use api::{
     problem::{GateDetails, Laggard},
     shape::Status,
 };
-use domain::{Code, Phase};
+use domain::{AuthorityType, Code, Phase};
 
 use super::status::{laggards, seen};
 use crate::text::{Look, count, utc, wrap};
@@ -13,17 +13,26 @@ use crate::text::{Look, count, utc, wrap};
 /// How many laggards are named one by one.
 const NAMED: usize = 10;
 
-/// The page. `status` is what the caller saw before it asked, if it looked.
-pub fn page(problem: &Problem, status: Option<&Status>, look: &Look) -> String {
+/// What the caller knew when it asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// What it saw before, if it looked.
+    pub status: Option<&'a Status>,
+    /// The type that it named.
+    pub authority: Option<AuthorityType>,
+}
+
+/// The page.
+pub fn page(problem: &Problem, asked: Asked<'_>, look: &Look) -> String {
     let mut out = format!(
         "{} {}\n",
         look.paint(crate::text::Paint::Bad, "refused:"),
         first(problem)
     );
     match &problem.gate {
-        Some(gate) => closed_gate(&mut out, problem.code, gate, status, look),
+        Some(gate) => closed_gate(&mut out, problem.code, gate, asked.status, look),
         None => {
-            if let Some(next) = next_phase(problem) {
+            if let Some(next) = next_step(problem, asked.authority) {
                 out.push_str(&format!("Next: {next}\n"));
             }
             if problem.status < 500 {
@@ -42,21 +51,26 @@ fn first(problem: &Problem) -> String {
     format!("{}: {}", problem.code, problem.detail)
 }
 
-/// For `can only switch to phase P from Q`, the command that leads to Q, read from what the domain says.
-fn next_phase(problem: &Problem) -> Option<String> {
+/// The step that is legal from the phase that the domain's sentence names.
+fn next_step(problem: &Problem, authority: Option<AuthorityType>) -> Option<String> {
     if problem.code != Code::IllegalTransition {
         return None;
     }
-    let from: Phase = problem
+    let current: Phase = problem
         .detail
-        .split_once(" from ")
-        .and_then(|(_, rest)| rest.split([',', ' ']).next())
+        .split_once("current phase is ")
+        .or_else(|| problem.detail.split_once(" from phase "))
+        .and_then(|(_, rest)| rest.split([',', ' ', ';']).next())
         .and_then(|word| word.parse().ok())?;
-    (from != Phase::Standby).then(|| format!("carousel auth rotate --manual --type=TYPE --phase={from}"))
+    let next = current.next().unwrap_or(Phase::Init);
+    let name = authority.map_or("TYPE", AuthorityType::name);
+    Some(format!(
+        "carousel auth rotate --manual --type={name} --phase={next}"
+    ))
 }
 
 fn closed_gate(out: &mut String, code: Code, gate: &GateDetails, status: Option<&Status>, look: &Look) {
-    let title = gate.authority_type.row().title;
+    let name = gate.authority_type;
     who(out, gate, look);
     let mode = status
         .and_then(|s| {
@@ -71,14 +85,14 @@ fn closed_gate(out: &mut String, code: Code, gate: &GateDetails, status: Option<
         _ => "",
     };
     let safe = format!(
-        "Nothing was changed. The {title} stays in {}, {}, nothing is broken{deadline}.",
+        "Nothing was changed. The {name} CA stays in {}, {}, nothing is broken{deadline}.",
         gate.from,
         trusted_in(gate.from)
     );
     out.push_str(&format!("\n{}\n", wrap(&safe, 84, "")));
     if let Some(connections) = gate.if_forced.filter(|c| c.broken > 0) {
         let text = format!(
-            "If the {title} entered {} now, {} of {} connections would break.",
+            "If the {name} CA entered {} now, {} of {} connections would break.",
             gate.to, connections.broken, connections.total
         );
         out.push_str(&format!("\n{}\n", wrap(&text, 84, "")));
@@ -223,19 +237,26 @@ mod tests {
         problem
     }
 
+    fn asked(status: &Status) -> Asked<'_> {
+        Asked {
+            status: Some(status),
+            authority: None,
+        }
+    }
+
     #[test]
     fn a_closed_gate_says_what_who_that_nothing_is_broken_and_the_dangerous_way_last() {
-        let text = page(&lagging(), Some(&samples::status()), &look());
+        let text = page(&lagging(), asked(&samples::status()), &look());
         let expected = "\
 refused: nodes_lagging: 2 of 12 nodes have not reached init
 
   db-07   does not trust the new CA  online, seen 38 s ago, reload fails (4 times)
   edge-3  does not trust the new CA  offline since 2026-09-20 01:45 UTC (15 min)
 
-Nothing was changed. The Host CA stays in init, old and new CA are both trusted,
+Nothing was changed. The host CA stays in init, old and new CA are both trusted,
 nothing is broken, and there is no deadline (mode: manual).
 
-If the Host CA entered update_clients now, 20 of 132 connections would break.
+If the host CA entered update_clients now, 20 of 132 connections would break.
 
   db-07   its reload failed 4 times:
           `systemctl reload postgresql` exited 1
@@ -255,7 +276,7 @@ More      carousel explain nodes_lagging
     fn what_cannot_be_forced_does_not_offer_force() {
         let mut problem = lagging();
         problem.gate.as_mut().unwrap().keys_missing = vec!["tls".into()];
-        let text = page(&problem, None, &look());
+        let text = page(&problem, Asked::default(), &look());
         assert!(!text.contains("--force"), "{text}");
     }
 
@@ -270,7 +291,7 @@ More      carousel explain nodes_lagging
                 ..one.clone()
             })
             .collect();
-        let text = page(&problem, None, &look());
+        let text = page(&problem, Asked::default(), &look());
         assert!(text.contains("      30  does not trust the new CA\n"), "{text}");
         assert!(
             text.contains("... 20 more\n") && text.contains("get nodes --lagging=host"),
@@ -279,13 +300,17 @@ More      carousel explain nodes_lagging
     }
 
     #[test]
-    fn a_wrong_step_names_the_step_before_it() {
+    fn a_wrong_step_names_the_one_that_is_legal_now() {
         let detail = "can only switch to phase update_servers from update_clients, current phase is init";
-        let text = page(&Problem::new(Code::IllegalTransition, detail), None, &look());
+        let asked = Asked {
+            authority: Some(AuthorityType::Host),
+            ..Asked::default()
+        };
+        let text = page(&Problem::new(Code::IllegalTransition, detail), asked, &look());
         assert!(
             text.starts_with(&format!("refused: illegal_transition: {detail}\n")),
             "{text}"
         );
-        assert!(text.contains("--phase=update_clients\n"), "{text}");
+        assert!(text.contains("--type=host --phase=update_clients\n"), "{text}");
     }
 }

@@ -41,7 +41,7 @@ pub fn render(status: &Status, wide: bool, as_of: bool, look: &Look) -> String {
     let needs: Vec<String> = status
         .authorities
         .iter()
-        .filter_map(|authority| needs(authority, status, look))
+        .filter_map(|authority| needs(authority, status, !as_of, look))
         .chain(
             status
                 .warnings
@@ -103,7 +103,7 @@ fn idle_line(rotated: Option<Timestamp>, rolled_back: Option<Timestamp>) -> Stri
 }
 
 /// Who is waited for and the next command; none when nobody is needed.
-fn needs(authority: &AuthorityStatusDoc, status: &Status, look: &Look) -> Option<String> {
+fn needs(authority: &AuthorityStatusDoc, status: &Status, live: bool, look: &Look) -> Option<String> {
     let title = authority.authority_type.row().title;
     let mut lines = Vec::new();
     if authority.rotation.state == RotationState::Standby {
@@ -140,7 +140,18 @@ fn needs(authority: &AuthorityStatusDoc, status: &Status, look: &Look) -> Option
             look.attention(),
             count(authority.nodes.lagging.max(1), "node")
         ));
-        lines.extend(laggards(&authority.lagging, authority.nodes.lagging, look));
+        if live {
+            lines.extend(laggards(&authority.lagging, authority.nodes.lagging, look));
+        } else {
+            // Presence is of now and not in the log: of an earlier moment nothing is known about it.
+            lines.extend(
+                authority
+                    .lagging
+                    .iter()
+                    .take(NAMED)
+                    .map(|l| format!("  {}  {}", l.name, l.text)),
+            );
+        }
     }
     lines.extend(others(authority, status, look));
     let next = next_line(authority, lines.is_empty());
@@ -178,6 +189,9 @@ fn others(authority: &AuthorityStatusDoc, status: &Status, look: &Look) -> Vec<S
             utc(condition.until),
             named(&condition.holders, look)
         ));
+        lines.push(
+            "Next: each uses `carousel` once, or wait until then      carousel explain time_condition".into(),
+        );
     }
     lines
 }

@@ -8,9 +8,12 @@ use crate::{
 };
 
 /// Nobody answers.
-pub fn unreachable(detail: &str) -> String {
+pub fn unreachable(authority: &str, detail: &str) -> String {
+    // The connector names the address as well.
+    let said = format!("{authority} cannot be reached: ");
+    let detail = detail.strip_prefix(&said).unwrap_or(detail);
     format!(
-        "unreachable: {detail}\n\
+        "unreachable: https://{authority}: {detail}\n\
          Nothing is known to have changed.\n\
          Next: is `carousel serve` running there? check --server and the identity file's `server`\n"
     )

@@ -4,7 +4,7 @@ use api::shape::WatchLine;
 use domain::{Phase, Timestamp, command::Mode};
 
 use super::status::laggards;
-use crate::text::{Look, count, span};
+use crate::text::{Look, count, took};
 
 /// How many laggards a block shows: what is redrawn must fit on the screen.
 const SHOWN: usize = 8;
@@ -82,13 +82,18 @@ pub fn stalled(line: &WatchLine) -> String {
 /// The end of a wait that was successful.
 pub fn done(line: &WatchLine, since: Timestamp, look: &Look) -> String {
     let name = line.authority_type;
-    let mut out = format!(
-        "{} {name} CA: all {} reached {} in {}.\n",
-        look.done(),
-        count(line.required, "node"),
-        line.phase,
-        span(line.time.since_ms(since))
-    );
+    let (phase, time) = (line.phase, took(line.time.since_ms(since)));
+    let mut out = match line.required {
+        0 => format!(
+            "{} {name} CA: reached {phase} in {time}; no node uses it.\n",
+            look.done()
+        ),
+        n => format!(
+            "{} {name} CA: all {} reached {phase} in {time}.\n",
+            look.done(),
+            count(n, "node")
+        ),
+    };
     if line.mode == Some(Mode::Manual)
         && let Some(next) = line.phase.next()
     {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use api::{audit::EventRecord, route, shape::Whoami};
+use api::{audit::EventRecord, route};
 
-use super::record;
+use super::{list, record};
 use crate::{
     args::{AuditFilter, Format},
     connect::ConnectError,
@@ -18,12 +18,15 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(crate) async fn follow(context: &Context, args: &AuditFilter) -> Result<Exit, Failure> {
     let session = context.session().await?;
     let wanted = super::filter(context, &session, args).await?;
-    let me: Whoami = context.get(&session, route::WHOAMI).await?;
-    let mut after = me.position.0;
-    if args.since.is_some() {
-        super::ls(context, args).await?;
-    } else if context.terminal.format == Format::Text {
+    // What was, from the wanted time on, and then what comes: at one position, so that nothing is shown twice.
+    let (begin, mut after) = list::bounds(context, &session, &wanted).await?;
+    let was = if args.since.is_some() { begin } else { after };
+    let (records, events) = list::read(context, &session, &wanted, was, after).await?;
+    if context.terminal.format == Format::Text {
         context.terminal.data(&screen::head());
+    }
+    for (record, event) in records.iter().zip(&events) {
+        print(context, record, event, &wanted.names);
     }
     let mut said_lost = false;
     loop {

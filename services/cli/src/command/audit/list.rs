@@ -1,7 +1,7 @@
 //! `audit ls`.
 
 use api::{audit::EventRecord, route, shape::Whoami};
-use domain::Timestamp;
+use domain::{Event, Timestamp};
 
 use super::{filter::Wanted, page, record};
 use crate::{
@@ -18,21 +18,8 @@ const PAGE: usize = 1_000;
 pub(crate) async fn ls(context: &Context, args: &AuditFilter) -> Result<Exit, Failure> {
     let session = context.session().await?;
     let wanted = super::filter(context, &session, args).await?;
-    let (mut after, end) = bounds(context, &session, &wanted).await?;
-    let mut records = Vec::new();
-    let mut events = Vec::new();
-    while after < end {
-        let found = page(context, &session, after, PAGE).await?;
-        let Some(last) = found.last() else { break };
-        after = last.position.0;
-        for record in found.into_iter().filter(|record| record.position.0 <= end) {
-            let event = record::decode(&record)?;
-            if wanted.passes(&event, record.event.get()) {
-                records.push(record);
-                events.push(event);
-            }
-        }
-    }
+    let (after, end) = bounds(context, &session, &wanted).await?;
+    let (mut records, events) = read(context, &session, &wanted, after, end).await?;
     if !matches!(context.terminal.format, Format::Text | Format::Wide) {
         if args.reverse {
             records.reverse();
@@ -46,15 +33,41 @@ pub(crate) async fn ls(context: &Context, args: &AuditFilter) -> Result<Exit, Fa
     if args.reverse {
         rows.reverse();
     }
-    let look = context.look();
-    let lines: String = rows.iter().map(|row| screen::line(row, look)).collect();
-    context.terminal.data(&format!("{}{lines}", screen::head()));
+    context.terminal.data(&screen::table(&rows, context.look()));
     Ok(Exit::Done)
+}
+
+/// The events after the first position, up to the second, that are wanted.
+pub(super) async fn read(
+    context: &Context,
+    session: &Session,
+    wanted: &Wanted,
+    mut after: u64,
+    end: u64,
+) -> Result<(Vec<EventRecord>, Vec<Event>), Failure> {
+    let (mut records, mut events) = (Vec::new(), Vec::new());
+    while after < end {
+        let found = page(context, session, after, PAGE).await?;
+        let Some(last) = found.last() else { break };
+        after = last.position.0;
+        for record in found.into_iter().filter(|record| record.position.0 <= end) {
+            let event = record::decode(&record)?;
+            if wanted.passes(&event, record.event.get()) {
+                records.push(record);
+                events.push(event);
+            }
+        }
+    }
+    Ok((records, events))
 }
 
 /// The positions between which the wanted times lie: after the first, up to the second. Found by bisection, because
 /// events carry times that never go back and a log may be long.
-async fn bounds(context: &Context, session: &Session, wanted: &Wanted) -> Result<(u64, u64), Failure> {
+pub(super) async fn bounds(
+    context: &Context,
+    session: &Session,
+    wanted: &Wanted,
+) -> Result<(u64, u64), Failure> {
     let me: Whoami = context.get(session, route::WHOAMI).await?;
     let end = me.position.0;
     let after = match wanted.since {

@@ -1,8 +1,9 @@
 //! Pages of `check`'s findings that are not refusals as well.
 
-type Entry = (&'static str, &'static str, &'static str, &'static [&'static str]);
-
 /// Name, sentence, why, what to do.
+pub(super) type Entry = (&'static str, &'static str, &'static str, &'static [&'static str]);
+
+/// Every finding that has no refusal's page.
 pub(super) const PAGES: &[Entry] = &[
     (
         "reachable",

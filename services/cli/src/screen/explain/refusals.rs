@@ -195,7 +195,10 @@ pub(super) fn page(code: Code) -> Entry {
             "A user of this name exists. Names are not reused while they count, so that the audit log stays unambiguous.",
             &["carousel users ls", "carousel users rm NAME"],
         ),
-        Code::UserUnknown => ("No user of this name is in the log: it was removed, or the name is misspelt.", &["carousel users ls"]),
+        Code::UserUnknown => (
+            "No user of this name is in the log: it was removed, or the name is misspelt.",
+            &["carousel users ls"],
+        ),
         Code::LastAdmin => (
             "Without an administrator nobody could add users or tokens any more. Add another one first.",
             &["carousel users add carol --roles admin --out carol.identity"],
@@ -274,7 +277,7 @@ pub(super) fn page(code: Code) -> Entry {
             &["carousel --version", STATUS],
         ),
         Code::TooLarge => (
-            "A request may have at most 16 KiB.",
+            "A request may have at most 16 KiB; nothing that is asked for in earnest needs more.",
             &["Make several smaller requests."],
         ),
         Code::RateLimited => (

@@ -1,0 +1,89 @@
+//! What runs a control plane: `demo`, `init`, `serve`, `recover`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use domain::{AuthorityType, ClusterName};
+
+use super::values::parse_type;
+
+/// `demo`.
+#[derive(Args, Debug, Clone)]
+pub struct DemoArgs {
+    /// How many nodes.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(2..=500))]
+    pub nodes: u32,
+    /// Which authority.
+    #[arg(long = "type", value_name = "TYPE", default_value = "host", value_parser = parse_type)]
+    pub authority_type: AuthorityType,
+    /// One type after the other, all that this version rotates.
+    #[arg(long, conflicts_with = "authority_type")]
+    pub all: bool,
+    /// Change the mind half way.
+    #[arg(long)]
+    pub rollback: bool,
+    /// Keep the data and the control plane to look around.
+    #[arg(long)]
+    pub keep: bool,
+    /// Keep the log in a JetStream of this server instead of the embedded log.
+    #[arg(long, value_name = "URL")]
+    pub nats: Option<String>,
+    /// Where to put the data (default: a temporary directory).
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// One line of JSON at the end.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `init`.
+#[derive(Args, Debug, Clone)]
+pub struct InitArgs {
+    /// The new data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The cluster's name, a DNS name.
+    #[arg(long, value_name = "NAME")]
+    pub cluster: ClusterName,
+    /// Where the key-encryption key is kept: file:PATH, env:NAME or pkcs11:URI.
+    #[arg(long, value_name = "KEK")]
+    pub kek: Option<String>,
+    /// A TOML file with other durations than the usual ones, such as node_ttl_ms. They are fixed for the cluster's
+    /// life, and status warns where they are lower than usual: for demos and tests.
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+}
+
+/// `serve`.
+#[derive(Args, Debug, Clone)]
+pub struct ServeArgs {
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// A TOML file with the same settings.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The mTLS API [default: 127.0.0.1:3025]; port 0 picks one.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Names of the gateway's certificates, and the host of the `ready` line.
+    #[arg(long, value_name = "NAME[:PORT]")]
+    pub advertise: Vec<String>,
+    /// Plain /healthz /livez /readyz /metrics [default: 127.0.0.1:3026].
+    #[arg(long, value_name = "ADDR")]
+    pub admin_listen: Option<String>,
+    /// `embedded` or nats://HOST:PORT; remembered after the first start.
+    #[arg(long, value_name = "LOG")]
+    pub log: Option<String>,
+    /// `all`, or a list of gateway, orchestrator, projector, signer.
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    pub services: String,
+}
+
+/// `recover`.
+#[derive(Args, Debug, Clone)]
+pub struct RecoverArgs {
+    /// The control plane's data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
