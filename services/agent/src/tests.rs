@@ -316,26 +316,25 @@ async fn a_failing_hook_restores_what_passed_reports_why_and_goes_on_when_it_is_
 }
 
 #[tokio::test]
-async fn half_a_life_later_the_certificate_is_renewed() {
-    let (plane, dir) = (
-        Plane::start(SystemClock::shared()).await,
-        tempfile::tempdir().unwrap(),
-    );
-    plane.state().ttl_ms = 4_000;
-    let running = Running::start(plane.config(dir.path()));
-    let first = eventually("a certificate", || {
-        dir.path()
-            .join("current")
-            .exists()
-            .then(|| installed(dir.path(), "client.crt"))
-    })
-    .await;
-    plane.state().ttl_ms = domain::time::DAY_MS;
+async fn half_a_life_later_the_certificate_is_renewed_and_not_before() {
+    let clock = ManualClock::new(SystemClock.now_ms());
+    let (plane, dir) = (Plane::start(clock.clone()).await, tempfile::tempdir().unwrap());
+    let running = Running::start_by(plane.config(dir.path()), clock.clone());
+    plane.reached().await;
+    let issued = plane.state().issued.len();
+    let hour = std::time::Duration::from_secs(3600);
+    clock.advance(hour * 10);
+    plane.enter(Phase::Init);
+    plane.reached().await;
+    assert_eq!(plane.state().issued.len(), issued);
+    let first = installed(dir.path(), "client.crt");
+    clock.advance(hour * 4);
     eventually("a renewal", || {
         (installed(dir.path(), "client.crt").not_after > first.not_after).then_some(())
     })
     .await;
     plane.reached().await;
+    assert_eq!(plane.state().issued.len(), issued + 1);
     running.stop().await;
 }
 

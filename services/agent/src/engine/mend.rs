@@ -4,6 +4,8 @@
 //! signed bundle heals the first, a recovery the second. Both go on until a gateway says a definite no;
 //! only then is a new token needed.
 
+use std::time::Duration;
+
 use domain::{Code, CommandId, SpkiPin, trust::SignedBundle};
 
 use super::{Done, Engine, leaves};
@@ -20,6 +22,9 @@ use crate::{
     gateway::{self, Trouble, in_words},
     tls,
 };
+
+/// The pause after an answer that this host's clock makes useless.
+const UNUSABLE_PAUSE: Duration = Duration::from_secs(60);
 
 /// How far the way back is.
 #[derive(Debug)]
@@ -203,8 +208,11 @@ impl Engine {
         rejoining: bool,
         answer: &api::join::JoinAnswer,
     ) -> Result<(), AgentError> {
-        let request = self.requests.iter_mut().find(|r| r.spki == spki);
-        let request = request.expect("a request is kept until its way back has ended");
+        let Some(request) = self.requests.iter_mut().find(|r| r.spki == spki) else {
+            tracing::warn!("a way back was answered after another one");
+            self.mending.attempt.fail();
+            return Ok(());
+        };
         if let Err(why) = request.answer(&answer.certificate, answer.position) {
             tracing::warn!(why, "the answer to the way back cannot be used");
             self.forget(&spki);
@@ -228,9 +236,27 @@ impl Engine {
             self.disk.unlink(Link::Passed)?;
             self.passed = None;
         }
-        if self.learn(&answer.desired, &answer.bundles)? {
+        let leaf = request
+            .received
+            .as_ref()
+            .map(|credential| credential.leaf.clone());
+        let is_taken = self.learn(&answer.desired, &answer.bundles)?;
+        if is_taken {
             self.synced |= self.names_all(&answer.desired);
             self.turned_away = false;
+        }
+        let now = self.now();
+        if let Some(leaf) = leaf.filter(|leaf| !is_taken || now >= leaf.not_after) {
+            // Its bundle or its certificate is not valid by this host's clock: another recovery would give the
+            // same, and each one is an event in the log.
+            let to = leaf.not_after;
+            let why = format!(
+                "the answer is not valid now by this host's clock ({now}; the certificate ends {to}): compare it with the control plane's"
+            );
+            tracing::error!(why, "this node was taken back and cannot use it");
+            self.trouble = Some(why);
+            self.mending.attempt.wait(UNUSABLE_PAUSE);
+            return Ok(());
         }
         tracing::info!(position = %answer.position, rejoining, "the control plane took this node back");
         self.mending.healed();

@@ -186,8 +186,10 @@ impl Engine {
         let held: BTreeSet<_> = leaves(&self.installed.material.generation)
             .map(|l| l.spki)
             .collect();
-        let is_over =
-            |r: &Request| held.contains(&r.spki) || (r.in_flight().is_none() && r.received.is_none());
+        let is_stranded = self.dial.borrow().is_none();
+        let is_over = |r: &Request| {
+            held.contains(&r.spki) || (!is_stranded && r.in_flight().is_none() && r.received.is_none())
+        };
         let over: Vec<_> = self
             .requests
             .iter()
