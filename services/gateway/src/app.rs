@@ -74,8 +74,8 @@ impl App {
     pub(crate) fn holds_rows(&self, state: &ClusterState) -> bool {
         let held = self.held.borrow();
         [AuthorityType::Host, AuthorityType::User].iter().all(|t| {
-            let row = state.types.get(t).map(|of| of.row_position).unwrap_or_default();
-            held.get(t).is_some_and(|revision| *revision >= row)
+            let Some(of) = state.types.get(t) else { return true };
+            held.get(t).is_some_and(|revision| *revision >= of.row_position)
         })
     }
 

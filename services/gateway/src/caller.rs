@@ -101,6 +101,16 @@ pub(crate) async fn admit(app: &App, connection: &Connection, route: &Route) -> 
     })
 }
 
+/// Would the certificate still be let in? Asked at each heartbeat of a stream, because a stream outlives the
+/// request that opened it: users are removed, certificates are superseded.
+pub(crate) fn still_counts(app: &App, peer: Option<&PeerIdentity>) -> bool {
+    let counts = |peer: &PeerIdentity| {
+        app.fold
+            .read(|state| identify(state, &peer.presented(), state.now(app.now())).is_ok())
+    };
+    peer.is_some_and(counts)
+}
+
 /// Looks the certificate up in the log. One that is not known may be newer than the state: then the log is
 /// read to its end before the answer is no.
 async fn identity(app: &App, peer: &PeerIdentity) -> Result<Principal, Refusal> {

@@ -6,30 +6,30 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use domain::{
-    AuthorityType, BootId, Code, Order, Position, Principal, SpkiPin, command::Answer, fact::TypeFacts,
-    phase::Phase,
-};
+use domain::{AuthorityType, BootId, Code, Order, Principal, SpkiPin, command::Answer, fact::TypeFacts};
 use execution::{ExecuteError, fresh_id};
 use mtls::{EpochError, Now};
 use pki::{CertificateError, csr};
 use runtime::backoff::{Backoff, random_seed};
 use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 pub use credentials::CredentialError;
 
 use crate::{app::App, reply::No};
 use credentials::{Orphan, Store, Stored};
 use epoch::Parts;
+use heartbeat::{Heart, Missed};
 use wanted::{Slot, Wanted};
 
 mod credentials;
 mod epoch;
 mod heartbeat;
+mod report;
 mod wanted;
 
-/// How often the heartbeat is sent, and renewals and drains are looked at.
-const BEAT: Duration = Duration::from_secs(5);
+/// How often renewals and the right to serve are looked at when nothing else happens.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long sessions on the retiring issuer may take to be dialled anew: our own peers do that at once.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How often the drain is looked at.
@@ -52,13 +52,14 @@ pub(crate) enum Trouble {
     Behind(#[from] execution::Behind),
     #[error("the row keeps changing")]
     Restless,
-    #[error("{0}")]
-    Heartbeat(String),
+    #[error("a heartbeat was not read back: {0}")]
+    Heartbeat(#[from] Missed),
 }
 
 /// The member's loop and what it holds.
 pub(crate) struct Member {
     app: Arc<App>,
+    heart: Arc<Heart>,
     store: Store,
     held: Vec<Stored>,
     in_flight: Vec<(Slot, Orphan)>,
@@ -82,6 +83,7 @@ impl Member {
         }
         let boot = BootId(fresh_id(app.now()));
         Ok(Self {
+            heart: Arc::new(Heart::new(app.clone())),
             app,
             store,
             held,
@@ -105,10 +107,27 @@ impl Member {
     /// first beginning.
     pub(crate) async fn run(mut self, ready: watch::Sender<bool>) {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5), random_seed());
-        let shutdown = self.app.shutdown.clone();
-        loop {
+        let (shutdown, heart) = (self.app.shutdown.clone(), self.heart.clone());
+        let live = async {
+            self.live(&shutdown, &ready, &mut backoff).await;
+            self.stop().await;
+        };
+        tokio::select! {
+            () = live => {}
+            () = heart.beat_on() => {}
+        }
+        heart.stop().await;
+    }
+
+    async fn live(
+        &mut self,
+        shutdown: &CancellationToken,
+        ready: &watch::Sender<bool>,
+        backoff: &mut Backoff,
+    ) {
+        while !shutdown.is_cancelled() {
             let began = tokio::select! {
-                () = shutdown.cancelled() => break,
+                () = shutdown.cancelled() => return,
                 began = self.begin() => began,
             };
             match began {
@@ -119,7 +138,7 @@ impl Member {
                     let why = self.keep().await;
                     self.app.serving.end(&why);
                     if shutdown.is_cancelled() {
-                        break;
+                        return;
                     }
                     self.app
                         .metrics
@@ -133,13 +152,12 @@ impl Member {
                         .end(&format!("it does not hold the current row yet: {trouble}"));
                     tracing::warn!(%trouble, "the gateway cannot begin to serve yet; it tries again");
                     tokio::select! {
-                        () = shutdown.cancelled() => break,
+                        () = shutdown.cancelled() => return,
                         () = tokio::time::sleep(backoff.next_pause()) => {}
                     }
                 }
             }
         }
-        self.stop().await;
     }
 
     /// Reports a start and goes on until a report made while it held the row at the log's end was read back.
@@ -161,7 +179,7 @@ impl Member {
             }
             self.app.fold.catch_up(crate::app::PATIENCE).await?;
             if self.is_current() && !self.report_is_due() {
-                self.beat().await?;
+                self.heart.beat().await?;
                 self.app.serving.begin(sent);
                 self.app.hub.wake();
                 return Ok(());
@@ -173,27 +191,20 @@ impl Member {
     /// Keeps the row, the reports and the heartbeat. Returns why it may not serve any more.
     async fn keep(&mut self) -> String {
         let mut changes = self.app.fold.changes();
-        let mut beat = tokio::time::interval(BEAT);
+        let mut look = tokio::time::interval(LOOK);
         loop {
             let looks_at_drain = self.draining.is_some();
-            let beats = tokio::select! {
+            tokio::select! {
                 () = self.app.shutdown.cancelled() => return "the gateway is stopping".into(),
-                changed = changes.changed() => {
-                    if changed.is_err() { return "the fold is gone".into(); }
-                    false
-                }
-                _ = beat.tick() => true,
-                () = tokio::time::sleep(DRAIN_LOOK), if looks_at_drain => false,
-            };
+                changed = changes.changed() => if changed.is_err() { return "the fold is gone".into() },
+                _ = look.tick() => {}
+                () = tokio::time::sleep(DRAIN_LOOK), if looks_at_drain => {}
+            }
             if let Some(why) = self.app.fold.failed() {
                 return format!("the state stopped following the log: {why}");
             }
             if !self.is_recorded() {
                 return "the log counts this member as lost or replaced".into();
-            }
-            if beats && let Err(trouble) = self.beat().await {
-                // It goes on trying: the right to serve ends by itself 20 s after the last one.
-                tracing::warn!(%trouble, "a heartbeat was not read back");
             }
             if let Err(why) = self.app.serving.check() {
                 return why;
@@ -384,109 +395,6 @@ impl Member {
         self.installed
             .as_ref()
             .is_some_and(|wanted| !wanted.slots().iter().all(|slot| self.has(wanted, *slot)))
-    }
-
-    /// Does the log still hold this start as running?
-    fn is_recorded(&self) -> bool {
-        let (member, boot) = (self.app.config.member, self.boot);
-        self.app.fold.read(|s| {
-            s.members
-                .get(&member)
-                .is_some_and(|m| m.running && m.boot == Some(boot))
-        })
-    }
-
-    /// What is installed, as facts; before the first row is held, with revision 0: measured under nothing.
-    fn facts(&self) -> BTreeMap<AuthorityType, TypeFacts> {
-        let held = self.app.held.borrow();
-        let epoch = self.app.epochs.load();
-        let rows = [AuthorityType::Host, AuthorityType::User];
-        let facts = rows
-            .into_iter()
-            .filter(|t| !epoch.trusted(*t).is_empty())
-            .map(|t| {
-                let is_host = t == AuthorityType::Host;
-                let (client, server) = (
-                    epoch.client().filter(|_| is_host),
-                    epoch.server().filter(|_| is_host),
-                );
-                let facts = TypeFacts {
-                    revision: held.get(&t).copied().unwrap_or(Position(0)),
-                    trusted: epoch.trusted(t),
-                    client_issuer: client.map(|c| c.issuer()),
-                    server_issuer: server.map(|c| c.issuer()),
-                    client_not_after: client.map(|c| c.certificate().not_after),
-                    server_not_after: server.map(|c| c.certificate().not_after),
-                    sessions_on_retiring: is_host
-                        && self.draining.is_some()
-                        && self.is_in(Phase::UpdateServers),
-                    sessions_of_excluded: false,
-                };
-                (t, facts)
-            });
-        facts.collect()
-    }
-
-    fn is_in(&self, phase: Phase) -> bool {
-        self.installed
-            .as_ref()
-            .and_then(Wanted::host)
-            .is_some_and(|row| row.phase == phase)
-    }
-
-    fn report_is_due(&self) -> bool {
-        self.reported.as_ref() != Some(&self.facts())
-    }
-
-    async fn start(&mut self) -> Result<(), Trouble> {
-        self.seq += 1;
-        let facts = self.facts();
-        let (member, boot, seq, config) = (self.app.config.member, self.boot, self.seq, &self.app.config);
-        let order = Order::StartMember {
-            member,
-            boot,
-            seq,
-            service: "gateway".into(),
-            names: config.names.clone(),
-            addresses: config.addresses.clone(),
-            facts: facts.clone(),
-        };
-        self.execute(order).await?;
-        self.reported = Some(facts);
-        Ok(())
-    }
-
-    async fn report(&mut self) -> Result<(), Trouble> {
-        self.seq += 1;
-        let facts = self.facts();
-        let (member, boot, seq) = (self.app.config.member, self.boot, self.seq);
-        let sent = self.app.serving.stamp();
-        self.execute(Order::ReportMember {
-            member,
-            boot,
-            seq,
-            facts: facts.clone(),
-        })
-        .await?;
-        // The answer comes when the event is durable and folded: it was read back.
-        self.app.serving.heard(sent);
-        self.reported = Some(facts);
-        Ok(())
-    }
-
-    async fn stop(&self) {
-        let order = Order::StopMember {
-            member: self.app.config.member,
-            boot: self.boot,
-        };
-        // Without it the orchestrator waits 30 s and finds out by itself.
-        let stopping = tokio::time::timeout(Duration::from_secs(3), self.execute(order)).await;
-        match stopping {
-            Ok(Ok(_)) => tracing::info!("the gateway's stop is recorded"),
-            Ok(Err(error)) => tracing::warn!(%error, "the gateway's stop could not be recorded"),
-            Err(_) => tracing::warn!("the gateway's stop could not be recorded in time"),
-        }
-        self.forget_heartbeat().await;
     }
 
     async fn execute(&self, order: Order) -> Result<Answer, ExecuteError> {

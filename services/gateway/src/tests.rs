@@ -365,8 +365,7 @@ async fn a_gateway_that_starts_again_takes_up_its_certificates_and_a_taken_port_
     let error = w
         .start_gateway(&addr)
         .await
-        .err()
-        .expect("the port is taken")
+        .expect_err("the port is taken")
         .to_string();
     assert!(error.contains("is in use") && error.contains(&addr), "{error}");
     gateway.stop().await;

@@ -1,14 +1,23 @@
 //! The log as it is: stored bytes, unchanged, with their positions.
 
+use std::{sync::Arc, time::Duration};
+
 use api::audit::EventRecord;
 use bytes::Bytes;
 use domain::{Code, Position};
-use eventlog::Stored;
-use futures::StreamExt;
+use eventlog::{ReadError, Stored};
+use futures::{StreamExt, stream::BoxStream};
+use mtls::PeerIdentity;
 use serde_json::value::RawValue;
+use tokio::time::Interval;
+use tokio_util::sync::CancellationToken;
 
 use super::Asked;
-use crate::reply::{self, No, Reply};
+use crate::{
+    app::App,
+    caller::still_counts,
+    reply::{self, No, Reply},
+};
 
 /// The most events of one page.
 const MAX_PAGE: usize = 1_000;
@@ -35,21 +44,38 @@ pub(super) async fn follow(asked: &Asked) -> Reply {
         Some(after) => after,
         None => asked.app.catch_up().await?.0,
     };
-    let drain = asked.connection.drain.clone();
-    let beat = tokio::time::interval(std::time::Duration::from_secs(api::node::HEARTBEAT_S));
-    let records = asked.app.fold.log().follow(after);
-    reply::stream(futures::stream::unfold(
-        (records, beat, drain),
-        |(mut records, mut beat, drain)| async move {
-            let bytes = tokio::select! {
-                biased;
-                () = drain.cancelled() => return None,
-                stored = records.next() => line(&stored?.ok()?)?,
-                _ = beat.tick() => reply::comment(),
-            };
-            Some((bytes, (records, beat, drain)))
-        },
-    ))
+    let following = Following {
+        records: asked.app.fold.log().follow(after),
+        beat: tokio::time::interval(Duration::from_secs(api::node::HEARTBEAT_S)),
+        drain: asked.connection.drain.clone(),
+        peer: asked.caller.peer.clone(),
+        app: asked.app.clone(),
+    };
+    reply::stream(futures::stream::unfold(following, |mut following| async move {
+        let bytes = following.next().await?;
+        Some((bytes, following))
+    }))
+}
+
+struct Following {
+    app: Arc<App>,
+    peer: Option<PeerIdentity>,
+    records: BoxStream<'static, Result<Stored, ReadError>>,
+    beat: Interval,
+    drain: CancellationToken,
+}
+
+impl Following {
+    /// The next event; `None` ends the stream, and the reader goes on from its last position.
+    async fn next(&mut self) -> Option<Bytes> {
+        tokio::select! {
+            biased;
+            () = self.drain.cancelled() => None,
+            // Before the records: a log that never pauses must not put the look off.
+            _ = self.beat.tick() => still_counts(&self.app, self.peer.as_ref()).then(reply::comment),
+            stored = self.records.next() => line(&stored?.ok()?),
+        }
+    }
 }
 
 fn line(stored: &Stored) -> Option<Bytes> {

@@ -8,6 +8,7 @@ use domain::{
     Answer, Code, NodeId, Order, Principal,
     fact::{FactReport, MAX_REPORT_BYTES, Seen},
 };
+use mtls::PeerIdentity;
 use pki::pem;
 use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Asked, join::key_of};
 use crate::{
     app::{App, PATIENCE},
+    caller::still_counts,
     handout::{self, Handout},
     hub::{Hub, Subscription},
     presence::Present,
@@ -33,6 +35,7 @@ pub(super) async fn stream(asked: &Asked) -> Reply {
     gauge.inc();
     let open = Open {
         node,
+        peer: asked.caller.peer.clone(),
         subscription,
         present,
         gauge: Counted(gauge),
@@ -52,6 +55,7 @@ pub(super) async fn stream(asked: &Asked) -> Reply {
 struct Open {
     app: Arc<App>,
     node: NodeId,
+    peer: Option<PeerIdentity>,
     subscription: Subscription,
     present: Present,
     #[allow(dead_code, reason = "counts down when the stream is dropped")]
@@ -96,6 +100,9 @@ impl Open {
                 _ = self.heartbeat.tick() => {
                     // A member that lapsed serves nobody: the node dials anew, perhaps another gateway.
                     self.app.serving.check().ok()?;
+                    if !still_counts(&self.app, self.peer.as_ref()) {
+                        return None;
+                    }
                     self.present.touch(self.app.now());
                     self.due = true;
                     return Some(reply::comment());

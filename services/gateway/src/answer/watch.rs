@@ -14,6 +14,7 @@ use domain::{
     schedule::is_settled,
     state::{Node, TypeState},
 };
+use mtls::PeerIdentity;
 use tokio::{
     sync::watch,
     time::{Instant, Interval},
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Asked, reads};
 use crate::{
     app::App,
+    caller::still_counts,
     reply::{self, No, Reply},
 };
 
@@ -43,6 +45,7 @@ pub(super) async fn watch(asked: &Asked) -> Reply {
         changes: asked.app.fold.changes(),
         app: asked.app.clone(),
         authority_type,
+        peer: asked.caller.peer.clone(),
         last: None,
         due: true,
         spoken: Instant::now(),
@@ -58,6 +61,7 @@ pub(super) async fn watch(asked: &Asked) -> Reply {
 struct Watching {
     app: Arc<App>,
     authority_type: AuthorityType,
+    peer: Option<PeerIdentity>,
     changes: watch::Receiver<Position>,
     last: Option<WatchLine>,
     due: bool,
@@ -85,6 +89,9 @@ impl Watching {
                     self.due = true;
                 }
                 _ = self.beat.tick() => {
+                    if !still_counts(&self.app, self.peer.as_ref()) {
+                        return None;
+                    }
                     self.due = true;
                     return Some(reply::comment());
                 }

@@ -1,0 +1,111 @@
+//! What the member reports of itself: the facts of what is installed, as events on its own subject.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use domain::{AuthorityType, Order, Position, fact::TypeFacts, phase::Phase};
+
+use super::{Member, Trouble, wanted::Wanted};
+
+impl Member {
+    /// Does the log still hold this start as running?
+    pub(super) fn is_recorded(&self) -> bool {
+        let (member, boot) = (self.app.config.member, self.boot);
+        self.app.fold.read(|s| {
+            s.members
+                .get(&member)
+                .is_some_and(|m| m.running && m.boot == Some(boot))
+        })
+    }
+
+    /// What is installed, as facts; before the first row is held, with revision 0: measured under nothing.
+    pub(super) fn facts(&self) -> BTreeMap<AuthorityType, TypeFacts> {
+        let held = self.app.held.borrow();
+        let epoch = self.app.epochs.load();
+        let rows = [AuthorityType::Host, AuthorityType::User];
+        let facts = rows
+            .into_iter()
+            .filter(|t| !epoch.trusted(*t).is_empty())
+            .map(|t| {
+                let is_host = t == AuthorityType::Host;
+                let (client, server) = (
+                    epoch.client().filter(|_| is_host),
+                    epoch.server().filter(|_| is_host),
+                );
+                let facts = TypeFacts {
+                    revision: held.get(&t).copied().unwrap_or(Position(0)),
+                    trusted: epoch.trusted(t),
+                    client_issuer: client.map(|c| c.issuer()),
+                    server_issuer: server.map(|c| c.issuer()),
+                    client_not_after: client.map(|c| c.certificate().not_after),
+                    server_not_after: server.map(|c| c.certificate().not_after),
+                    sessions_on_retiring: is_host
+                        && self.draining.is_some()
+                        && self.is_in(Phase::UpdateServers),
+                    sessions_of_excluded: false,
+                };
+                (t, facts)
+            });
+        facts.collect()
+    }
+
+    fn is_in(&self, phase: Phase) -> bool {
+        self.installed
+            .as_ref()
+            .and_then(Wanted::host)
+            .is_some_and(|row| row.phase == phase)
+    }
+
+    pub(super) fn report_is_due(&self) -> bool {
+        self.reported.as_ref() != Some(&self.facts())
+    }
+
+    pub(super) async fn start(&mut self) -> Result<(), Trouble> {
+        self.seq += 1;
+        let facts = self.facts();
+        let (member, boot, seq, config) = (self.app.config.member, self.boot, self.seq, &self.app.config);
+        let order = Order::StartMember {
+            member,
+            boot,
+            seq,
+            service: "gateway".into(),
+            names: config.names.clone(),
+            addresses: config.addresses.clone(),
+            facts: facts.clone(),
+        };
+        self.execute(order).await?;
+        self.reported = Some(facts);
+        Ok(())
+    }
+
+    pub(super) async fn report(&mut self) -> Result<(), Trouble> {
+        self.seq += 1;
+        let facts = self.facts();
+        let (member, boot, seq) = (self.app.config.member, self.boot, self.seq);
+        let sent = self.app.serving.stamp();
+        self.execute(Order::ReportMember {
+            member,
+            boot,
+            seq,
+            facts: facts.clone(),
+        })
+        .await?;
+        // The answer comes when the event is durable and folded: it was read back.
+        self.app.serving.heard(sent);
+        self.reported = Some(facts);
+        Ok(())
+    }
+
+    pub(super) async fn stop(&self) {
+        let order = Order::StopMember {
+            member: self.app.config.member,
+            boot: self.boot,
+        };
+        // Without it the orchestrator waits 30 s and finds out by itself.
+        let stopping = tokio::time::timeout(Duration::from_secs(3), self.execute(order)).await;
+        match stopping {
+            Ok(Ok(_)) => tracing::info!("the gateway's stop is recorded"),
+            Ok(Err(error)) => tracing::warn!(%error, "the gateway's stop could not be recorded"),
+            Err(_) => tracing::warn!("the gateway's stop could not be recorded in time"),
+        }
+    }
+}
