@@ -1,13 +1,17 @@
 //! `carousel init`: a new cluster's keys, genesis and first identity. It touches no log.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cli::{
     args::{Format, Global, InitArgs},
     identity::Identity,
 };
 use domain::{ClusterName, MemberId, SpkiPin, UserName, command::Settings};
-use runtime::{clock::SystemClock, harden};
+use runtime::{
+    clock::SystemClock,
+    config::{self, ConfigError},
+    harden,
+};
 use signer::{Founding, FoundingError, KekSource, found};
 
 use crate::{
@@ -27,6 +31,19 @@ pub enum InitError {
     /// The key-encryption key was named in a form that nobody understands.
     #[error(transparent)]
     Kek(#[from] signer::KekError),
+    /// The file with the cluster's durations cannot be used.
+    #[error(transparent)]
+    Settings(#[from] ConfigError),
+    /// It names a duration that does not exist: ignored, it would be the cluster's for its life.
+    #[error("{} has no setting named {name}; the settings are: {known}", .path.display())]
+    UnknownSetting {
+        /// Which file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
     /// The identity could not be written.
     #[error(transparent)]
     Identity(#[from] cli::identity::IdentityError),
@@ -34,7 +51,7 @@ pub enum InitError {
     #[error("{} cannot be written", .path.display())]
     Write {
         /// Which.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// What the operating system said.
         #[source]
         source: std::io::Error,
@@ -59,7 +76,11 @@ pub async fn run(global: &Global, args: &InitArgs) -> u8 {
             Some(text) => text.parse::<KekSource>()?,
             None => KekSource::default(),
         };
-        make(&args_.data_dir, &args_.cluster, kek, Settings::default())
+        let settings = match &args_.settings {
+            Some(path) => settings(path)?,
+            None => Settings::default(),
+        };
+        make(&args_.data_dir, &args_.cluster, kek, settings)
     })
     .await
     .expect("making a cluster does not panic");
@@ -68,11 +89,27 @@ pub async fn run(global: &Global, args: &InitArgs) -> u8 {
             report(global, args, &made);
             0
         }
-        Err(InitError::Kek(error)) => {
+        Err(error @ (InitError::Kek(_) | InitError::Settings(_) | InitError::UnknownSetting { .. })) => {
             anstream::eprintln!("usage: {error}");
             2
         }
         Err(error) => crate::failed(&error),
+    }
+}
+
+/// The durations in the file; what it does not name is as usual. A stored event may have settings that this version does
+/// not know, so the type itself ignores them; here, before anything is made, a misspelt one must be said.
+fn settings(path: &Path) -> Result<Settings, InitError> {
+    let usual = serde_json::to_value(Settings::default()).expect("settings are plain numbers");
+    let known = usual.as_object().expect("settings are a structure");
+    let given: toml::Table = config::load(path)?;
+    match given.keys().find(|name| !known.contains_key(*name)) {
+        Some(name) => Err(InitError::UnknownSetting {
+            path: path.to_owned(),
+            name: name.clone(),
+            known: known.keys().cloned().collect::<Vec<_>>().join(", "),
+        }),
+        None => Ok(config::load(path)?),
     }
 }
 
@@ -170,5 +207,39 @@ fn report(global: &Global, args: &InitArgs, made: &Made) {
             anstream::println!();
             anstream::println!("Next: carousel serve --data-dir {dir}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings, InitError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("settings.toml");
+        std::fs::write(&path, text).unwrap();
+        settings(&path)
+    }
+
+    #[test]
+    fn durations_that_are_not_named_are_as_usual() {
+        let short = read("node_ttl_ms = 8000\n").unwrap();
+        assert_eq!(
+            short,
+            Settings {
+                node_ttl_ms: 8000,
+                ..Settings::default()
+            }
+        );
+        assert_eq!(read("").unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn a_misspelt_duration_is_named_before_anything_is_made() {
+        let refused = read("node_tll_ms = 8000\n").unwrap_err().to_string();
+        assert!(
+            refused.contains("node_tll_ms") && refused.contains("node_ttl_ms"),
+            "{refused}"
+        );
     }
 }
