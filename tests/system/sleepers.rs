@@ -112,6 +112,35 @@ fn an_agent_stopped_in_update_servers_holds_the_gate_until_somebody_answers_for_
     let _ = world.carousel(&["audit", "verify"]).expect_code(0);
 }
 
+#[test]
+fn a_semi_automatic_rotation_is_held_for_a_sleeper_and_goes_on_by_itself() {
+    let mut world = world("held", None);
+    let id = id_of(&world);
+    world.agent(SLEEPER).kill();
+    let start = ["auth", "rotate", "--type=host", "--grace-period=3s"];
+    let _ = world.carousel(&start).expect_code(0);
+    deadline(PATIENCE, "the due step is held", || {
+        (world.host()["rotation"]["held"] == true).then_some(())
+    });
+    assert_eq!(world.host()["rotation"]["phase"], "init");
+    let status = world.carousel(&["status"]).expect_code(0);
+    assert!(
+        status.contains("held: 1 lagging") && status.contains(SLEEPER),
+        "{status}"
+    );
+    let waited = world.carousel(&["wait", "--type=host", "--phase=standby", "--timeout=1s"]);
+    assert_eq!(
+        waited.code,
+        Some(5),
+        "not yet is an exit code of its own: {waited:?}"
+    );
+    wakes_up(&mut world, &id);
+    let wait = ["wait", "--type=host", "--phase=standby", "--timeout=50s"];
+    let _ = world.carousel(&wait).expect_code(0);
+    world.until_all_reached();
+    assert!(!events(&world, "rotation.resumed").is_empty());
+}
+
 /// A cluster with a node that stays and one that will sleep.
 fn world(test: &str, settings: Option<&str>) -> World {
     let mut world =
