@@ -350,9 +350,15 @@ fn change(have: &Have, want: &DesiredState) -> Option<Step> {
 /// the row is kept then, and proven again. (What was reported has passed since the start.)
 fn may_go_back_to(have: &Have, want: &DesiredState, passed: &Generation) -> bool {
     let is_within_rows = || {
-        want.authorities.keys().filter_map(|t| Some((t, row_of(have, want, *t)?))).all(|(t, row)| {
-            passed.trusted.get(t).is_none_or(|trusted| trusted.is_subset(&row.trusted))
-        })
+        want.authorities
+            .keys()
+            .filter_map(|t| Some((t, row_of(have, want, *t)?)))
+            .all(|(t, row)| {
+                passed
+                    .trusted
+                    .get(t)
+                    .is_none_or(|trusted| trusted.is_subset(&row.trusted))
+            })
     };
     have.reported.is_some() || !holds(Rule::HoldBeforeServing) || is_within_rows()
 }

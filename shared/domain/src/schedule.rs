@@ -8,7 +8,7 @@ use crate::{
     id::RotationId,
     phase::Phase,
     rules::{Rule, holds},
-    state::{ClusterState, Rotation},
+    state::{ClusterState, Rotation, TypeState},
     time::{MINUTE_MS, SECOND_MS, Timestamp},
 };
 
@@ -92,6 +92,14 @@ pub fn policy_may_act(rotation: &Rotation, uptime_since_step_ms: u64, uptime_ms:
     let third = rotation.grace_period_ms / 3;
     !holds(Rule::PolicyNeedsUptime)
         || (uptime_since_step_ms >= third && uptime_ms >= third.min(SETTLING_IN_MS))
+}
+
+/// Has the current row been there to be followed for long enough to judge who lags? While the signer is away
+/// no row is handed out, and then every node lags behind it, however much it is online.
+pub fn row_was_handed_out(of: &TypeState, rotation: &Rotation, now: Timestamp) -> bool {
+    let patience = (rotation.grace_period_ms / 3).min(SETTLING_IN_MS);
+    let is_signed = of.bundle.as_ref().is_some_and(|b| b.revision >= of.row_position);
+    is_signed && of.row_signed.is_some_and(|signed| now >= signed.plus_ms(patience))
 }
 
 /// May `--on-lagging=proceed` pass over everything that keeps this gate closed? Only over nodes that

@@ -97,6 +97,8 @@ pub struct TypeState {
     pub retired: Vec<RetiredKey>,
     /// The last event that changed the row: facts measured before it do not count.
     pub row_position: Position,
+    /// When the current row was first signed, and so could be handed out: before, nobody lags behind it.
+    pub row_signed: Option<Timestamp>,
     /// The last event that the next bundle must describe: a change of the row or of the deny list.
     pub bundle_due: Position,
     /// The newest signed bundle.

@@ -114,7 +114,8 @@ pub fn scheduled_step(
         }
         return Ok(decision);
     }
-    let may_act = schedule::policy_may_act(rotation, uptime.since_step_ms, uptime.total_ms);
+    let may_act = schedule::policy_may_act(rotation, uptime.since_step_ms, uptime.total_ms)
+        && schedule::row_was_handed_out(of, rotation, given.now);
     match rotation.on_lagging {
         LaggingPolicy::Proceed if may_act && schedule::proceed_may_pass(&gate, rotation) => {
             step(state, authority_type, target, Mode::Automatic, &gate, given)

@@ -54,6 +54,10 @@ pub(super) fn destroyed(state: &mut ClusterState, f: &AuthorityDestroyed) {
 pub(super) fn bundle_signed(state: &mut ClusterState, header: &Header, f: &AuthorityBundleSigned) {
     let of = state.types.entry(f.authority_type).or_default();
     if of.bundle.as_ref().is_none_or(|b| b.revision <= f.revision) {
+        let was_signed = of.bundle.as_ref().is_some_and(|b| b.revision >= of.row_position);
+        if !was_signed {
+            of.row_signed = (f.revision >= of.row_position).then_some(header.time);
+        }
         of.bundle = Some(BundleHead {
             revision: f.revision,
             position: header.position,

@@ -22,7 +22,12 @@ pub(super) fn phase_entered(state: &mut ClusterState, header: &Header, f: &Rotat
     let of = state.types.entry(f.authority_type).or_default();
     // Whoever an earlier rotation left behind and that has not been back is still left behind.
     let mut cut_off = cut_off;
-    cut_off.extend(of.ended.iter().filter(|_| f.outcome.is_some()).flat_map(|e| e.cut_off.iter().copied()));
+    cut_off.extend(
+        of.ended
+            .iter()
+            .filter(|_| f.outcome.is_some())
+            .flat_map(|e| e.cut_off.iter().copied()),
+    );
     // Every phase makes a new desired state and calls for new facts, even where the row is equal.
     of.row_position = header.position;
     of.bundle_due = header.position;

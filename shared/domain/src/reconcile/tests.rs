@@ -248,7 +248,10 @@ fn after_a_start_a_failed_proof_does_not_bring_back_what_was_retired_meanwhile()
     have.reported = None;
     have.installed = generation(9, &[B], leaf(LeafUse::Both, B, 3), leaf(LeafUse::Both, B, 3));
     have.proof = Proof::Failed { count: 1 };
-    assert_eq!(reconcile(&have, &row(9, Phase::Standby, &[B], B, B)), [Step::Prove]);
+    assert_eq!(
+        reconcile(&have, &row(9, Phase::Standby, &[B], B, B)),
+        [Step::Prove]
+    );
 }
 
 #[test]

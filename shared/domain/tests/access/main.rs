@@ -17,6 +17,7 @@ mod properties;
 mod recovering;
 mod reports;
 mod rotations;
+mod schedules;
 mod tokens;
 mod users;
 mod world;

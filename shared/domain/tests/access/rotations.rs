@@ -4,7 +4,7 @@ use domain::{
     NodeId, Phase, Position,
     access::RoleName,
     authority::AuthorityType,
-    command::{Answer, Expectation, LaggingPolicy, Mode, Order, Rotate},
+    command::{Answer, Expectation, Order, Rotate},
     event::{Fact, LeafUse},
     gate::{self, Missing},
     id::Principal,
@@ -14,9 +14,9 @@ use domain::{
 
 use crate::world::{World, admin, clock, names_of, pin, roles};
 
-const HOST: AuthorityType = AuthorityType::Host;
+pub(crate) const HOST: AuthorityType = AuthorityType::Host;
 
-fn to(target: Option<Phase>) -> Rotate {
+pub(crate) fn to(target: Option<Phase>) -> Rotate {
     Rotate {
         authority_type: HOST,
         target,
@@ -33,7 +33,7 @@ fn rotate(world: &mut World, target: Phase) -> Result<Answer, domain::Refusal> {
 }
 
 /// A node takes the certificates of the current row and reports it.
-fn reach(world: &mut World, node: NodeId, seq: u64) {
+pub(crate) fn reach(world: &mut World, node: NodeId, seq: u64) {
     let of = &world.state.types[&HOST];
     let usage = if of.client_issuer() == of.server_issuer() {
         LeafUse::Both
@@ -46,7 +46,7 @@ fn reach(world: &mut World, node: NodeId, seq: u64) {
     world.report(node, report).unwrap();
 }
 
-fn fleet(world: &mut World) -> [NodeId; 3] {
+pub(crate) fn fleet(world: &mut World) -> [NodeId; 3] {
     let nodes = ["n1", "n2", "n3"].map(|name| world.node(name));
     for node in nodes {
         reach(world, node, 1);
@@ -476,153 +476,6 @@ fn a_rotation_settles_when_every_node_that_was_not_cut_off_has_followed() {
             .unwrap()
             .cut_off
             .is_empty()
-    );
-}
-
-fn automatic(on_lagging: LaggingPolicy) -> Rotate {
-    let grace_period_ms = Some(9 * HOUR_MS);
-    Rotate {
-        target: None,
-        manual: false,
-        grace_period_ms,
-        on_lagging: Some(on_lagging),
-        ..to(None)
-    }
-}
-
-fn scheduled(world: &mut World, uptime_ms: u64) -> Result<Vec<String>, Code> {
-    let of = &world.state.types[&HOST];
-    let expects = Expectation {
-        rotation: of.rotation_id(),
-        phase: of.phase,
-    };
-    let step = Order::ScheduledStep {
-        authority_type: HOST,
-        expects,
-        uptime_since_step_ms: uptime_ms,
-        uptime_ms,
-    };
-    world
-        .decide(clock(), step)
-        .map(|d| names_of(&d))
-        .map_err(|r| r.code)
-}
-
-/// A semi-automatic rotation in init with its key, three nodes of which `reached` have reached it.
-fn semi_automatic(policy: LaggingPolicy, reached: usize) -> (World, [NodeId; 3]) {
-    let mut world = World::new();
-    let nodes = fleet(&mut world);
-    world.pass(1_000);
-    world.ask(admin(), Order::Rotate(automatic(policy))).unwrap();
-    let rotation = world.state.types[&HOST].rotation_id();
-    let key = world.authority_key(2, rotation);
-    let made = domain::event::AuthorityKeyGenerated {
-        authority_type: HOST,
-        key,
-    };
-    world.append(Principal::System(domain::id::SystemActor::Signer), made.into());
-    world.pass(1_000);
-    for node in nodes.into_iter().take(reached) {
-        reach(&mut world, node, 2);
-    }
-    (world, nodes)
-}
-
-#[test]
-fn a_step_is_due_a_third_of_the_grace_period_after_the_one_before() {
-    let (mut world, nodes) = semi_automatic(LaggingPolicy::Hold, 3);
-    assert_eq!(scheduled(&mut world, 0), Err(Code::StaleView));
-    world.pass(5 * HOUR_MS); // late: the next one is counted from here
-    assert_eq!(scheduled(&mut world, 0).unwrap(), ["rotation.phase-entered"]);
-    for node in nodes {
-        reach(&mut world, node, 3);
-    }
-    world.pass(3 * HOUR_MS - 1);
-    assert_eq!(scheduled(&mut world, 0), Err(Code::StaleView));
-    world.pass(1);
-    assert_eq!(scheduled(&mut world, 0).unwrap(), ["rotation.phase-entered"]);
-}
-
-#[test]
-fn a_due_step_holds_once_and_goes_on_by_itself() {
-    let (mut world, [_, _, n3]) = semi_automatic(LaggingPolicy::Hold, 2);
-    world.pass(3 * HOUR_MS);
-    assert_eq!(scheduled(&mut world, u64::MAX).unwrap(), ["rotation.held"]);
-    assert!(scheduled(&mut world, u64::MAX).unwrap().is_empty());
-    reach(&mut world, n3, 2);
-    assert_eq!(
-        scheduled(&mut world, 0).unwrap(),
-        ["rotation.resumed", "rotation.phase-entered"]
-    );
-}
-
-#[test]
-fn a_step_by_hand_makes_the_rotation_manual_and_says_so() {
-    let (mut world, _) = semi_automatic(LaggingPolicy::Hold, 3);
-    let by_hand = Rotate {
-        manual: false,
-        ..to(Some(Phase::UpdateClients))
-    };
-    let answer = world.ask(admin(), Order::Rotate(by_hand)).unwrap();
-    assert!(
-        matches!(
-            answer,
-            Answer::Phase {
-                became_manual: true,
-                mode: Some(Mode::Manual),
-                ..
-            }
-        ),
-        "{answer:?}"
-    );
-    world.pass(24 * HOUR_MS);
-    assert_eq!(scheduled(&mut world, u64::MAX), Err(Code::StaleView));
-}
-
-#[test]
-fn proceed_passes_over_a_node_that_is_away_and_never_over_one_that_is_there() {
-    // n3 was never heard of since the step: it is away.
-    let (mut world, _) = semi_automatic(LaggingPolicy::Proceed, 2);
-    world.pass(3 * HOUR_MS);
-    assert_eq!(
-        scheduled(&mut world, 3 * HOUR_MS).unwrap(),
-        ["rotation.phase-entered"]
-    );
-    // Here it is there, but cannot reload.
-    let (mut world, [_, _, n3]) = semi_automatic(LaggingPolicy::Proceed, 2);
-    let mut failing = world.report_of(1, 2);
-    failing.authorities.get_mut(&HOST).unwrap().trusted.pop_first();
-    world.report(n3, failing).unwrap();
-    world.pass(3 * HOUR_MS);
-    assert_eq!(scheduled(&mut world, 3 * HOUR_MS).unwrap(), ["rotation.held"]);
-}
-
-#[test]
-fn a_lagging_policy_waits_until_the_orchestrator_has_been_up_long_enough() {
-    let (mut world, _) = semi_automatic(LaggingPolicy::Proceed, 2);
-    world.pass(3 * HOUR_MS);
-    assert_eq!(scheduled(&mut world, 3 * HOUR_MS - 1).unwrap(), ["rotation.held"]);
-    assert_eq!(
-        scheduled(&mut world, 3 * HOUR_MS).unwrap(),
-        ["rotation.phase-entered"]
-    );
-}
-
-#[test]
-fn rollback_needs_two_lagging_nodes_one_never_decides_for_the_fleet() {
-    let (mut world, _) = semi_automatic(LaggingPolicy::Rollback, 2);
-    world.pass(3 * HOUR_MS);
-    assert_eq!(scheduled(&mut world, u64::MAX).unwrap(), ["rotation.held"]);
-    let (mut world, _) = semi_automatic(LaggingPolicy::Rollback, 1);
-    world.pass(3 * HOUR_MS);
-    assert_eq!(
-        scheduled(&mut world, u64::MAX).unwrap(),
-        ["rotation.phase-entered"]
-    );
-    let of = &world.state.types[&HOST];
-    assert_eq!(
-        (of.phase, of.rotation.as_ref().unwrap().mode),
-        (Phase::Rollback, Mode::Manual)
     );
 }
 

@@ -153,7 +153,10 @@ fn check_form(report: &FactReport) -> Result<(), Refusal> {
 /// Does a gateway itself listen on loopback? Then its nodes may be there too: a fleet on one machine.
 fn is_on_loopback(state: &ClusterState) -> bool {
     state.settings().allow_loopback
-        || state.members.values().any(|m| m.running && m.addresses.iter().any(IpAddr::is_loopback))
+        || state
+            .members
+            .values()
+            .any(|m| m.running && m.addresses.iter().any(IpAddr::is_loopback))
 }
 
 /// The address that the gateway will dial to probe the node: granted, or where no address is granted the one
