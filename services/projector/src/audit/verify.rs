@@ -128,8 +128,7 @@ impl Check {
 
     fn report(self) -> VerifyCheck {
         let (outcome, text, position) = match (self.failed, self.skipped) {
-            (Some((Some(at), why)), _) => (VerifyOutcome::Failed, format!("position {at}: {why}"), Some(at)),
-            (Some((None, why)), _) => (VerifyOutcome::Failed, why, None),
+            (Some((at, why)), _) => (VerifyOutcome::Failed, why, at),
             (None, Some(why)) => (VerifyOutcome::Skipped, why, None),
             (None, None) => (VerifyOutcome::Ok, self.text, None),
         };
@@ -141,6 +140,15 @@ impl Check {
             position,
         }
     }
+}
+
+/// `1 rotation`, `1,611 events`.
+fn count(number: u64, noun: &str) -> String {
+    format!(
+        "{} {noun}{}",
+        thousands(number),
+        if number == 1 { "" } else { "s" }
+    )
 }
 
 /// `1,611`.

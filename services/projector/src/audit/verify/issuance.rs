@@ -14,7 +14,7 @@ use domain::{
 use pki::{CaCert, Certificate, bundle, lint};
 use tokio::task::JoinSet;
 
-use super::{Check, thousands};
+use super::{Check, count};
 
 /// Signatures are checked beside the reading, by at most so many threads.
 const THREADS: usize = 2;
@@ -177,13 +177,13 @@ impl Issuance {
             self.collect().await;
         }
         self.issuance.text = format!(
-            "{} certificates, each authorised before it was issued; {} keys",
-            thousands(self.issuance.checked),
-            thousands(self.keys)
+            "{}, each authorised before it was issued; {}",
+            count(self.issuance.checked, "certificate"),
+            count(self.keys, "key")
         );
         self.bundles.text = format!(
-            "{} trust bundles, each signed by the bundle key",
-            thousands(self.bundles.checked)
+            "{}, each signed by the bundle key",
+            count(self.bundles.checked, "trust bundle")
         );
         (self.issuance, self.bundles)
     }

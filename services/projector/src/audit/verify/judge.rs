@@ -7,6 +7,7 @@ use domain::{AuthorityType, ClusterState, CommandId, Event, Fact, Position, Prin
 use super::{
     Check,
     actors::{self, Roles},
+    count,
     phases::{self, Evaluated},
     survey::PhaseAt,
     thousands,
@@ -79,14 +80,14 @@ impl Judge {
     }
 
     pub(super) fn finish(mut self) -> (Check, Check) {
-        let (accepted, refused) = (thousands(self.accepted), thousands(self.refused));
+        let (accepted, refused) = (count(self.accepted, "command"), thousands(self.refused));
         self.decisions.text = format!(
-            "{accepted} commands accepted, {refused} refused; {} events, each by who might",
-            thousands(self.decisions.checked)
+            "{accepted} accepted, {refused} refused; {}, each by who might",
+            count(self.decisions.checked, "event")
         );
         self.phases.text = format!(
-            "{} rotations, every transition legal, every gate recomputed",
-            thousands(self.rotations.len() as u64)
+            "{}, every transition legal, every gate recomputed",
+            count(self.rotations.len() as u64, "rotation")
         );
         (self.decisions, self.phases)
     }

@@ -15,7 +15,7 @@ use execution::{
     codec,
 };
 
-use super::{BATCH, Check, thousands};
+use super::{BATCH, Check, count};
 use crate::audit::ReplayError;
 
 /// The log's writers share no clock: the time of an event may be a little before that of the one before it.
@@ -230,12 +230,12 @@ impl Survey {
     }
 
     fn finish(&mut self, last: Option<&Checkpoint>) {
-        self.order.text = format!("{} positions, none missing, none twice", thousands(self.end.0));
-        let (events, types) = (thousands(self.schema.checked), self.types.len());
-        self.schema.text = format!("{events} events of {types} types, 0 unknown");
+        self.order.text = format!("{}, none missing, none twice", count(self.end.0, "position"));
+        let (events, types) = (count(self.schema.checked, "event"), self.types.len() as u64);
+        self.schema.text = format!("{events} of {}, 0 unknown", count(types, "type"));
         self.writers.text = format!(
-            "{} events, each on its subject, by the service whose family it is",
-            thousands(self.writers.checked)
+            "{}, each on its subject, by the service whose family it is",
+            count(self.writers.checked, "event")
         );
         if let Some(last) = last {
             if last.position > self.end {
@@ -245,9 +245,9 @@ impl Survey {
                 );
                 self.checkpoints.fail(Some(Position(self.end.0 + 1)), why);
             }
-            let count = thousands(self.checkpoints.checked);
+            let hold = count(self.checkpoints.checked, "checkpoint");
             self.checkpoints.text = format!(
-                "{count} checkpoints of the signer hold, the last at position {}",
+                "{hold} of the signer, all as it saw them, the last at position {}",
                 last.position
             );
         }
