@@ -48,7 +48,7 @@ pub(crate) enum Trouble {
     Execute(#[from] ExecuteError),
     #[error("{}", .0.0)]
     Answer(No),
-    #[error("the event log cannot be read to its end: {0}")]
+    #[error("{}", crate::reply::in_words(.0))]
     Behind(#[from] execution::Behind),
     #[error("the row keeps changing")]
     Restless,

@@ -59,8 +59,29 @@ impl From<ExecuteError> for No {
 
 impl From<Behind> for No {
     fn from(behind: Behind) -> Self {
-        Self::new(Code::ViewsLagging, behind.to_string()).retry_after(1)
+        let code = if is_unknown(&behind) {
+            Code::LogUnavailable
+        } else {
+            Code::ViewsLagging
+        };
+        Self::new(code, in_words(&behind)).retry_after(1)
     }
+}
+
+/// What keeps the state from the log's end, for people.
+pub(crate) fn in_words(behind: &Behind) -> String {
+    if is_unknown(behind) {
+        return format!(
+            "the event log does not say where it ends; the last position known here is {}",
+            behind.at
+        );
+    }
+    behind.to_string()
+}
+
+/// Nobody knows how far: the log itself did not answer.
+fn is_unknown(behind: &Behind) -> bool {
+    behind.wanted.0 == u64::MAX
 }
 
 impl From<QueryError> for No {
