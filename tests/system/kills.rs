@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use carousel_tests::{PATIENCE, Proc, deadline, eventually, run};
+use carousel_tests::{PATIENCE, Proc, eventually, run};
 use serde_json::Value;
 
 use crate::world::{Log, World, text};
@@ -28,7 +28,9 @@ fn killed_in_every_phase_on_jetstream_nothing_acknowledged_is_lost() {
 }
 
 fn survives(log: Log, seed: u64) {
-    let Some(mut world) = World::start("kills", log) else { return };
+    let Some(mut world) = World::start("kills", log) else {
+        return;
+    };
     for name in ["n1", "n2"] {
         world.join(name);
     }
@@ -41,11 +43,19 @@ fn survives(log: Log, seed: u64) {
             let done = kill_while_entering(&mut world, phase, moments.next(), &mut acknowledged);
             // The rotation goes on: the same command again is done or a noop, and everybody gets there.
             if done {
-                assert_eq!(world.host()["rotation"]["phase"], phase, "an acknowledged phase is lost");
+                assert_eq!(
+                    world.host()["rotation"]["phase"],
+                    phase,
+                    "an acknowledged phase is lost"
+                );
             }
             world.enter_and_wait("host", phase);
         }
-        assert_eq!(phases_entered(&world, rotation), phases, "each phase once, in order");
+        assert_eq!(
+            phases_entered(&world, rotation),
+            phases,
+            "each phase once, in order"
+        );
     }
     acknowledged.check(&world);
     let _ = world.carousel(&["audit", "verify"]).expect_code(0);
@@ -64,15 +74,27 @@ fn kill_while_entering(
     let stop = AtomicBool::new(false);
     let mut serve = world.serve.take().expect("it runs");
     let (done, tokens) = thread::scope(|scope| {
-        let hammers: Vec<_> = (0..HAMMERS).map(|_| scope.spawn(|| hammer(world, &stop))).collect();
-        let command = world.command(&["auth", "rotate", "--manual", "--type=host", &flag, "--format=json"]);
-        let mut entering = Proc::start("rotate", command);
+        let hammers: Vec<_> = (0..HAMMERS)
+            .map(|_| scope.spawn(|| hammer(world, &stop)))
+            .collect();
+        let mut command = world.command(&[
+            "auth",
+            "rotate",
+            "--manual",
+            "--type=host",
+            &flag,
+            "--format=json",
+        ]);
+        let mut entering = Proc::start("rotate", &mut command);
         // Not a wait for anything: the moment itself is what the test varies.
         thread::sleep(after);
         serve.kill9();
         stop.store(true, Ordering::Relaxed);
         let done = entering.wait(PATIENCE).code() == Some(0);
-        let tokens: Vec<_> = hammers.into_iter().flat_map(|h| h.join().expect("no panic")).collect();
+        let tokens: Vec<_> = hammers
+            .into_iter()
+            .flat_map(|h| h.join().expect("no panic"))
+            .collect();
         (done, tokens)
     });
     acknowledged.tokens.extend(tokens);
@@ -84,8 +106,8 @@ fn kill_while_entering(
 fn hammer(world: &World, stop: &AtomicBool) -> Vec<String> {
     let mut made = vec![];
     while !stop.load(Ordering::Relaxed) {
-        let command = world.command(&["tokens", "add", "--name", "later", "--format=json"]);
-        let finished = run(command);
+        let mut command = world.command(&["tokens", "add", "--name", "later", "--format=json"]);
+        let finished = run(&mut command);
         if finished.code == Some(0) {
             made.push(text(&finished.json()["id"]));
         }
@@ -106,7 +128,10 @@ impl Acknowledged {
         for event in events(world, "access.token-created") {
             *found.entry(text(&event["data"]["token"])).or_default() += 1;
         }
-        assert!(!self.tokens.is_empty(), "the test acknowledged nothing before a crash");
+        assert!(
+            !self.tokens.is_empty(),
+            "the test acknowledged nothing before a crash"
+        );
         for id in &self.tokens {
             assert_eq!(found.get(id), Some(&1), "token {id} in {found:?}");
         }
@@ -138,7 +163,9 @@ fn events(world: &World, of: &str) -> Vec<Value> {
 
 /// Every node serves a certificate that the gateway accepts.
 fn probe_all(world: &World) {
-    eventually("all nodes can be probed", || world.carousel(&["probe", "--all"]).code == Some(0));
+    eventually("all nodes can be probed", || {
+        world.carousel(&["probe", "--all"]).code == Some(0)
+    });
 }
 
 /// A small generator (SplitMix64): the seed gives the moments, so a failing run can be had again.

@@ -5,6 +5,11 @@
 
 mod guide;
 mod joining;
+mod kills;
+mod proof;
+mod refusals;
+mod replay;
 mod sleepers;
 mod terminal;
+mod wire;
 mod world;

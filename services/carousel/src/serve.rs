@@ -98,7 +98,8 @@ async fn try_run(args: &ServeArgs) -> Result<(), ServeError> {
     let mut tasks = JoinSet::new();
     tasks.spawn(signals.watch(stop.clone()));
     let plane = tokio::select! {
-        plane = Plane::start(&mut home, options, stop.clone()) => plane?,
+        // A token of its own: a start that fails stops its services, and must not look like a signal.
+        plane = Plane::start(&mut home, options, stop.child_token()) => plane?,
         () = stop.cancelled() => return Ok(()),
     };
     tasks.spawn(reread(hangups, args.config.clone(), telemetry));
