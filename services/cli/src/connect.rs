@@ -45,9 +45,12 @@ pub enum ConnectError {
     /// The identity's certificate, key and trust cannot be made into a TLS configuration.
     #[error("the identity's certificate and key cannot be used")]
     Epoch(#[from] EpochError),
-    /// The identity names no server, or a malformed one.
+    /// The server's address is malformed.
     #[error("{0}")]
     Server(String),
+    /// The control plane of this identity was never started, so nobody knows its address.
+    #[error("{} names no server yet", .0.display())]
+    NoServer(PathBuf),
     /// The server's authority is unknown, and its signed bundle does not help.
     #[error("{} presents a CA that this identity does not know: {}", .0.server, .0.detail)]
     Untrusted(Box<Untrusted>),
@@ -149,10 +152,7 @@ impl Session {
         let identity = Identity::load(path)?;
         let text = server.unwrap_or(&identity.server);
         if text.is_empty() {
-            return Err(ConnectError::Server(format!(
-                "{} names no server yet: start the control plane once (carousel serve), or give --server",
-                path.display()
-            )));
+            return Err(ConnectError::NoServer(path.to_owned()));
         }
         let server: ServerUrl = text
             .parse()

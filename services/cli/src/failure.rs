@@ -76,6 +76,7 @@ impl Failure {
                 not_after,
             } => Self::unreachable(screen::trust::not_accepted(&server, &why, not_after, look)),
             ConnectError::Server(text) => Self::usage(text),
+            ConnectError::NoServer(path) => Self::unreachable(screen::trust::no_server(&path)),
             ConnectError::Identity(error @ (IdentityError::None(_) | IdentityError::Nowhere)) => {
                 Self::usage(error.to_string())
             }

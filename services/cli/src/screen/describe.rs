@@ -170,6 +170,13 @@ fn plain(fact: &Fact, names: &Names) -> String {
         Fact::AccessRecovered(f) => format!("administrator {} recovered on the host", f.user),
         Fact::AccessNamesReleased(f) => format!("names of node {} are free again", node(f.node, names)),
         Fact::AccessCredentialPresented(f) => format!("new certificate of {} in use", who(&f.holder, names)),
+        other => kept(other, names),
+    }
+}
+
+/// Consumers, keys and certificates.
+fn kept(fact: &Fact, names: &Names) -> String {
+    match fact {
         Fact::ConsumerAdded(f) => format!("{}: consumer {} registered", f.authority_type, f.consumer),
         Fact::ConsumerAttested(f) => format!(
             "{}: consumer {} attested {}",
@@ -223,13 +230,7 @@ fn plain(fact: &Fact, names: &Names) -> String {
             let n = count(f.certificates.len() as u64, "certificate");
             format!("{n} of {} revoked: {}", who(&f.holder, names), f.why)
         }
-        // Said by `what`.
-        Fact::CommandRefused(_)
-        | Fact::RotationHeld(_)
-        | Fact::RotationPhaseEntered(_)
-        | Fact::NodeReported(_)
-        | Fact::AuthorizationVoided(_)
-        | Fact::CertificateRefused(_)
-        | Fact::MemberLost(_) => String::new(),
+        // Said by `what` and `plain`; a fact of a later version would be called by its type.
+        other => other.type_name().into(),
     }
 }

@@ -53,7 +53,13 @@ pub fn render(page: &Page) -> String {
         let is_topic = topics::PAGES.iter().any(|(name, ..)| *name == page.name);
         out.push_str(if is_topic { "\n" } else { "\nWhat to do\n" });
         for line in page.todo {
-            out.push_str(&format!("  {}\n", wrap(line, 90, "    ")));
+            // A line with columns of its own stays as it is.
+            let text = if line.contains("  ") {
+                (*line).to_owned()
+            } else {
+                wrap(line, 90, "    ")
+            };
+            out.push_str(&format!("  {text}\n"));
         }
     }
     out

@@ -19,6 +19,14 @@ pub fn unreachable(authority: &str, detail: &str) -> String {
     )
 }
 
+/// The control plane was never started.
+pub fn no_server(identity: &std::path::Path) -> String {
+    format!(
+        "unreachable: {} names no server yet\nNext: start the control plane (carousel serve), or give --server\n",
+        identity.display()
+    )
+}
+
 /// Somebody answers, but not this API.
 pub fn not_our_api(detail: &str) -> String {
     format!(
@@ -86,7 +94,7 @@ mod tests {
         let page = untrusted(
             &Untrusted {
                 server: "https://cp.acme:3025".into(),
-                identity: "/home/a/acme.identity".into(),
+                identity: "acme.identity".into(),
                 presented: Some(pin(2)),
                 trusted: vec![pin(1)],
                 bundle: Some("signed by another key".into()),
@@ -97,7 +105,7 @@ mod tests {
         let expected = "\
 not trusted: https://cp.acme:3025 presents a CA that this identity does not know
   it presents   sha256:0202…02
-  you trust     sha256:0101…01   (/home/a/acme.identity)
+  you trust     sha256:0101…01   (acme.identity)
 ";
         assert!(page.starts_with(expected), "{page}");
         assert!(page.contains("Nothing was sent.\nNext: "), "{page}");
