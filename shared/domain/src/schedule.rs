@@ -99,7 +99,10 @@ pub fn policy_may_act(rotation: &Rotation, uptime_since_step_ms: u64, uptime_ms:
 pub fn row_was_handed_out(of: &TypeState, rotation: &Rotation, now: Timestamp) -> bool {
     let patience = (rotation.grace_period_ms / 3).min(SETTLING_IN_MS);
     let is_signed = of.bundle.as_ref().is_some_and(|b| b.revision >= of.row_position);
-    is_signed && of.row_signed.is_some_and(|signed| now >= signed.plus_ms(patience))
+    is_signed
+        && of
+            .row_signed
+            .is_some_and(|signed| now >= signed.plus_ms(patience))
 }
 
 /// May `--on-lagging=proceed` pass over everything that keeps this gate closed? Only over nodes that
