@@ -15,7 +15,7 @@ use domain::{
     Serial, SpkiPin, Timestamp, TokenHash,
     access::{Grant, NamePattern, RoleName, Uses},
     authority::KeyKind,
-    command::{Genesis, Join, KeyRequest, Rotate, Settings},
+    command::{Expectation, Genesis, Join, KeyRequest, Rotate, Settings},
     event::{AuthorityActivated, AuthorizationGranted, LeafUse, Occasion},
     fact::{FactReport, Seen, TypeFacts},
     id::SystemActor,
@@ -120,6 +120,7 @@ pub(crate) async fn story(log: SharedLog) -> World {
         )
         .await;
     world.admin_asks(Order::RemoveNode { node: two }, None).await;
+    world.automatic(AuthorityType::Db).await;
     world
 }
 
@@ -379,6 +380,55 @@ impl World {
             rotation: ended.unwrap(),
         };
         self.ask(Principal::System(SystemActor::Clock), order, None)
+            .await
+            .unwrap();
+    }
+
+    /// A semi-automatic rotation whose key comes late, and whose consumer does not attest: its first step is held
+    /// until the consumer is withdrawn, and then goes on by itself.
+    async fn automatic(&self, authority_type: AuthorityType) {
+        let rotate = Rotate {
+            authority_type,
+            target: None,
+            manual: false,
+            grace_period_ms: Some(30_000),
+            on_lagging: None,
+            force: false,
+            expects: None,
+        };
+        let admin = Principal::User("admin".parse().unwrap());
+        let begin = self.executor.own_command(admin, Order::Rotate(rotate));
+        self.executor.execute(begin).await.unwrap();
+        self.clock.fetch_add(11_000, Ordering::SeqCst);
+        self.due_step(authority_type).await;
+        self.sign().await;
+        let consumer = "etl".parse().unwrap();
+        self.admin_asks(
+            Order::WithdrawConsumer {
+                authority_type,
+                consumer,
+            },
+            None,
+        )
+        .await;
+        self.due_step(authority_type).await;
+        self.sign().await;
+    }
+
+    async fn due_step(&self, authority_type: AuthorityType) {
+        let (rotation, phase) = self.fold.read(|state| {
+            let of = &state.types[&authority_type];
+            (of.rotation_id(), of.phase)
+        });
+        let order = Order::ScheduledStep {
+            authority_type,
+            expects: Expectation { rotation, phase },
+            uptime_since_step_ms: 0,
+            uptime_ms: 0,
+        };
+        let clock = Principal::System(SystemActor::Clock);
+        self.executor
+            .execute(self.executor.own_command(clock, order))
             .await
             .unwrap();
     }

@@ -110,11 +110,12 @@ async fn deleting_the_directory_changes_no_answer_and_neither_does_a_restart() {
     assert_eq!(
         outcomes,
         [
+            (None, 2),
             (Some(RotationOutcome::RolledBack), 3),
             (Some(RotationOutcome::Completed), 4)
         ]
     );
-    assert!(rotations[1].settled.is_some() && rotations[1].phases[2].forced);
+    assert!(rotations[2].settled.is_some() && rotations[2].phases[2].forced);
 }
 
 #[tokio::test]

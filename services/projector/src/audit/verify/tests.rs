@@ -132,6 +132,17 @@ async fn an_honest_log_is_verified_and_every_check_counts_something() {
         .unwrap();
     assert_eq!(failed(&report), [], "{report:#?}");
     assert!(report.verified && report.position == honest.world.fold.position());
+    let held = honest.position_of("rotation.held", 0).await;
+    let resumed = honest.position_of("rotation.resumed", 0).await;
+    assert_eq!(
+        kind(&honest.records().await[resumed as usize]),
+        "rotation.phase-entered",
+        "as one"
+    );
+    assert!(
+        held < resumed,
+        "a step that was held and went on is among what was verified"
+    );
     for check in &report.checks {
         assert!(
             check.checked > 0 && check.outcome == VerifyOutcome::Ok,
