@@ -8,6 +8,7 @@
 
 mod certificates;
 mod consumers;
+mod endings;
 mod genesis;
 mod identity;
 mod joining;

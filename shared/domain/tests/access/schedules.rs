@@ -1,7 +1,7 @@
 //! The schedule of semi-automatic rotations: due steps, holds, policies.
 
 use domain::{
-    NodeId, Phase,
+    NodeId, Phase, Principal,
     command::{Answer, Expectation, LaggingPolicy, Mode, Order, Rotate},
     refusal::Code,
     time::HOUR_MS,
@@ -54,6 +54,7 @@ fn semi_automatic(policy: LaggingPolicy, reached: usize) -> (World, [NodeId; 3])
         key,
     };
     world.append(Principal::System(domain::id::SystemActor::Signer), made.into());
+    world.sign_bundle(HOST);
     world.pass(1_000);
     for node in nodes.into_iter().take(reached) {
         reach(&mut world, node, 2);

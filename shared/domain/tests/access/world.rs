@@ -229,6 +229,25 @@ impl World {
         }
     }
 
+    /// The signer signs the bundle of the current row, so that it can be handed out.
+    pub(crate) fn sign_bundle(&mut self, authority_type: AuthorityType) {
+        let of = &self.state.types[&authority_type];
+        let fact = domain::event::AuthorityBundleSigned {
+            authority_type,
+            revision: of.bundle_due,
+            phase: of.phase,
+            expires: self.now.plus_ms(DAY_MS),
+            bundle: domain::trust::SignedBundle {
+                document: "bundle".into(),
+                signature: "signature".into(),
+                key: pin(0xb0b),
+                public_key: "bundle".into(),
+                replacements: vec![],
+            },
+        };
+        self.append(Principal::System(SystemActor::Signer), fact.into());
+    }
+
     pub(crate) fn pass(&mut self, ms: u64) {
         self.now = self.now.plus_ms(ms);
     }
