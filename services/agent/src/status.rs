@@ -165,19 +165,18 @@ impl AgentStatus {
 
     /// What is wrong, one line each; empty when all is well. For `status --check`.
     pub fn complaints(&self, is_running: bool, now: Timestamp) -> Vec<String> {
+        if !is_running {
+            return vec!["no agent runs on this data directory; start it".into()];
+        }
         let mut found = Vec::new();
         let mut complain = |is_so: bool, text: String| {
             if is_so {
                 found.push(text);
             }
         };
-        complain(
-            !is_running,
-            "no agent runs on this data directory; start it".into(),
-        );
         let age_ms = now.since_ms(self.time);
         complain(
-            is_running && age_ms > 3 * REFRESH_MS,
+            age_ms > 3 * REFRESH_MS,
             format!(
                 "the agent has said nothing for {} s; look at its log",
                 age_ms / 1000
