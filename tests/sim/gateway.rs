@@ -185,7 +185,7 @@ impl World {
         let order = Order::RequestCertificate { authority_type, usage, issuer: Some(issuer), key };
         let command = self.command(Principal::Node(hello.node), order);
         match self.execute(&command) {
-            Outcome::Yes(_) => Some(Reply::Accepted),
+            Outcome::Yes(_) => Some(Reply::Accepted { spki }),
             Outcome::No(no) => {
                 self.tell(|| format!("request of {} refused: {no}", hello.node));
                 Some(Reply::AskAgain { spki })

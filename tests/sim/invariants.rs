@@ -7,7 +7,7 @@ use domain::{
     AuthorityType, AuthorizationId, CertDigest, ClusterState, Command, CommandId, Event, Fact, NodeId, Order, Phase,
     Position, Principal, Refusal, RotationId, SpkiPin, Timestamp,
     command::Answered,
-    event::{AuthorizationGranted, CertificateIssued},
+    event::{AuthorizationGranted, CertificateIssued, NodeReported},
     gate,
     phase::Transition,
     refusal::Code,
@@ -113,7 +113,7 @@ impl Watch {
             Fact::AccessUserRemoved(f) => {
                 self.granted.retain(|_, granted| granted.holder != Principal::User(f.user.clone()));
             }
-            Fact::NodeReported(f) => self.node_reported(world, f.node),
+            Fact::NodeReported(f) => self.node_reported(world, f),
             Fact::NodeExcluded(f) => {
                 self.excluded.extend(f.rotations.iter().map(|(t, rotation)| ((f.node, *t), *rotation)));
                 if f.rotations.contains_key(&AuthorityType::Host) {
@@ -168,7 +168,8 @@ impl Watch {
     }
 
     /// A node that has reached by its facts is counted upon from here on.
-    fn node_reported(&mut self, world: &mut World, node: NodeId) {
+    fn node_reported(&mut self, world: &mut World, f: &NodeReported) {
+        let node = f.node;
         let Some(agent) = world.owner.get(&node).copied() else { return };
         let has_reached =
             world.truth.nodes.get(&node).is_some_and(|n| gate::missing(&world.truth, AuthorityType::Host, n).is_ok());
@@ -176,7 +177,8 @@ impl Watch {
             return;
         }
         let is_copied = |other: &crate::node::Agent| other.disk.node == Some(node) && !other.gone;
-        if world.agents.iter().filter(|a| is_copied(a)).count() == 1 {
+        let is_its_own = f.report.boot == world.agents[agent].boot;
+        if is_its_own && world.agents.iter().filter(|a| is_copied(a)).count() == 1 {
             world.agents[agent].tampered = false;
         }
         // Untouched nodes count as reached on the way back whatever they say; they are not counted upon anew.

@@ -3,7 +3,18 @@
 //! `CAROUSEL_SIM_SEED=n` runs one seed and prints what happened; `CAROUSEL_SIM_SEEDS=n` runs so many. A seed that
 //! violates an invariant is written to `tests/regressions/`, and all that stand there are run first.
 
-#![allow(missing_docs, reason = "a test program: what is public is public to its own modules")]
+#![allow(missing_docs, unreachable_pub, reason = "a test program: what is public is public to its own modules")]
+#![allow(clippy::print_stdout, reason = "a failing run is told to whoever runs the tests")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use domain::rules::{Rule, without};
+
+use crate::invariants::Violation;
 
 mod chaos;
 mod control;
@@ -13,72 +24,125 @@ mod net;
 mod node;
 mod operator;
 mod rng;
+mod rules;
 mod run;
 mod world;
 
+/// How many seeds a normal run tries.
+const SEEDS: u64 = 2_000;
+/// How many seeds are tried to break something without a rule.
+const SEEDS_PER_RULE: u64 = 400;
+
 #[test]
-fn smoke() {
-    let one = std::env::vars().find(|(k, _)| k == "CAROUSEL_SIM_SEED").and_then(|(_, v)| v.parse().ok());
-    if let Some(n) = one {
-        let world = run::seed(n, true);
+fn no_seed_violates_an_invariant() {
+    if let Some(seed) = setting("CAROUSEL_SIM_SEED") {
+        let world = run::seed(seed, true);
         println!("{}", run::tell_story(&world));
-        assert!(world.violation.is_none());
+        assert_eq!(world.violation, None, "seed {seed}");
         return;
     }
-    let started = std::time::Instant::now();
-    let count: u64 = std::env::vars().find(|(k, _)| k == "CAROUSEL_SIM_SEEDS").and_then(|(_, v)| v.parse().ok()).unwrap_or(400);
-    let threads: Vec<_> = (0..2u64)
-        .map(|t| {
-            std::thread::spawn(move || {
-                let mut failed = vec![];
-                let mut events = 0;
-                for n in (t..count).step_by(2) {
-                    let world = run::seed(n, false);
-                    events += world.log.events.len();
-                    if let Some(v) = world.violation {
-                        println!("{n}: {} {}", v.invariant, v.detail);
-                        failed.push((v.invariant, n));
-                    }
-                }
-                (failed, events)
-            })
-        })
-        .collect();
-    let mut events = 0;
-    let mut failed = std::collections::BTreeMap::<&str, Vec<u64>>::new();
-    for t in threads {
-        let (f, e) = t.join().unwrap();
-        events += e;
-        for (i, n) in f {
-            failed.entry(i).or_default().push(n);
-        }
+    for seed in kept_seeds() {
+        let violation = run::seed(seed, false).violation;
+        assert_eq!(violation, None, "seed {seed} of tests/regressions is violated again");
     }
-    println!("{:?} {events} events {failed:?}", started.elapsed());
+    let failed = search(setting("CAROUSEL_SIM_SEEDS").unwrap_or(SEEDS));
+    for (seed, violation) in &failed {
+        keep(*seed, violation);
+        println!("seed {seed}: {} at position {}: {}", violation.invariant, violation.position, violation.detail);
+    }
+    let first = failed.first().map(|(seed, _)| *seed).unwrap_or_default();
+    let again = format!("CAROUSEL_SIM_SEED={first} cargo test -p carousel-tests --test sim -- --nocapture");
+    assert!(failed.is_empty(), "{} seeds failed; to read the first: {again}", failed.len());
 }
 
 #[test]
-fn search() {
-    use domain::rules::{Rule, without};
-    let count: u64 = std::env::vars().find(|(k, _)| k == "CAROUSEL_SIM_SEEDS").and_then(|(_, v)| v.parse().ok()).unwrap_or(100);
-    let half = |t: usize| {
-        std::thread::spawn(move || {
-            for (_, rule) in Rule::ALL.into_iter().enumerate().filter(|(k, _)| k % 2 == t) {
-                let mut found = vec![];
-                for n in 0..count {
-                    let v = without(rule, || run::seed(n, false).violation);
-                    if let Some(v) = v {
-                        found.push((n, v));
-                        if found.len() > 2 {
-                            break;
-                        }
-                    }
-                }
-                println!("{rule:?}: {:?}", found.iter().map(|(n, v)| format!("{n} {} {}", v.invariant, v.detail)).collect::<Vec<_>>());
-            }
-        })
-    };
-    let threads = [half(0), half(1)];
-    for t in threads {
-        t.join().unwrap();
+fn one_seed_is_one_history() {
+    let (one, two) = (run::seed(11, false), run::seed(11, false));
+    assert!(one.log.events == two.log.events && one.truth == two.truth);
+    assert!(one.log.events != run::seed(12, false).log.events);
+}
+
+#[test]
+fn every_directed_schedule_holds_while_every_rule_does() {
+    for rule in Rule::ALL {
+        let Some(schedule) = rules::directed(rule) else { continue };
+        let world = schedule();
+        assert_eq!(world.violation, None, "{rule:?}\n{}", run::tell_story(&world));
     }
+}
+
+#[test]
+fn every_necessary_rule_is_seen_to_be_necessary() {
+    let next = AtomicU64::new(0);
+    let unseen = in_threads(|| {
+        let mut unseen = vec![];
+        while let Some(rule) = Rule::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize).copied() {
+            match break_without(rule) {
+                Some((how, violation)) => println!("{rule:?} -> {} ({how}): {}", violation.invariant, violation.detail),
+                None => unseen.push(rule),
+            }
+        }
+        unseen
+    });
+    assert!(unseen.is_empty(), "nothing breaks without {unseen:?}");
+}
+
+/// What breaks without a rule, and how it was found: a directed schedule, or a seed that holds with the rule.
+fn break_without(rule: Rule) -> Option<(String, Violation)> {
+    if let Some(schedule) = rules::directed(rule) {
+        let violation = without(rule, || schedule().violation)?;
+        return Some(("a directed schedule".into(), violation));
+    }
+    (0..SEEDS_PER_RULE).find_map(|seed| {
+        let violation = without(rule, || run::seed(seed, false).violation)?;
+        run::seed(seed, false).violation.is_none().then(|| (format!("seed {seed}"), violation))
+    })
+}
+
+/// Runs seeds on every core; the ones that failed, in order.
+fn search(count: u64) -> Vec<(u64, Violation)> {
+    let next = AtomicU64::new(0);
+    let mut failed = in_threads(|| {
+        let mut failed = vec![];
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= count {
+                return failed;
+            }
+            failed.extend(run::seed(seed, false).violation.map(|violation| (seed, violation)));
+        }
+    });
+    failed.sort_by_key(|(seed, _)| *seed);
+    failed
+}
+
+fn in_threads<T: Send>(work: impl Fn() -> Vec<T> + Sync) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        running.into_iter().flat_map(|thread| thread.join().expect("a run does not panic")).collect()
+    })
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::vars().find(|(key, _)| key == name).and_then(|(_, value)| value.parse().ok())
+}
+
+fn regressions() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions")
+}
+
+/// The seeds that failed once, from the first line of each file: `seed N`.
+fn kept_seeds() -> Vec<u64> {
+    let entries = fs::read_dir(regressions()).into_iter().flatten().filter_map(Result::ok);
+    let texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    let mut seeds: Vec<u64> = texts.filter_map(|text| text.lines().next()?.strip_prefix("seed ")?.parse().ok()).collect();
+    seeds.sort_unstable();
+    seeds
+}
+
+/// Writes a failing seed where it is run first from now on.
+fn keep(seed: u64, violation: &Violation) {
+    let text = format!("seed {seed}\n{}\n{}\n", violation.invariant, violation.detail);
+    let _ = fs::write(regressions().join(format!("seed-{seed}.txt")), text);
 }

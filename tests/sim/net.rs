@@ -54,7 +54,7 @@ pub enum Call {
 #[derive(Clone, Debug)]
 pub enum Reply {
     State { desired: Box<DesiredState>, leaves: Vec<(Leaf, CertDigest)> },
-    Accepted,
+    Accepted { spki: SpkiPin },
     Reported { seq: u64, says: Box<(Generation, bool)> },
     /// TLS failed, or the certificate is unknown: the bundle and a recovery are next.
     NotKnown { presented: SpkiPin },

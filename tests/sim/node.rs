@@ -394,12 +394,6 @@ impl World {
         if self.now < self.agents[i].ask_after {
             return false;
         }
-        // What was asked of a row that is over: the answer would be thrown away.
-        let want = self.agents[i].disk.want.clone();
-        let row = want.as_ref().and_then(|w| w.authorities.get(&AuthorityType::Host));
-        let wanted: BTreeSet<_> =
-            row.map(|r| r.client_issuer.iter().chain(&r.server_issuer).copied().collect()).unwrap_or_default();
-        self.agents[i].disk.in_flight.retain(|sent| wanted.contains(&sent.issuer));
         let spki = self.rng.key();
         let disk = &mut self.agents[i].disk;
         disk.keys.insert(spki);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    AuthorityType, ClusterState, Command, CommandId, Event, Fact, Given, Header, MemberId, NodeId, Order, Position,
+    AuthorityType, ClusterState, Command, CommandId, Event, Fact, Given, Header, NodeId, Order, Position,
     Principal, Refusal, Timestamp,
     command::Answered,
     decide,
@@ -318,6 +318,8 @@ impl World {
             let decided_at = self.orchestrators[o].state.position;
             let decision = match decide(&self.orchestrators[o].state, command, &given) {
                 Ok(decision) => decision,
+                // A refusal is decided on everything that is durable, or a repeated command could get a no after a yes.
+                Err(_) if self.orchestrators[o].state.position.0 < self.log.events.len() as u64 => continue,
                 Err(refusal) => {
                     // The record stands on the fold as well: the same command may have been answered meanwhile.
                     if self.record_refusal(o, command, &refusal, given.now) {
@@ -398,11 +400,6 @@ impl World {
     pub fn command(&mut self, principal: Principal, order: Order) -> Command {
         let id: CommandId = self.rng.command_id(self.now);
         Command { id, principal, credential: None, digest: BodyDigest(self.rng.bytes()), reason: None, order }
-    }
-
-    /// Which gateway a member is.
-    pub fn gateway_of(&self, member: MemberId) -> Option<usize> {
-        self.gateways.iter().position(|g| g.id == member)
     }
 
     /// Ends the run: an invariant does not hold.

@@ -180,7 +180,8 @@ impl World {
                 self.take_desired(i, *desired);
                 self.take_leaves(i, leaves);
             }
-            Reply::Accepted => {}
+            // It is authorised: the certificate comes when the signer gets to it.
+            Reply::Accepted { spki } => _ = a.sent.insert(spki, self.now + 90 * SECOND),
             Reply::Reported { seq, says } => {
                 if seq == a.seq {
                     a.reporting = None;
@@ -252,8 +253,9 @@ impl World {
     /// Holding the row that a gateway named: no longer served on its own responsibility.
     pub fn notice_synced(&mut self, i: usize) {
         let a = &mut self.agents[i];
-        let row = a.disk.want.as_ref().and_then(|w| w.authorities.get(&AuthorityType::Host));
-        let holds = row.is_some_and(|row| a.disk.installed.trusted.get(&AuthorityType::Host) == Some(&row.trusted));
+        let holds = a.disk.want.as_ref().is_some_and(|want| {
+            want.authorities.iter().all(|(t, row)| a.disk.installed.trusted.get(t) == Some(&row.trusted))
+        });
         a.unsynced &= !(a.synced && holds && a.proof == Proof::Passed);
     }
 
@@ -265,6 +267,8 @@ impl World {
                 disk.last_passed.iter().flat_map(|g| g.client.iter().chain(&g.server)).any(|l| l.spki == leaf.spki);
             let is_here = disk.received.iter().any(|l| l.spki == leaf.spki);
             disk.in_flight.retain(|sent| sent.spki != leaf.spki);
+            // The certificate of a recovery may come this way as well, when its answer was lost.
+            disk.asking = disk.asking.filter(|asking| asking.spki != leaf.spki);
             if disk.keys.contains(&leaf.spki) && !is_installed && !is_passed && !is_here {
                 disk.digests.insert(leaf.spki, digest);
                 disk.received.push(leaf);

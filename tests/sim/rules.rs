@@ -1,0 +1,205 @@
+//! Each rule that the product calls necessary, switched off: the simulation must then see something break.
+
+use domain::{
+    AuthorityType, Fact, Order, Phase, Position, Principal, Timestamp,
+    authority::{AuthorityKey, KeyKind},
+    command::KeyRequest,
+    event::{AuthorityKeyGenerated, LeafUse},
+    rules::Rule,
+};
+
+use crate::{
+    invariants::COMPLETES,
+    operator::rotate,
+    run::complete,
+    world::{Knobs, MINUTE, SECOND, Word, World, genesis::issue},
+};
+
+const HOST: AuthorityType = AuthorityType::Host;
+
+/// The schedule for a rule that random seeds break too seldom; none where they find it soon.
+pub fn directed(rule: Rule) -> Option<fn() -> World> {
+    Some(match rule {
+        Rule::TrustIsEqual => trust_left_over_from_the_rotation_before,
+        Rule::MembersAlwaysBind => a_slow_gateway_is_forced_over,
+        Rule::SilenceCountsFromStart => a_fresh_orchestrator_has_heard_nobody,
+        Rule::InstallOnlyDesiredIssuer => a_certificate_of_the_row_before_arrives_late,
+        Rule::KeepProvenAndInFlight => an_ordinary_rotation,
+        Rule::JoinAnswerIsCurrent => a_join_is_answered_after_a_whole_rotation,
+        Rule::LateKeyIsDestroyed => a_key_comes_after_the_rotation_is_over,
+        Rule::FactsAreFresh
+        | Rule::OnlyRolesInUse
+        | Rule::KeysBeforeForwardGates
+        | Rule::TimeConditionForward
+        | Rule::TimeConditionBack
+        | Rule::UntouchedHasReachedRollback
+        | Rule::ExclusionEndsWithRotation
+        | Rule::StepsFollowOneAnother
+        | Rule::PolicyNeedsUptime
+        | Rule::NothingIsReinstalled
+        | Rule::RevisionsOnlyRise
+        | Rule::GatewayHoldsBeforeHandingOut
+        | Rule::RenewalFollowsTheRow
+        | Rule::HoldBeforeServing
+        | Rule::BundleIsDesiredState => return None,
+    })
+}
+
+/// A small cluster in which every node has joined and is proven.
+fn settled(agents: usize, gateways: usize) -> World {
+    let mut world = World::new(1, Knobs::calm(agents, gateways));
+    world.trace = Some(vec![]);
+    for agent in &mut world.agents {
+        // All of them serve, so that every pair can lose its connection.
+        agent.uses.insert(HOST, domain::access::Uses::ALL);
+    }
+    world.run_for(3 * SECOND);
+    world.give_tokens();
+    world.run_for(2 * MINUTE);
+    world
+}
+
+/// Asks for a phase every second until it is entered.
+fn enter(world: &mut World, phase: Phase, force: bool) -> bool {
+    for _ in 0..120 {
+        if world.violation.is_some() || world.ask(rotate(HOST, Some(phase), force)).is_ok() {
+            return world.violation.is_none();
+        }
+        world.run_for(SECOND);
+    }
+    false
+}
+
+fn an_ordinary_rotation() -> World {
+    let mut world = settled(2, 1);
+    let entered = enter(&mut world, Phase::Init, false);
+    if entered && !complete(&mut world, 30 * MINUTE) {
+        world.violate(COMPLETES, "an ordinary rotation does not end");
+    }
+    world
+}
+
+fn trust_left_over_from_the_rotation_before() -> World {
+    let mut world = settled(2, 1);
+    for phase in [Phase::Init, Phase::UpdateClients, Phase::UpdateServers, Phase::Standby, Phase::Init] {
+        // The next rotation begins before anybody has dropped the first authority.
+        enter(&mut world, phase, false);
+    }
+    let widest = |w: &World| w.agents[0].trusts(HOST).len();
+    world.run_while(2 * MINUTE, |w| widest(w) < 3);
+    let trusts = world.agents[0].trusts(HOST);
+    world.run_while(MINUTE, |w| {
+        let passed = w.agents[0].disk.last_passed.as_ref();
+        passed.and_then(|g| g.trusted.get(&HOST)) != Some(&trusts)
+    });
+    // From here on nothing new passes on this node: it keeps trusting all three.
+    world.faults_on = true;
+    world.agents[0].broken_until = world.now + 60 * MINUTE;
+    world.run_for(30 * SECOND);
+    let _ = world.ask(rotate(HOST, Some(Phase::UpdateClients), false));
+    world
+}
+
+fn a_slow_gateway_is_forced_over() -> World {
+    let mut world = settled(2, 2);
+    world.gateways[1].slow_ms = 3600 * SECOND;
+    enter(&mut world, Phase::Init, false);
+    world.run_for(MINUTE);
+    let _ = world.ask(rotate(HOST, Some(Phase::UpdateClients), true));
+    world
+}
+
+fn a_fresh_orchestrator_has_heard_nobody() -> World {
+    let mut world = settled(2, 2);
+    world.gateways[1].slow_ms = 3600 * SECOND;
+    world.orchestrators[0].up = false;
+    world.run_for(MINUTE);
+    world.orchestrator_starts(0);
+    world.orchestrator_tick(0);
+    enter(&mut world, Phase::Init, false);
+    world.run_for(MINUTE);
+    let _ = world.ask(rotate(HOST, Some(Phase::UpdateClients), true));
+    world
+}
+
+fn a_certificate_of_the_row_before_arrives_late() -> World {
+    let mut world = settled(2, 1);
+    enter(&mut world, Phase::Init, false);
+    enter(&mut world, Phase::UpdateClients, false);
+    world.run_for(2 * MINUTE);
+    // The node asks once more, and the signer does not get to it.
+    world.signer_dies();
+    let node = world.agents[0].disk.node.expect("it joined");
+    let prepared = world.truth.types[&HOST].client_issuer().expect("there is one");
+    let spki = world.rng.key();
+    let key = KeyRequest { spki, public_key: String::new() };
+    let order =
+        Order::RequestCertificate { authority_type: HOST, usage: LeafUse::Client, issuer: Some(prepared), key };
+    let command = world.command(Principal::Node(node), order);
+    world.execute(&command);
+    let pending = world.truth.pending.values().find(|p| p.granted.spki == spki).cloned().expect("it is authorised");
+    // Everybody goes back, with certificates of the active authority.
+    enter(&mut world, Phase::Rollback, false);
+    world.signer.keys.remove(&prepared);
+    world.signer_starts();
+    world.run_for(2 * MINUTE);
+    // And only now the late one is recorded and pushed to the node, which has kept its key all the time.
+    world.agents[0].disk.keys.insert(spki);
+    let late = issue(&pending.granted, &mut world.rng);
+    let (end, now) = (Position(world.log.events.len() as u64), Timestamp(world.now));
+    let _ = world.append(vec![Fact::from(late)], &Word::of_signer(), end, now);
+    let shows_prepared = |w: &World| w.agents[0].issuers().0 == Some(prepared);
+    world.agents[0].disk.in_flight.push(domain::reconcile::InFlight { usage: LeafUse::Client, issuer: prepared, spki });
+    world.run_while(2 * MINUTE, |w| !shows_prepared(w));
+    let _ = world.ask(rotate(HOST, Some(Phase::Standby), false));
+    world.run_for(MINUTE);
+    world
+}
+
+fn a_join_is_answered_after_a_whole_rotation() -> World {
+    let mut world = settled(2, 1);
+    let late = world.new_agent(world.now + SECOND);
+    world.agents[late].uses.insert(HOST, domain::access::Uses::ALL);
+    world.run_for(2 * SECOND);
+    world.give_tokens();
+    // Its request arrives; the answer does not.
+    world.run_while(MINUTE, |w| !w.truth.nodes.values().any(|n| n.hostname == w.agents[late].hostname));
+    world.agents[late].online = false;
+    for phase in [Phase::Init, Phase::UpdateClients, Phase::UpdateServers, Phase::Standby] {
+        world.run_for(2 * MINUTE);
+        enter(&mut world, phase, true);
+    }
+    world.run_for(2 * MINUTE);
+    world.agent_stops(late);
+    world.agents[late].online = true;
+    world.agent_starts(late);
+    world.run_for(MINUTE);
+    world
+}
+
+fn a_key_comes_after_the_rotation_is_over() -> World {
+    let mut world = settled(2, 1);
+    world.signer_dies();
+    enter(&mut world, Phase::Init, false);
+    let rotation = world.truth.types[&HOST].rotation_id();
+    enter(&mut world, Phase::Rollback, false);
+    enter(&mut world, Phase::Standby, false);
+    let key = AuthorityKey {
+        id: world.rng.key(),
+        kind: KeyKind::Tls,
+        generation: 2,
+        certificate: String::new(),
+        algorithm: String::new(),
+        storage: String::new(),
+        not_after: Timestamp(i64::MAX),
+        rotation,
+        position: Position(0),
+    };
+    world.signer.keys.insert(key.id);
+    let (end, now) = (Position(world.log.events.len() as u64), Timestamp(world.now));
+    let generated = AuthorityKeyGenerated { authority_type: HOST, key };
+    let _ = world.append(vec![Fact::from(generated)], &Word::of_signer(), end, now);
+    world.signer_starts();
+    world.run_for(5 * MINUTE);
+    world
+}
