@@ -100,11 +100,8 @@ impl SmallSigner {
                 generation,
                 ..
             } => {
-                let key = self.make(cluster, authority_type, generation, now);
-                let key = AuthorityKey {
-                    rotation: Some(rotation),
-                    ..key
-                };
+                let mut key = self.make(cluster, authority_type, generation, now);
+                key.rotation = Some(rotation);
                 vec![AuthorityKeyGenerated { authority_type, key }.into()]
             }
             Duty::Sign { authorization } => s.pending.get(&authorization).map_or(vec![], |pending| {
