@@ -252,6 +252,17 @@ fn hostile_requests(wire: &Wire, certificate: &str, key: &str) {
             "{what}: {refused:?}"
         );
     }
+    // What it asks for beside a key is not even read: an authority, other names, a person.
+    let answer = ask(include_str!("refusals/greedy.csr"), "host").expect("a certificate of its own");
+    let leaf = answer["certificate"].as_str().expect("PEM");
+    let ders = pki::pem::certificates(leaf).expect("PEM");
+    let leaf = pki::Certificate::parse(&ders[0]).expect("a certificate");
+    assert!(!leaf.is_ca && leaf.names == ["n1"], "{:?}", leaf.names);
+    assert!(
+        leaf.uri
+            .expect("a URI")
+            .starts_with("carousel://acme.cluster/node/")
+    );
     // A type that the node's grant does not name.
     let refused = ask(&pem(&good), "user").expect_err("not granted");
     assert!(
