@@ -1,6 +1,6 @@
 //! A control plane and its agents as processes, driven by the real command line.
 
-use std::{path::PathBuf, process::Command, sync::OnceLock, time::Duration};
+use std::{path::PathBuf, process::Command, sync::OnceLock};
 
 use carousel_tests::{Finished, NatsServer, PATIENCE, Proc, TestDir, bin, deadline, run};
 use serde_json::Value;
@@ -15,7 +15,6 @@ pub(crate) enum Log {
 /// A cluster on this machine.
 pub(crate) struct World {
     pub(crate) dir: TestDir,
-    pub(crate) log: Log,
     pub(crate) serve: Option<Proc>,
     pub(crate) url: String,
     listen: String,
@@ -52,7 +51,6 @@ impl World {
         };
         let mut world = Self {
             dir,
-            log,
             serve: None,
             url: String::new(),
             listen: "127.0.0.1:0".into(),
@@ -108,13 +106,6 @@ impl World {
             .build()
             .expect("a runtime");
         runtime.block_on(nats.restart());
-    }
-
-    /// Kills the control plane as a power cut would, as far as a process can.
-    pub(crate) fn kill_serve(&mut self) {
-        if let Some(mut proc) = self.serve.take() {
-            proc.kill9();
-        }
     }
 
     /// An operator's command.
@@ -232,13 +223,6 @@ impl World {
         });
     }
 
-    /// A whole rotation by hand, each step as soon as the status allows.
-    pub(crate) fn rotate(&self, authority_type: &str) {
-        for phase in ["init", "update_clients", "update_servers", "standby"] {
-            self.enter_and_wait(authority_type, phase);
-        }
-    }
-
     /// Enters a phase by hand, as soon as the status allows.
     pub(crate) fn enter(&self, authority_type: &str, phase: &str) -> Finished {
         self.carousel(&[
@@ -286,12 +270,6 @@ impl Agent {
         if let Some(mut proc) = self.proc.take() {
             proc.kill9();
         }
-    }
-
-    /// Waits for its end and returns the exit code.
-    pub(crate) fn exit_code(&mut self, within: Duration) -> Option<i32> {
-        let mut proc = self.proc.take()?;
-        proc.wait(within).code()
     }
 }
 
