@@ -84,6 +84,11 @@ pub fn decide(state: &ClusterState, command: &Command, given: &Given) -> Decided
             "the log holds no cluster yet: start `carousel serve` once",
         ));
     }
+    dispatch(state, command, given)
+}
+
+/// Each order to its function.
+fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
     match &command.order {
         Order::Genesis(genesis) => genesis::begin(state, genesis),
         Order::Rotate(rotate) => rotation::rotate(state, command, rotate, given),
@@ -135,12 +140,7 @@ pub fn decide(state: &ClusterState, command: &Command, given: &Given) -> Decided
             uptime_ms,
         } => members::lose(state, *member, *boot, *silent_ms, *uptime_ms),
         Order::StopMember { member, boot } => members::stop(state, *member, *boot),
-        Order::AcceptClock { behind_ms } => Ok(Decision::done(vec![
-            crate::event::ClusterClockAccepted {
-                behind_ms: *behind_ms,
-            }
-            .into(),
-        ])),
+        Order::AcceptClock { behind_ms } => rotation::accept_clock(command, *behind_ms, given),
         Order::AddConsumer { .. } | Order::AttestConsumer { .. } | Order::WithdrawConsumer { .. } => {
             consumers::decide(state, command)
         }

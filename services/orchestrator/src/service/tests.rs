@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use domain::{
-    Answer, BootId, ClusterState, MemberId, SpkiPin,
+    Answer, BootId, ClusterState, Command, MemberId, SpkiPin,
     authority::{AuthorityKey, KeyKind},
     command::{Genesis, LaggingPolicy, Mode, Rotate, Settings},
     event::{AuthorityActivated, AuthorityKeyGenerated},
@@ -100,11 +100,11 @@ fn first(authority_type: AuthorityType, pin: u8) -> (AuthorityKeyGenerated, Auth
 
 impl World {
     async fn order(&self, principal: Principal, order: Order) -> Answer {
-        self.executor
-            .execute(self.executor.own_command(principal, order))
-            .await
-            .unwrap()
-            .answer
+        let command = Command {
+            reason: Some("a test".into()),
+            ..self.executor.own_command(principal, order)
+        };
+        self.executor.execute(command).await.unwrap().answer
     }
 
     async fn begin(&self, grace_period_ms: u64) {

@@ -5,7 +5,8 @@ use crate::{
     authority::AuthorityType,
     command::{Answer, Command, Expectation, Given, LaggingPolicy, Mode, Rotate},
     event::{
-        GateRecord, RotationHeld, RotationOutcome, RotationPhaseEntered, RotationResumed, RotationSettled,
+        ClusterClockAccepted, GateRecord, RotationHeld, RotationOutcome, RotationPhaseEntered,
+        RotationResumed, RotationSettled,
     },
     gate::{self, Gate},
     id::RotationId,
@@ -152,6 +153,21 @@ pub fn settle(
         required: gate.required,
     };
     Ok(Decision::done(vec![settled.into()]))
+}
+
+/// A person says that the clock is right after all: automatic steps go on.
+pub fn accept_clock(command: &Command, behind_ms: u64, given: &Given) -> Decided {
+    if !given.clock_suspect {
+        return Err(Refusal::new(
+            Code::NothingSuspect,
+            "the clock is not suspect; there is nothing to accept",
+        ));
+    }
+    if command.reason.as_deref().is_none_or(|r| r.trim().is_empty()) {
+        let text = "accepting a suspect clock needs --reason TEXT: it stands in the audit log";
+        return Err(Refusal::new(Code::ReasonRequired, text));
+    }
+    Ok(Decision::done(vec![ClusterClockAccepted { behind_ms }.into()]))
 }
 
 fn in_service(state: &ClusterState, t: AuthorityType) -> Result<&TypeState, Refusal> {

@@ -11,7 +11,7 @@ use domain::{
     refusal::Code,
 };
 
-use crate::world::{World, admin, clock, names_of, pin, roles};
+use crate::world::{World, admin, pin, roles};
 
 pub(crate) const HOST: AuthorityType = AuthorityType::Host;
 
