@@ -42,7 +42,7 @@ fn manual(world: &World) {
     for phase in ["init", "update_clients", "update_servers", "standby"] {
         step(world, &mut terminal, phase);
     }
-    terminal.is_kept_as("manual.txt");
+    terminal.kept_as("manual.txt");
 }
 
 fn roll_back(world: &World) {
@@ -56,7 +56,7 @@ fn roll_back(world: &World) {
         3,
     );
     step(world, &mut terminal, "standby");
-    terminal.is_kept_as("rollback.txt");
+    terminal.kept_as("rollback.txt");
 }
 
 /// One step of the guide: enter the phase, look at the status, look at the nodes.
@@ -81,7 +81,7 @@ fn semi_automatic(world: &World) {
     world.until_all_reached();
     terminal.types("carousel status", 0);
     terminal.types(WHICH_PHASE, 0);
-    terminal.is_kept_as("semi-automatic.txt");
+    terminal.kept_as("semi-automatic.txt");
     let entered = entered_since(world, &before);
     let phases: Vec<_> = entered.iter().map(|(phase, _)| phase.as_str()).collect();
     assert_eq!(phases, ["init", "update_clients", "update_servers", "standby"]);

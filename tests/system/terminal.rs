@@ -54,7 +54,7 @@ impl<'world> Terminal<'world> {
     }
 
     /// Compares the session with the kept one.
-    pub(crate) fn is_kept_as(self, name: &str) {
+    pub(crate) fn kept_as(self, name: &str) {
         let path = source::root().join("tests/scenarios").join(name);
         if runtime::config::env("UPDATE").is_ok_and(|value| value.is_some()) {
             fs::write(&path, &self.text).expect("tests/scenarios is writable");
