@@ -68,7 +68,14 @@ impl World {
     }
 
     fn break_for(&mut self, fault: Fault, ms: i64) {
-        if self.chaos.faults.iter().flatten().any(|f| std::mem::discriminant(f) == std::mem::discriminant(&fault)) && self.rng.chance(500) {
+        if self
+            .chaos
+            .faults
+            .iter()
+            .flatten()
+            .any(|f| std::mem::discriminant(f) == std::mem::discriminant(&fault))
+            && self.rng.chance(500)
+        {
             return;
         }
         self.tell(|| format!("fault {fault:?} for {} s", ms / 1000));
@@ -94,7 +101,9 @@ impl World {
             }
             Fault::GatewayCut(i) => self.gateways[i].cut = true,
             Fault::GatewaySlow(i) => self.gateways[i].slow_ms = self.rng.span(SECOND, 15 * SECOND),
-            Fault::ClockOff(i) => self.orchestrators[i].clock_offset_ms = self.rng.span(-120 * SECOND, 20 * SECOND),
+            Fault::ClockOff(i) => {
+                self.orchestrators[i].clock_offset_ms = self.rng.span(-120 * SECOND, 20 * SECOND)
+            }
         }
         self.note(fault, ms);
     }
@@ -106,7 +115,9 @@ impl World {
     }
 
     pub fn fault_ends(&mut self, number: usize) {
-        let Some(fault) = self.chaos.faults[number].take() else { return };
+        let Some(fault) = self.chaos.faults[number].take() else {
+            return;
+        };
         self.tell(|| format!("end of fault {fault:?}"));
         match fault {
             Fault::AgentOff(i) => self.agent_starts(i),
@@ -156,8 +167,11 @@ impl World {
     fn clone_agent(&mut self, i: usize) {
         (self.agents[i].tampered, self.agents[i].set_back) = (true, true);
         self.watch.leaves_fleet(i);
-        let (disk, hostname, uses) =
-            (self.agents[i].disk.clone(), self.agents[i].hostname.clone(), self.agents[i].uses.clone());
+        let (disk, hostname, uses) = (
+            self.agents[i].disk.clone(),
+            self.agents[i].hostname.clone(),
+            self.agents[i].uses.clone(),
+        );
         let clone = self.new_agent(self.now + 100);
         let a = &mut self.agents[clone];
         (a.disk, a.hostname, a.uses, a.tampered) = (disk, hostname, uses, true);

@@ -8,8 +8,8 @@ use domain::{
     command::Expectation,
     duty::{bundle_content, duty, owed, void_authorizations},
     event::{
-        AuthorityActivated, AuthorityBundleSigned, AuthorityDestroyed, AuthorityKeyGenerated, AuthorityRetired,
-        CertificateRevoked,
+        AuthorityActivated, AuthorityBundleSigned, AuthorityDestroyed, AuthorityKeyGenerated,
+        AuthorityRetired, CertificateRevoked,
     },
     evolve::apply,
     id::SystemActor,
@@ -39,7 +39,14 @@ pub struct Orchestrator {
 impl Orchestrator {
     pub fn new(now: i64) -> Self {
         let state = ClusterState::default();
-        Self { up: true, state, started: now, heard: BTreeMap::new(), clock_offset_ms: 0, last_tick: now }
+        Self {
+            up: true,
+            state,
+            started: now,
+            heard: BTreeMap::new(),
+            clock_offset_ms: 0,
+            last_tick: now,
+        }
     }
 
     /// Is the clock more than a minute behind the log?
@@ -84,7 +91,8 @@ impl World {
 
     /// What the orchestrator does by itself: due steps, the end of rotations, void authorisations, silent members.
     pub fn orchestrator_tick(&mut self, i: usize) {
-        self.queue.at(self.now + 5 * SECOND, Msg::Tick(Actor::Orchestrator(i)));
+        self.queue
+            .at(self.now + 5 * SECOND, Msg::Tick(Actor::Orchestrator(i)));
         if !self.orchestrators[i].up {
             return;
         }
@@ -95,21 +103,44 @@ impl World {
         let uptime_ms = (self.now - o.started) as u64;
         let mut orders = vec![];
         for (authority_type, rotation, phase) in schedule::due_steps(&o.state, now) {
-            let expects = Expectation { rotation: Some(rotation), phase };
-            let uptime_since_step_ms = self.since_step.get(&authority_type).map(|(_, ms)| *ms).unwrap_or_default();
-            orders.push(Order::ScheduledStep { authority_type, expects, uptime_since_step_ms, uptime_ms });
+            let expects = Expectation {
+                rotation: Some(rotation),
+                phase,
+            };
+            let uptime_since_step_ms = self
+                .since_step
+                .get(&authority_type)
+                .map(|(_, ms)| *ms)
+                .unwrap_or_default();
+            orders.push(Order::ScheduledStep {
+                authority_type,
+                expects,
+                uptime_since_step_ms,
+                uptime_ms,
+            });
         }
         for (authority_type, rotation) in schedule::to_settle(&o.state) {
-            orders.push(Order::Settle { authority_type, rotation });
+            orders.push(Order::Settle {
+                authority_type,
+                rotation,
+            });
         }
         for authorization in void_authorizations(&o.state) {
-            orders.push(Order::VoidAuthorization { authorization, why: "its authority signs no more".into() });
+            orders.push(Order::VoidAuthorization {
+                authorization,
+                why: "its authority signs no more".into(),
+            });
         }
         for member in o.state.members.values().filter(|m| m.running) {
             let last = o.heard.get(&member.id).copied().unwrap_or(member.last_event.0);
             let silent_ms = (self.now - last).max(0) as u64;
             if let (Some(boot), true) = (member.boot, silent_ms >= schedule::MEMBER_SILENCE_MS) {
-                orders.push(Order::LoseMember { member: member.id, boot, silent_ms, uptime_ms });
+                orders.push(Order::LoseMember {
+                    member: member.id,
+                    boot,
+                    silent_ms,
+                    uptime_ms,
+                });
             }
         }
         for order in orders {
@@ -169,12 +200,30 @@ impl World {
     fn schedule_duty(&mut self, duty: Duty) {
         let (epoch, seen) = (self.signer.epoch, self.signer.state.position);
         let slow = self.faults_on && self.rng.chance(300);
-        let longest = if slow { self.knobs.signer_ms } else { self.knobs.signer_ms.min(500) };
+        let longest = if slow {
+            self.knobs.signer_ms
+        } else {
+            self.knobs.signer_ms.min(500)
+        };
         let at = self.now + self.rng.span(1, longest.max(1));
-        self.queue.at(at, Msg::Owed { epoch, duty: Box::new(duty.clone()), seen });
+        self.queue.at(
+            at,
+            Msg::Owed {
+                epoch,
+                duty: Box::new(duty.clone()),
+                seen,
+            },
+        );
         if self.faults_on && self.rng.chance(20) {
             let again = at + self.rng.span(1, 5 * SECOND);
-            self.queue.at(again, Msg::Owed { epoch, duty: Box::new(duty), seen });
+            self.queue.at(
+                again,
+                Msg::Owed {
+                    epoch,
+                    duty: Box::new(duty),
+                    seen,
+                },
+            );
         }
     }
 
@@ -198,7 +247,9 @@ impl World {
         if !self.signer.up || epoch != self.signer.epoch {
             return;
         }
-        let is_stale = self.faults_on && self.rng.chance(self.knobs.stale_permille) && self.signer.state.position >= seen;
+        let is_stale = self.faults_on
+            && self.rng.chance(self.knobs.stale_permille)
+            && self.signer.state.position >= seen;
         if !is_stale {
             catch_up(&mut self.signer.state, &self.log);
         }
@@ -217,19 +268,34 @@ impl World {
         if facts.is_empty() {
             return;
         }
-        let (position, time) = (self.signer.state.position, self.signer.state.now(Timestamp(self.now)));
+        let (position, time) = (
+            self.signer.state.position,
+            self.signer.state.now(Timestamp(self.now)),
+        );
         if self.append(facts, &Word::of_signer(), position, time).is_none() {
             // Somebody wrote the subject meanwhile: read on, and see whether it is still owed.
             let at = self.now + self.rng.span(1, 50);
             let (epoch, seen) = (self.signer.epoch, position);
             catch_up(&mut self.signer.state, &self.log);
-            self.queue.at(at, Msg::Owed { epoch, duty: Box::new(duty), seen });
+            self.queue.at(
+                at,
+                Msg::Owed {
+                    epoch,
+                    duty: Box::new(duty),
+                    seen,
+                },
+            );
         }
     }
 
     fn carry_out(&mut self, duty: &Duty) -> Vec<Fact> {
         match duty {
-            Duty::GenerateKey { authority_type, kind, rotation, generation } => {
+            Duty::GenerateKey {
+                authority_type,
+                kind,
+                rotation,
+                generation,
+            } => {
                 let id = self.rng.key();
                 self.signer.keys.insert(id);
                 let key = AuthorityKey {
@@ -243,35 +309,71 @@ impl World {
                     rotation: Some(*rotation),
                     position: Position(0),
                 };
-                vec![AuthorityKeyGenerated { authority_type: *authority_type, key }.into()]
+                vec![
+                    AuthorityKeyGenerated {
+                        authority_type: *authority_type,
+                        key,
+                    }
+                    .into(),
+                ]
             }
             Duty::Sign { authorization } => self.sign(*authorization),
             Duty::SignBundle { authority_type, .. } => self.sign_bundle(*authority_type),
-            Duty::RecordRetirement { authority_type, authority, outcome, activated } => {
-                let retired =
-                    AuthorityRetired { authority_type: *authority_type, authority: *authority, outcome: *outcome };
+            Duty::RecordRetirement {
+                authority_type,
+                authority,
+                outcome,
+                activated,
+            } => {
+                let retired = AuthorityRetired {
+                    authority_type: *authority_type,
+                    authority: *authority,
+                    outcome: *outcome,
+                };
                 let activated = activated.iter().map(|(kind, authority)| -> Fact {
                     let (kind, authority): (KeyKind, SpkiPin) = (*kind, *authority);
-                    AuthorityActivated { authority_type: *authority_type, kind, authority }.into()
+                    AuthorityActivated {
+                        authority_type: *authority_type,
+                        kind,
+                        authority,
+                    }
+                    .into()
                 });
                 std::iter::once(retired.into()).chain(activated).collect()
             }
-            Duty::Destroy { authority_type, authority } => {
+            Duty::Destroy {
+                authority_type,
+                authority,
+            } => {
                 self.signer.keys.remove(authority);
                 let stores = vec!["sim".into()];
                 vec![
-                    AuthorityDestroyed { authority_type: *authority_type, authority: *authority, stores }.into(),
+                    AuthorityDestroyed {
+                        authority_type: *authority_type,
+                        authority: *authority,
+                        stores,
+                    }
+                    .into(),
                 ]
             }
             Duty::Revoke { holder, certificates } => {
                 let (holder, certificates) = (holder.clone(), certificates.clone());
-                vec![CertificateRevoked { holder, certificates, why: "removed".into() }.into()]
+                vec![
+                    CertificateRevoked {
+                        holder,
+                        certificates,
+                        why: "removed".into(),
+                    }
+                    .into(),
+                ]
             }
         }
     }
 
     fn sign(&mut self, authorization: AuthorizationId) -> Vec<Fact> {
-        let Some(pending) = self.signer.state.pending.get(&authorization) else { return vec![] };
+        let Some(pending) = self.signer.state.pending.get(&authorization) else {
+            return vec![];
+        };
         // A destroyed key signs nothing, whatever the fold says.
         if !self.signer.keys.contains(&pending.granted.issuer) {
             return vec![];
@@ -283,7 +385,8 @@ impl World {
         let Some(bundle) = bundle_content(&self.signer.state, authority_type, Timestamp(self.now)) else {
             return vec![];
         };
-        let (revision, phase, expires): (Position, Phase, Timestamp) = (bundle.revision, bundle.phase, bundle.expires);
+        let (revision, phase, expires): (Position, Phase, Timestamp) =
+            (bundle.revision, bundle.phase, bundle.expires);
         let signed = SignedBundle {
             document: String::new(),
             signature: String::new(),
@@ -292,6 +395,15 @@ impl World {
             replacements: vec![],
         };
         self.bundles.insert((authority_type, revision), bundle);
-        vec![AuthorityBundleSigned { authority_type, revision, phase, expires, bundle: signed }.into()]
+        vec![
+            AuthorityBundleSigned {
+                authority_type,
+                revision,
+                phase,
+                expires,
+                bundle: signed,
+            }
+            .into(),
+        ]
     }
 }

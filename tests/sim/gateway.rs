@@ -80,14 +80,24 @@ impl Gateway {
     pub fn accepts(&self, leaf: &Leaf, trusted: &BTreeSet<SpkiPin>, now: Timestamp) -> bool {
         let own = self.facts.get(&AuthorityType::Host);
         let lets_in = own.is_some_and(|own| own.trusted.contains(&leaf.issuer));
-        let is_let_in = self.leaves.iter().any(|(issuer, l)| trusted.contains(issuer) && now < l.not_after);
+        let is_let_in = self
+            .leaves
+            .iter()
+            .any(|(issuer, l)| trusted.contains(issuer) && now < l.not_after);
         lets_in && is_let_in && now < leaf.not_after
     }
 }
 
 impl World {
     /// A call of an agent arrives at a gateway.
-    pub fn gateway_called(&mut self, g: usize, agent: usize, boot: BootId, hello: Option<Box<Hello>>, call: Call) {
+    pub fn gateway_called(
+        &mut self,
+        g: usize,
+        agent: usize,
+        boot: BootId,
+        hello: Option<Box<Hello>>,
+        call: Call,
+    ) {
         let gateway = &self.gateways[g];
         let is_public = matches!(call, Call::Trust);
         if !gateway.up || (!gateway.serving && !is_public) || (gateway.cut && !is_public) {
@@ -96,14 +106,25 @@ impl World {
         let reply = match (call, hello) {
             (Call::Trust, _) => self.hand_out_bundles(g),
             (Call::Join { spki, rejoin }, _) => self.let_join(g, agent, spki, rejoin),
-            (Call::Recover { node, proven_by, spki }, _) => self.let_recover(g, node, proven_by, spki),
+            (
+                Call::Recover {
+                    node,
+                    proven_by,
+                    spki,
+                },
+                _,
+            ) => self.let_recover(g, node, proven_by, spki),
             (call @ (Call::Poll | Call::Request { .. } | Call::Report { .. }), Some(hello)) => {
                 self.certified_call(g, &hello, call)
             }
             (Call::Poll | Call::Request { .. } | Call::Report { .. }, None) => None,
         };
         if let Some(reply) = reply {
-            let msg = Msg::Reply { agent, boot, reply: Box::new(reply) };
+            let msg = Msg::Reply {
+                agent,
+                boot,
+                reply: Box::new(reply),
+            };
             self.queue.send(&mut self.rng, self.now, msg);
         }
     }
@@ -111,10 +132,19 @@ impl World {
     fn certified_call(&mut self, g: usize, hello: &Hello, call: Call) -> Option<Reply> {
         let now = Timestamp(self.now);
         if !self.gateways[g].accepts(&hello.leaf, &hello.trusted, now) {
-            return Some(Reply::NotKnown { presented: hello.leaf.spki });
+            return Some(Reply::NotKnown {
+                presented: hello.leaf.spki,
+            });
         }
-        let uri = domain::identity::uri(&"sim.cluster".parse().expect("it is a DNS name"), &Principal::Node(hello.node));
-        let presented = Presented { authority_type: AuthorityType::Host, uri: &uri, digest: hello.digest };
+        let uri = domain::identity::uri(
+            &"sim.cluster".parse().expect("it is a DNS name"),
+            &Principal::Node(hello.node),
+        );
+        let presented = Presented {
+            authority_type: AuthorityType::Host,
+            uri: &uri,
+            digest: hello.digest,
+        };
         let mut who = identify(&self.gateways[g].state, &presented, now);
         if who.as_ref().is_err_and(|no| no.code == Code::CertificateUnknown) {
             // It may be newer than the fold: read to the end, and look again.
@@ -127,9 +157,17 @@ impl World {
                 Call::Poll => self.answer_poll(g, hello.node),
                 Call::Request { usage, issuer, spki } => self.pass_on_request(hello, usage, issuer, spki),
                 Call::Report { report, says } => {
-                    let seen = Seen { certificate: hello.digest, issuer: hello.leaf.issuer, from: None };
+                    let seen = Seen {
+                        certificate: hello.digest,
+                        issuer: hello.leaf.issuer,
+                        from: None,
+                    };
                     let seq = report.seq;
-                    let order = Order::Report { node: hello.node, report: *report, seen };
+                    let order = Order::Report {
+                        node: hello.node,
+                        report: *report,
+                        seen,
+                    };
                     let command = self.command(Principal::Node(hello.node), order);
                     match self.execute(&command) {
                         Outcome::Yes(_) => Some(Reply::Reported { seq, says }),
@@ -153,7 +191,9 @@ impl World {
                 Reply::Refused { why: "superseded" }
             }
             Code::NodeRemoved => Reply::Refused { why: "removed" },
-            _ => Reply::NotKnown { presented: hello.leaf.spki },
+            _ => Reply::NotKnown {
+                presented: hello.leaf.spki,
+            },
         }
     }
 
@@ -161,9 +201,14 @@ impl World {
     fn answer_poll(&mut self, g: usize, node: NodeId) -> Option<Reply> {
         let gateway = &self.gateways[g];
         let mut desired = desired(&gateway.state, &node)?;
-        desired.authorities.retain(|t, row| gateway.facts.get(t).is_none_or(|own| may_hand_out(own, row)));
+        desired
+            .authorities
+            .retain(|t, row| gateway.facts.get(t).is_none_or(|own| may_hand_out(own, row)));
         let leaves = self.leaves_of(g, node);
-        Some(Reply::State { desired: Box::new(desired), leaves })
+        Some(Reply::State {
+            desired: Box::new(desired),
+            leaves,
+        })
     }
 
     /// The certificates of a node that it may not have yet.
@@ -179,10 +224,24 @@ impl World {
         leaves.collect()
     }
 
-    fn pass_on_request(&mut self, hello: &Hello, usage: LeafUse, issuer: SpkiPin, spki: SpkiPin) -> Option<Reply> {
+    fn pass_on_request(
+        &mut self,
+        hello: &Hello,
+        usage: LeafUse,
+        issuer: SpkiPin,
+        spki: SpkiPin,
+    ) -> Option<Reply> {
         let authority_type = AuthorityType::Host;
-        let key = KeyRequest { spki, public_key: String::new() };
-        let order = Order::RequestCertificate { authority_type, usage, issuer: Some(issuer), key };
+        let key = KeyRequest {
+            spki,
+            public_key: String::new(),
+        };
+        let order = Order::RequestCertificate {
+            authority_type,
+            usage,
+            issuer: Some(issuer),
+            key,
+        };
         let command = self.command(Principal::Node(hello.node), order);
         match self.execute(&command) {
             Outcome::Yes(_) => Some(Reply::Accepted { spki }),
@@ -197,12 +256,17 @@ impl World {
     fn hand_out_bundles(&mut self, g: usize) -> Option<Reply> {
         let heads = self.gateways[g].state.types.iter();
         let heads = heads.filter_map(|(t, of)| Some((*t, of.bundle.as_ref()?.revision)));
-        let bundles: Vec<_> = heads.filter_map(|head| self.bundles.get(&head).cloned()).collect();
+        let bundles: Vec<_> = heads
+            .filter_map(|head| self.bundles.get(&head).cloned())
+            .collect();
         Some(Reply::Bundles(bundles))
     }
 
     fn let_recover(&mut self, g: usize, node: NodeId, proven_by: CertDigest, spki: SpkiPin) -> Option<Reply> {
-        let key = KeyRequest { spki, public_key: String::new() };
+        let key = KeyRequest {
+            spki,
+            public_key: String::new(),
+        };
         let command = self.command(Principal::Anonymous, Order::Recover { node, proven_by, key });
         match self.execute(&command) {
             Outcome::Yes(answered) => {
@@ -210,7 +274,11 @@ impl World {
                 let of = self.gateways[g].state.types.get(&AuthorityType::Host)?;
                 let head = of.bundle.as_ref().filter(|b| b.revision >= of.row_position)?;
                 let bundle = self.bundles.get(&(AuthorityType::Host, head.revision)).cloned()?;
-                Some(Reply::Recovered { leaf, digest, bundle: Box::new(bundle) })
+                Some(Reply::Recovered {
+                    leaf,
+                    digest,
+                    bundle: Box::new(bundle),
+                })
             }
             Outcome::No(no) => {
                 self.tell(|| format!("recovery of {node} refused: {no}"));
@@ -241,9 +309,20 @@ impl World {
         if let Some(row) = careless {
             self.gateways[g].first_seen.entry(spki).or_insert(row);
         }
-        let key = KeyRequest { spki, public_key: String::new() };
+        let key = KeyRequest {
+            spki,
+            public_key: String::new(),
+        };
         let rejoin = rejoin.map(|(node, proven_by)| Rejoin { node, proven_by });
-        let command = self.command(Principal::Anonymous, Order::Join(Join { token, hostname, key, rejoin }));
+        let command = self.command(
+            Principal::Anonymous,
+            Order::Join(Join {
+                token,
+                hostname,
+                key,
+                rejoin,
+            }),
+        );
         match self.execute(&command) {
             Outcome::Yes(answered) => {
                 let (node, leaf, digest) = self.first_leaf(g, &answered.answer)?;
@@ -254,12 +333,19 @@ impl World {
                 } else {
                     self.gateways[g].first_seen.get(&spki).cloned()?
                 };
-                Some(Reply::Joined { node, leaf, digest, desired: Box::new(desired) })
+                Some(Reply::Joined {
+                    node,
+                    leaf,
+                    digest,
+                    desired: Box::new(desired),
+                })
             }
             Outcome::No(no) => {
                 self.tell(|| format!("join refused: {no}"));
                 match no.code {
-                    Code::TokenUnknown | Code::TokenExpired | Code::TokenUsed => Some(Reply::Refused { why: "token" }),
+                    Code::TokenUnknown | Code::TokenExpired | Code::TokenUsed => {
+                        Some(Reply::Refused { why: "token" })
+                    }
                     _ => Some(Reply::AskAgain { spki }),
                 }
             }
@@ -273,7 +359,10 @@ impl World {
         let mut authorities = BTreeMap::new();
         for (t, uses) in &self.agents[agent].uses {
             let revision = state.types.get(t)?.bundle.as_ref()?.revision;
-            authorities.insert(*t, desired_of_bundle(self.bundles.get(&(*t, revision))?, *uses, None));
+            authorities.insert(
+                *t,
+                desired_of_bundle(self.bundles.get(&(*t, revision))?, *uses, None),
+            );
         }
         let settings = state.settings();
         Some(DesiredState {
@@ -287,11 +376,15 @@ impl World {
 
     /// The certificate that answers a join or a recovery, once this gateway has read it in the log.
     fn first_leaf(&mut self, g: usize, answer: &Answer) -> Option<(NodeId, Leaf, CertDigest)> {
-        let Answer::Joined { node, authorization } = answer else { return None };
+        let Answer::Joined { node, authorization } = answer else {
+            return None;
+        };
         catch_up(&mut self.gateways[g].state, &self.log);
         let state = &self.gateways[g].state;
         match state.settled_authorizations.get(authorization)? {
-            AuthorizationOutcome::Issued(digest) => Some((*node, leaf_of(state.certificates.get(digest)?), *digest)),
+            AuthorizationOutcome::Issued(digest) => {
+                Some((*node, leaf_of(state.certificates.get(digest)?), *digest))
+            }
             AuthorizationOutcome::Refused(_) | AuthorizationOutcome::Voided(_) => None,
         }
     }

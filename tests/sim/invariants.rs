@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
-    AuthorityType, AuthorizationId, CertDigest, ClusterState, Command, CommandId, Event, Fact, NodeId, Order, Phase,
-    Position, Principal, Refusal, RotationId, SpkiPin, Timestamp,
+    AuthorityType, AuthorizationId, CertDigest, ClusterState, Command, CommandId, Event, Fact, NodeId, Order,
+    Phase, Position, Principal, Refusal, RotationId, SpkiPin, Timestamp,
     command::Answered,
     event::{AuthorizationGranted, CertificateIssued, NodeReported},
     gate,
@@ -66,7 +66,9 @@ impl Watch {
 
     /// Is the node excluded from the rotation in progress?
     fn is_excluded(&self, node: NodeId, t: AuthorityType) -> bool {
-        self.excluded.get(&(node, t)).is_some_and(|rotation| self.rotations.get(&t) == Some(rotation))
+        self.excluded
+            .get(&(node, t))
+            .is_some_and(|rotation| self.rotations.get(&t) == Some(rotation))
     }
 
     /// Before an event is folded: what it claims is held against the world as it is.
@@ -83,13 +85,19 @@ impl Watch {
             let key = (event.header.actor.clone(), command.id);
             let before = self.commands.insert(key, position);
             if before.is_some_and(|before| before.0 + 1 != position.0) {
-                world.violate(ACKNOWLEDGED, format!("one command was carried out twice, again at {position}"));
+                world.violate(
+                    ACKNOWLEDGED,
+                    format!("one command was carried out twice, again at {position}"),
+                );
             }
         }
         match &event.fact {
             Fact::RotationPhaseEntered(f) => self.phase_entered(world, event, f),
             Fact::RotationSettled(f) => {
-                let retired = world.truth.types[&f.authority_type].retired.iter().map(|r| r.key.id);
+                let retired = world.truth.types[&f.authority_type]
+                    .retired
+                    .iter()
+                    .map(|r| r.key.id);
                 self.dead.entry(f.authority_type).or_default().extend(retired);
             }
             Fact::AuthorityKeyGenerated(f) => self.key_generated(f),
@@ -107,15 +115,18 @@ impl Watch {
             Fact::NodeJoined(f) => _ = self.nodes.insert(f.node),
             Fact::NodeRejoined(f) => self.node_changes(world, f.node, true),
             Fact::NodeRemoved(f) => {
-                self.granted.retain(|_, granted| granted.holder != Principal::Node(f.node));
+                self.granted
+                    .retain(|_, granted| granted.holder != Principal::Node(f.node));
                 self.node_changes(world, f.node, false);
             }
             Fact::AccessUserRemoved(f) => {
-                self.granted.retain(|_, granted| granted.holder != Principal::User(f.user.clone()));
+                self.granted
+                    .retain(|_, granted| granted.holder != Principal::User(f.user.clone()));
             }
             Fact::NodeReported(f) => self.node_reported(world, f),
             Fact::NodeExcluded(f) => {
-                self.excluded.extend(f.rotations.iter().map(|(t, rotation)| ((f.node, *t), *rotation)));
+                self.excluded
+                    .extend(f.rotations.iter().map(|(t, rotation)| ((f.node, *t), *rotation)));
                 if f.rotations.contains_key(&AuthorityType::Host) {
                     self.node_changes(world, f.node, true);
                 }
@@ -136,8 +147,10 @@ impl Watch {
     fn key_generated(&mut self, f: &domain::event::AuthorityKeyGenerated) {
         let (t, rotation) = (f.authority_type, f.key.rotation);
         let is_in_time = rotation.is_some() && self.rotations.get(&t) == rotation.as_ref();
-        if let (true, Some(rotation)) = (is_in_time && self.phases.get(&t) != Some(&Phase::Rollback), rotation)
-            && self.keyed.insert((t, rotation))
+        if let (true, Some(rotation)) = (
+            is_in_time && self.phases.get(&t) != Some(&Phase::Rollback),
+            rotation,
+        ) && self.keyed.insert((t, rotation))
         {
             self.prepared.insert(t, f.key.id);
         }
@@ -149,9 +162,21 @@ impl Watch {
             return;
         }
         let is_as_granted = self.granted.remove(&f.authorization).is_some_and(|granted| {
-            (granted.holder, granted.authority_type, granted.issuer, granted.usage, granted.serial, granted.spki)
-                == (f.holder.clone(), f.authority_type, f.issuer, f.usage, f.serial, f.spki)
-                && granted.not_after == f.not_after
+            (
+                granted.holder,
+                granted.authority_type,
+                granted.issuer,
+                granted.usage,
+                granted.serial,
+                granted.spki,
+            ) == (
+                f.holder.clone(),
+                f.authority_type,
+                f.issuer,
+                f.usage,
+                f.serial,
+                f.spki,
+            ) && granted.not_after == f.not_after
         });
         if !is_as_granted {
             world.violate(AUTHORISED, format!("{} for {}", f.authorization, f.holder));
@@ -170,9 +195,14 @@ impl Watch {
     /// A node that has reached by its facts is counted upon from here on.
     fn node_reported(&mut self, world: &mut World, f: &NodeReported) {
         let node = f.node;
-        let Some(agent) = world.owner.get(&node).copied() else { return };
-        let has_reached =
-            world.truth.nodes.get(&node).is_some_and(|n| gate::missing(&world.truth, AuthorityType::Host, n).is_ok());
+        let Some(agent) = world.owner.get(&node).copied() else {
+            return;
+        };
+        let has_reached = world
+            .truth
+            .nodes
+            .get(&node)
+            .is_some_and(|n| gate::missing(&world.truth, AuthorityType::Host, n).is_ok());
         if !has_reached || self.is_excluded(node, AuthorityType::Host) {
             return;
         }
@@ -196,7 +226,11 @@ impl Watch {
             of.is_some_and(|of| of.phase == *phase && of.rotation_id() == self.rotations.get(t).copied())
         });
         let pending_agrees = truth.pending.len() == self.granted.len();
-        if truth.position != position || !phases_agree || truth.nodes.len() != self.nodes.len() || !pending_agrees {
+        if truth.position != position
+            || !phases_agree
+            || truth.nodes.len() != self.nodes.len()
+            || !pending_agrees
+        {
             let text = format!("at {position}: phases {phases_agree}, authorisations {pending_agrees}");
             world.violate(REPLAY, text);
         }
@@ -209,7 +243,9 @@ impl Watch {
             let settled = of.ended.as_ref().filter(|e| e.settled);
             for (i, a) in world.agents.iter().enumerate() {
                 let counts = a.up && a.serving && !a.unsynced && !a.tampered && a.uses.contains_key(t);
-                let Some(node) = a.disk.node.filter(|_| counts) else { continue };
+                let Some(node) = a.disk.node.filter(|_| counts) else {
+                    continue;
+                };
                 // Whoever was passed over and has not been back is named by status, and was never promised.
                 let left_behind = of.ended.as_ref().filter(|e| e.cut_off.contains(&node));
                 if left_behind.is_some_and(|e| a.started < e.at.0) || !self.nodes.contains(&node) {
@@ -236,7 +272,11 @@ impl World {
         let (c, s) = (&self.agents[client], &self.agents[server]);
         let side = |a: &crate::node::Agent| {
             let (client_issuer, server_issuer) = a.issuers();
-            Side { trusted: a.trusts(AuthorityType::Host), client_issuer, server_issuer }
+            Side {
+                trusted: a.trusts(AuthorityType::Host),
+                client_issuer,
+                server_issuer,
+            }
         };
         c.up && s.up && c.serving && s.serving && interoperate(&side(c), &side(s))
     }
@@ -252,13 +292,21 @@ impl World {
     }
 
     fn check_fleet(&mut self, fleet: &BTreeSet<usize>) {
-        let counts = |a: &crate::node::Agent| a.up && a.serving && !a.unsynced && !a.tampered && a.stranded.is_none();
-        let present: Vec<usize> = fleet.iter().copied().filter(|i| counts(&self.agents[*i])).collect();
+        let counts =
+            |a: &crate::node::Agent| a.up && a.serving && !a.unsynced && !a.tampered && a.stranded.is_none();
+        let present: Vec<usize> = fleet
+            .iter()
+            .copied()
+            .filter(|i| counts(&self.agents[*i]))
+            .collect();
         for client in &present {
             for server in &present {
                 let serves = self.agents[*server].uses[&AuthorityType::Host].server;
                 if client != server && serves && !self.interoperate(*client, *server) {
-                    return self.violate(CONNECTIVITY, format!("agent {client} does not reach agent {server}"));
+                    return self.violate(
+                        CONNECTIVITY,
+                        format!("agent {client} does not reach agent {server}"),
+                    );
                 }
             }
             for g in 0..self.gateways.len() {
@@ -271,7 +319,9 @@ impl World {
 
     /// Do an agent and a gateway accept each other, whatever has expired?
     fn meets(&self, agent: usize, g: usize) -> bool {
-        let Some(hello) = self.hello(agent) else { return true };
+        let Some(hello) = self.hello(agent) else {
+            return true;
+        };
         let gateway = &self.gateways[g];
         let own = gateway.facts.get(&AuthorityType::Host);
         own.is_some_and(|own| own.trusted.contains(&hello.leaf.issuer))
@@ -281,11 +331,16 @@ impl World {
     /// A node is refused because a later certificate of its own was in use: that happens to whoever was set back,
     /// and to nobody else.
     pub fn watch_superseded(&mut self, node: NodeId, presented: CertDigest) {
-        let Some(i) = self.owner.get(&node).copied() else { return };
+        let Some(i) = self.owner.get(&node).copied() else {
+            return;
+        };
         let a = &self.agents[i];
         let is_current = a.disk.digests.values().any(|digest| *digest == presented);
         if !a.set_back && is_current && a.disk.node == Some(node) && !self.is_newer_at_hand(i, presented) {
-            self.violate(ROLLBACK, format!("agent {i} is locked out: what it presents was superseded"));
+            self.violate(
+                ROLLBACK,
+                format!("agent {i} is locked out: what it presents was superseded"),
+            );
         }
     }
 
@@ -296,14 +351,32 @@ impl World {
 
     /// A yes was received: the log must hold the command at the position that was named.
     pub fn acknowledge(&mut self, command: Command, answered: Answered) {
-        let event = self.log.events.get(answered.position.0.saturating_sub(1) as usize);
-        let is_there =
-            event.is_some_and(|e| e.header.command.as_ref().is_some_and(|c| c.id == command.id && c.digest == command.digest));
+        let event = self
+            .log
+            .events
+            .get(answered.position.0.saturating_sub(1) as usize);
+        let is_there = event.is_some_and(|e| {
+            e.header
+                .command
+                .as_ref()
+                .is_some_and(|c| c.id == command.id && c.digest == command.digest)
+        });
         if !is_there {
-            let text = format!("{} was answered with position {}", command.order.name(), answered.position);
+            let text = format!(
+                "{} was answered with position {}",
+                command.order.name(),
+                answered.position
+            );
             self.violate(ACKNOWLEDGED, text);
         }
-        self.tell(|| format!("{} by {}: {:?}", command.order.name(), command.principal, answered.answer));
+        self.tell(|| {
+            format!(
+                "{} by {}: {:?}",
+                command.order.name(),
+                command.principal,
+                answered.answer
+            )
+        });
         self.operators.acknowledged.push((command, answered));
     }
 
@@ -311,17 +384,33 @@ impl World {
     pub fn refused(&mut self, command: &Command, refusal: &Refusal) {
         self.tell(|| format!("{} refused: {refusal}", command.order.name()));
         self.operators.last_refusal = Some(refusal.clone());
-        let Order::Rotate(asked) = &command.order else { return };
-        let Some(gate) = refusal.gate.as_ref().filter(|_| refusal.code == Code::NodesLagging) else { return };
+        let Order::Rotate(asked) = &command.order else {
+            return;
+        };
+        let Some(gate) = refusal
+            .gate
+            .as_ref()
+            .filter(|_| refusal.code == Code::NodesLagging)
+        else {
+            return;
+        };
         let t = asked.authority_type;
-        let Some(rotation) = self.watch.rotations.get(&t).copied() else { return };
+        let Some(rotation) = self.watch.rotations.get(&t).copied() else {
+            return;
+        };
         if gate.from.transition_to(gate.to) != Transition::FinishRollback {
             return;
         }
         let touched = &self.watch.touched;
-        let waits_for = gate.lagging.iter().find(|l| !touched.contains(&(l.node, rotation)));
+        let waits_for = gate
+            .lagging
+            .iter()
+            .find(|l| !touched.contains(&(l.node, rotation)));
         if let Some(lagging) = waits_for.map(|l| l.hostname.clone()) {
-            self.violate(ROLLBACK, format!("{t}: standby waits for {lagging}, which has nothing to undo"));
+            self.violate(
+                ROLLBACK,
+                format!("{t}: standby waits for {lagging}, which has nothing to undo"),
+            );
         }
     }
 
@@ -330,7 +419,10 @@ impl World {
         let mut replayed = ClusterState::default();
         catch_up(&mut replayed, &self.log);
         if replayed != self.truth {
-            self.violate(REPLAY, "the replay of the whole log differs from the state that grew with it");
+            self.violate(
+                REPLAY,
+                "the replay of the whole log differs from the state that grew with it",
+            );
         }
         for g in 0..self.gateways.len() {
             catch_up(&mut self.gateways[g].state, &self.log);

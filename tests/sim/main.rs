@@ -3,8 +3,15 @@
 //! `CAROUSEL_SIM_SEED=n` runs one seed and prints what happened; `CAROUSEL_SIM_SEEDS=n` runs so many. A seed that
 //! violates an invariant is written to `tests/regressions/`, and all that stand there are run first.
 
-#![allow(missing_docs, unreachable_pub, reason = "a test program: what is public is public to its own modules")]
-#![allow(clippy::print_stdout, reason = "a failing run is told to whoever runs the tests")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "a test program: what is public is public to its own modules"
+)]
+#![allow(
+    clippy::print_stdout,
+    reason = "a failing run is told to whoever runs the tests"
+)]
 
 use std::{
     fs,
@@ -43,16 +50,26 @@ fn no_seed_violates_an_invariant() {
     }
     for seed in kept_seeds() {
         let violation = run::seed(seed, false).violation;
-        assert_eq!(violation, None, "seed {seed} of tests/regressions is violated again");
+        assert_eq!(
+            violation, None,
+            "seed {seed} of tests/regressions is violated again"
+        );
     }
     let failed = search(setting("CAROUSEL_SIM_SEEDS").unwrap_or(SEEDS));
     for (seed, violation) in &failed {
         keep(*seed, violation);
-        println!("seed {seed}: {} at position {}: {}", violation.invariant, violation.position, violation.detail);
+        println!(
+            "seed {seed}: {} at position {}: {}",
+            violation.invariant, violation.position, violation.detail
+        );
     }
     let first = failed.first().map(|(seed, _)| *seed).unwrap_or_default();
     let again = format!("CAROUSEL_SIM_SEED={first} cargo test -p carousel-tests --test sim -- --nocapture");
-    assert!(failed.is_empty(), "{} seeds failed; to read the first: {again}", failed.len());
+    assert!(
+        failed.is_empty(),
+        "{} seeds failed; to read the first: {again}",
+        failed.len()
+    );
 }
 
 #[test]
@@ -65,7 +82,9 @@ fn one_seed_is_one_history() {
 #[test]
 fn every_directed_schedule_holds_while_every_rule_does() {
     for rule in Rule::ALL {
-        let Some(schedule) = rules::directed(rule) else { continue };
+        let Some(schedule) = rules::directed(rule) else {
+            continue;
+        };
         let world = schedule();
         assert_eq!(world.violation, None, "{rule:?}\n{}", run::tell_story(&world));
     }
@@ -76,9 +95,15 @@ fn every_necessary_rule_is_seen_to_be_necessary() {
     let next = AtomicU64::new(0);
     let unseen = in_threads(|| {
         let mut unseen = vec![];
-        while let Some(rule) = Rule::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize).copied() {
+        while let Some(rule) = Rule::ALL
+            .get(next.fetch_add(1, Ordering::Relaxed) as usize)
+            .copied()
+        {
             match break_without(rule) {
-                Some((how, violation)) => println!("{rule:?} -> {} ({how}): {}", violation.invariant, violation.detail),
+                Some((how, violation)) => println!(
+                    "{rule:?} -> {} ({how}): {}",
+                    violation.invariant, violation.detail
+                ),
                 None => unseen.push(rule),
             }
         }
@@ -95,7 +120,10 @@ fn break_without(rule: Rule) -> Option<(String, Violation)> {
     }
     (0..SEEDS_PER_RULE).find_map(|seed| {
         let violation = without(rule, || run::seed(seed, false).violation)?;
-        run::seed(seed, false).violation.is_none().then(|| (format!("seed {seed}"), violation))
+        run::seed(seed, false)
+            .violation
+            .is_none()
+            .then(|| (format!("seed {seed}"), violation))
     })
 }
 
@@ -109,7 +137,11 @@ fn search(count: u64) -> Vec<(u64, Violation)> {
             if seed >= count {
                 return failed;
             }
-            failed.extend(run::seed(seed, false).violation.map(|violation| (seed, violation)));
+            failed.extend(
+                run::seed(seed, false)
+                    .violation
+                    .map(|violation| (seed, violation)),
+            );
         }
     });
     failed.sort_by_key(|(seed, _)| *seed);
@@ -120,12 +152,17 @@ fn in_threads<T: Send>(work: impl Fn() -> Vec<T> + Sync) -> Vec<T> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
-        running.into_iter().flat_map(|thread| thread.join().expect("a run does not panic")).collect()
+        running
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("a run does not panic"))
+            .collect()
     })
 }
 
 fn setting(name: &str) -> Option<u64> {
-    std::env::vars().find(|(key, _)| key == name).and_then(|(_, value)| value.parse().ok())
+    std::env::vars()
+        .find(|(key, _)| key == name)
+        .and_then(|(_, value)| value.parse().ok())
 }
 
 fn regressions() -> PathBuf {
@@ -134,9 +171,14 @@ fn regressions() -> PathBuf {
 
 /// The seeds that failed once, from the first line of each file: `seed N`.
 fn kept_seeds() -> Vec<u64> {
-    let entries = fs::read_dir(regressions()).into_iter().flatten().filter_map(Result::ok);
+    let entries = fs::read_dir(regressions())
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
     let texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    let mut seeds: Vec<u64> = texts.filter_map(|text| text.lines().next()?.strip_prefix("seed ")?.parse().ok()).collect();
+    let mut seeds: Vec<u64> = texts
+        .filter_map(|text| text.lines().next()?.strip_prefix("seed ")?.parse().ok())
+        .collect();
     seeds.sort_unstable();
     seeds
 }

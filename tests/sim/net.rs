@@ -42,30 +42,67 @@ pub struct Hello {
 pub enum Call {
     /// The event stream: the newest desired state and the node's certificates.
     Poll,
-    Request { usage: LeafUse, issuer: SpkiPin, spki: SpkiPin },
-    Report { report: Box<FactReport>, says: Box<(Generation, bool)> },
+    Request {
+        usage: LeafUse,
+        issuer: SpkiPin,
+        spki: SpkiPin,
+    },
+    Report {
+        report: Box<FactReport>,
+        says: Box<(Generation, bool)>,
+    },
     /// The public route: the newest bundles.
     Trust,
-    Recover { node: NodeId, proven_by: CertDigest, spki: SpkiPin },
-    Join { spki: SpkiPin, rejoin: Option<(NodeId, Option<CertDigest>)> },
+    Recover {
+        node: NodeId,
+        proven_by: CertDigest,
+        spki: SpkiPin,
+    },
+    Join {
+        spki: SpkiPin,
+        rejoin: Option<(NodeId, Option<CertDigest>)>,
+    },
 }
 
 /// What a gateway answers, or an agent sees instead of an answer.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    State { desired: Box<DesiredState>, leaves: Vec<(Leaf, CertDigest)> },
-    Accepted { spki: SpkiPin },
-    Reported { seq: u64, says: Box<(Generation, bool)> },
+    State {
+        desired: Box<DesiredState>,
+        leaves: Vec<(Leaf, CertDigest)>,
+    },
+    Accepted {
+        spki: SpkiPin,
+    },
+    Reported {
+        seq: u64,
+        says: Box<(Generation, bool)>,
+    },
     /// TLS failed, or the certificate is unknown: the bundle and a recovery are next.
-    NotKnown { presented: SpkiPin },
+    NotKnown {
+        presented: SpkiPin,
+    },
     /// The node has no way back but a new token.
-    Refused { why: &'static str },
+    Refused {
+        why: &'static str,
+    },
     /// A request for a certificate of another issuer than the row's, or with a key that is used up.
-    AskAgain { spki: SpkiPin },
+    AskAgain {
+        spki: SpkiPin,
+    },
     Bundles(Vec<Bundle>),
     /// With the newest bundle: the row at or after the certificate.
-    Recovered { leaf: Leaf, digest: CertDigest, bundle: Box<Bundle> },
-    Joined { node: NodeId, leaf: Leaf, digest: CertDigest, desired: Box<DesiredState> },
+    Recovered {
+        leaf: Leaf,
+        digest: CertDigest,
+        bundle: Box<Bundle>,
+    },
+    Joined {
+        node: NodeId,
+        leaf: Leaf,
+        digest: CertDigest,
+        desired: Box<DesiredState>,
+    },
 }
 
 /// Something that happens at a time.
@@ -75,14 +112,37 @@ pub enum Msg {
     /// The log has grown: whoever follows it reads on.
     Follow(Actor),
     /// A request: whoever sent it waits for so long and no longer, and its connection ends with the waiting.
-    Call { gateway: usize, agent: usize, boot: BootId, sent: i64, hello: Option<Box<Hello>>, call: Call },
-    Reply { agent: usize, boot: BootId, reply: Box<Reply> },
+    Call {
+        gateway: usize,
+        agent: usize,
+        boot: BootId,
+        sent: i64,
+        hello: Option<Box<Hello>>,
+        call: Call,
+    },
+    Reply {
+        agent: usize,
+        boot: BootId,
+        reply: Box<Reply>,
+    },
     /// An operator's command arrives.
     Deed(Box<Deed>),
     /// The signer gets to a duty.
-    Owed { epoch: u32, duty: Box<Duty>, seen: Position },
-    Proved { agent: usize, boot: BootId, generation: Box<Generation> },
-    DrainOver { agent: usize, boot: BootId, issuer: SpkiPin },
+    Owed {
+        epoch: u32,
+        duty: Box<Duty>,
+        seen: Position,
+    },
+    Proved {
+        agent: usize,
+        boot: BootId,
+        generation: Box<Generation>,
+    },
+    DrainOver {
+        agent: usize,
+        boot: BootId,
+        issuer: SpkiPin,
+    },
     /// Something that was off comes back.
     Up(Actor),
     /// The end of a fault that is counted by number.
@@ -120,7 +180,12 @@ pub struct Weather {
 
 impl Weather {
     /// Nothing is lost and nothing is late.
-    pub const FAIR: Self = Self { loss_permille: 0, duplicate_permille: 0, slow_permille: 0, slow_ms: 0 };
+    pub const FAIR: Self = Self {
+        loss_permille: 0,
+        duplicate_permille: 0,
+        slow_permille: 0,
+        slow_ms: 0,
+    };
 }
 
 /// Everything that is still to happen, in order of time; of two at one time, the one that was sent first.
@@ -132,7 +197,11 @@ pub struct Queue {
 
 impl Queue {
     pub fn new(weather: Weather) -> Self {
-        Self { heap: BinaryHeap::new(), sent: 0, weather }
+        Self {
+            heap: BinaryHeap::new(),
+            sent: 0,
+            weather,
+        }
     }
 
     /// Something that happens for certain at a time: a timer, or a step inside one machine.
@@ -148,7 +217,13 @@ impl Queue {
             return;
         }
         // A report is one request on one connection, and those are not duplicated.
-        let is_report = matches!(msg, Msg::Call { call: Call::Report { .. }, .. });
+        let is_report = matches!(
+            msg,
+            Msg::Call {
+                call: Call::Report { .. },
+                ..
+            }
+        );
         if !is_report && rng.chance(weather.duplicate_permille) {
             let delay = Self::delay(rng, weather);
             self.at(now + delay, msg.clone());
@@ -158,7 +233,11 @@ impl Queue {
     }
 
     fn delay(rng: &mut Rng, weather: Weather) -> i64 {
-        if rng.chance(weather.slow_permille) { rng.span(200, weather.slow_ms.max(200)) } else { rng.span(1, 60) }
+        if rng.chance(weather.slow_permille) {
+            rng.span(200, weather.slow_ms.max(200))
+        } else {
+            rng.span(1, 60)
+        }
     }
 
     pub fn next(&mut self) -> Option<(i64, Msg)> {

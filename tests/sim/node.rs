@@ -97,6 +97,8 @@ pub struct Agent {
     pub tampered: bool,
     /// The same until it joins again, also when the gate counts on it: it may be superseded at any time.
     pub set_back: bool,
+    /// The key of the certificate that it joined again with; installed, it ends the above.
+    rejoined_with: Option<SpkiPin>,
     /// Its proof fails until then.
     pub broken_until: i64,
     /// It was switched off for good.
@@ -113,7 +115,10 @@ impl Agent {
     /// The leaf that it presents to its peers, and the one that it serves to them.
     pub fn issuers(&self) -> (Option<SpkiPin>, Option<SpkiPin>) {
         let issuer = |leaf: &Option<Leaf>| leaf.as_ref().map(|l| l.issuer);
-        (issuer(&self.disk.installed.client), issuer(&self.disk.installed.server))
+        (
+            issuer(&self.disk.installed.client),
+            issuer(&self.disk.installed.server),
+        )
     }
 
     /// What it trusts for a type.
@@ -128,7 +133,10 @@ impl World {
         let i = self.agents.len();
         let hostname: Hostname = format!("node{i}.sim.cluster").parse().expect("it is a DNS name");
         // Some nodes only dial out.
-        let host = Uses { server: !self.rng.chance(150), ..Uses::ALL };
+        let host = Uses {
+            server: !self.rng.chance(150),
+            ..Uses::ALL
+        };
         let mut uses: BTreeMap<_, _> = [(AuthorityType::Host, host)].into();
         if self.knobs.user_verifiers {
             uses.insert(AuthorityType::User, Uses::VERIFIER);
@@ -164,6 +172,7 @@ impl World {
             stranded: None,
             tampered: false,
             set_back: false,
+            rejoined_with: None,
             broken_until: 0,
             gone: false,
             renew_permille: self.rng.span(450, 550) as u16,
@@ -215,7 +224,11 @@ impl World {
         let excluded = self.excluded_peers(i);
         let (mut on, mut required) = (BTreeSet::new(), BTreeSet::new());
         for session in mine {
-            let peer = if session.client == i { session.server } else { session.client };
+            let peer = if session.client == i {
+                session.server
+            } else {
+                session.client
+            };
             let issuers = [session.client_issuer, session.server_issuer];
             on.extend(issuers);
             if !self.agents[peer].disk.node.is_some_and(|n| excluded.contains(&n)) {
@@ -250,7 +263,9 @@ impl World {
     pub fn agent_steps(&mut self, i: usize) {
         for _ in 0..24 {
             let a = &self.agents[i];
-            let Some(want) = a.disk.want.clone().filter(|_| a.up && a.stranded.is_none()) else { return };
+            let Some(want) = a.disk.want.clone().filter(|_| a.up && a.stranded.is_none()) else {
+                return;
+            };
             let have = self.have(i);
             let mut changed = false;
             for step in reconcile(&have, &want) {
@@ -308,7 +323,14 @@ impl World {
                 let a = &mut self.agents[i];
                 a.draining = Some(issuer);
                 let (boot, at) = (a.boot, self.now + self.knobs.drain_timeout_ms as i64);
-                self.queue.at(at, Msg::DrainOver { agent: i, boot, issuer });
+                self.queue.at(
+                    at,
+                    Msg::DrainOver {
+                        agent: i,
+                        boot,
+                        issuer,
+                    },
+                );
                 true
             }
             Step::Close { issuer } => {
@@ -327,6 +349,7 @@ impl World {
         let a = &mut self.agents[i];
         let in_place: BTreeSet<SpkiPin> = next.client.iter().chain(&next.server).map(|l| l.spki).collect();
         a.disk.received.retain(|leaf| !in_place.contains(&leaf.spki));
+        a.set_back &= next.client.as_ref().is_none_or(|leaf| a.rejoined_with != Some(leaf.spki));
         a.disk.installed = next;
         a.proof = Proof::Due;
         self.prune_keys(i);
@@ -352,7 +375,14 @@ impl World {
         }
         let (boot, generation) = (a.boot, Box::new(a.disk.installed.clone()));
         let at = self.now + self.rng.span(50, 3 * SECOND);
-        self.queue.at(at, Msg::Proved { agent: i, boot, generation });
+        self.queue.at(
+            at,
+            Msg::Proved {
+                agent: i,
+                boot,
+                generation,
+            },
+        );
     }
 
     /// The proof ended: hooks ran, and a handshake showed what is served and trusted, or did not.
@@ -382,7 +412,7 @@ impl World {
             self.tell(|| format!("agent {i} proof {}", if fails { "failed" } else { "passed" }));
             self.prune_keys(i);
             let a = &self.agents[i];
-            if a.failures > 0 && !a.failure_reported && a.proof == Proof::Passed {
+            if a.failures > 0 && !a.failure_reported {
                 let failures = a.failures;
                 self.report(i, Some(failures));
             }
@@ -437,15 +467,24 @@ impl World {
     pub fn sessions_tick(&mut self) {
         let next = self.now + self.rng.span(5 * SECOND, 40 * SECOND);
         self.queue.at(next, Msg::Tick(Actor::Sessions));
-        let (client, server) = (self.rng.below(self.agents.len()), self.rng.below(self.agents.len()));
+        let (client, server) = (
+            self.rng.below(self.agents.len()),
+            self.rng.below(self.agents.len()),
+        );
         if client == server || !self.interoperate(client, server) || self.sessions.len() > 12 {
             return;
         }
-        let (Some(client_issuer), Some(server_issuer)) = (self.agents[client].issuers().0, self.agents[server].issuers().1)
+        let (Some(client_issuer), Some(server_issuer)) =
+            (self.agents[client].issuers().0, self.agents[server].issuers().1)
         else {
             return;
         };
-        self.sessions.push(Session { client, server, client_issuer, server_issuer });
+        self.sessions.push(Session {
+            client,
+            server,
+            client_issuer,
+            server_issuer,
+        });
         self.agent_steps(client);
         self.agent_steps(server);
         if self.rng.chance(500) && !self.sessions.is_empty() {
@@ -456,7 +495,10 @@ impl World {
 }
 
 fn words(generation: &Generation) -> String {
-    let issuer = |leaf: &Option<Leaf>| leaf.as_ref().map_or("-".into(), |l| format!("{}@{}", l.issuer.short(), l.position));
+    let issuer = |leaf: &Option<Leaf>| {
+        leaf.as_ref()
+            .map_or("-".into(), |l| format!("{}@{}", l.issuer.short(), l.position))
+    };
     let trusted = generation.trusted.get(&AuthorityType::Host);
     let pins: Vec<_> = trusted.into_iter().flatten().map(SpkiPin::short).collect();
     format!(

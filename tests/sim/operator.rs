@@ -1,8 +1,8 @@
 //! Operators of the virtual cluster: they ask for the right things and for the wrong ones, lose answers, and ask again.
 
 use domain::{
-    AuthorityType, BodyDigest, CertDigest, Command, NodeId, Order, Phase, Principal, Refusal, SpkiPin, Timestamp,
-    TokenHash, UserName,
+    AuthorityType, BodyDigest, CertDigest, Command, NodeId, Order, Phase, Principal, Refusal, SpkiPin,
+    Timestamp, TokenHash, UserName,
     access::{Grant, NamePattern, RoleName},
     command::{Answer, Answered, KeyRequest, LaggingPolicy, Mode, Rotate},
     event::LeafUse,
@@ -43,8 +43,18 @@ pub struct Operators {
 impl Operators {
     pub fn new() -> Self {
         let name: UserName = "admin".parse().expect("it is a user name");
-        let admin = Person { name, keys: Default::default(), leaf: None, asked: 0 };
-        Self { people: vec![admin], acknowledged: vec![], last_refusal: None, busy: false }
+        let admin = Person {
+            name,
+            keys: Default::default(),
+            leaf: None,
+            asked: 0,
+        };
+        Self {
+            people: vec![admin],
+            acknowledged: vec![],
+            last_refusal: None,
+            busy: false,
+        }
     }
 
     pub fn admin(&self) -> UserName {
@@ -56,7 +66,10 @@ impl World {
     /// A command of the administrator, with a reason.
     pub fn admin_command(&mut self, order: Order) -> Command {
         let principal = Principal::User(self.operators.admin());
-        Command { reason: Some("simulation".into()), ..self.command(principal, order) }
+        Command {
+            reason: Some("simulation".into()),
+            ..self.command(principal, order)
+        }
     }
 
     /// Asks and waits for the answer; asks again while there is none.
@@ -76,13 +89,20 @@ impl World {
                 Outcome::Silence => self.run_for(5 * SECOND),
             }
         }
-        Err(Refusal::new(domain::refusal::Code::LogUnavailable, "nobody answers"))
+        Err(Refusal::new(
+            domain::refusal::Code::LogUnavailable,
+            "nobody answers",
+        ))
     }
 
     /// Sends a command over the network.
     pub fn send(&mut self, order: Order) {
         let command = self.admin_command(order);
-        self.queue.send(&mut self.rng, self.now, Msg::Deed(Box::new(Deed { command, tries: 0 })));
+        self.queue.send(
+            &mut self.rng,
+            self.now,
+            Msg::Deed(Box::new(Deed { command, tries: 0 })),
+        );
     }
 
     pub fn deed_arrives(&mut self, deed: Deed) {
@@ -102,7 +122,13 @@ impl World {
     fn send_again(&mut self, deed: Deed) {
         if deed.tries < 20 {
             let at = self.now + self.rng.span(SECOND, 10 * SECOND);
-            self.queue.at(at, Msg::Deed(Box::new(Deed { tries: deed.tries + 1, ..deed })));
+            self.queue.at(
+                at,
+                Msg::Deed(Box::new(Deed {
+                    tries: deed.tries + 1,
+                    ..deed
+                })),
+            );
         }
     }
 
@@ -115,10 +141,16 @@ impl World {
         if !self.operators.busy {
             return;
         }
-        let t = if self.rng.chance(700) { AuthorityType::Host } else { AuthorityType::User };
+        let t = if self.rng.chance(700) {
+            AuthorityType::Host
+        } else {
+            AuthorityType::User
+        };
         let of = self.truth.types.get(&t);
         let phase = of.map(|of| of.phase).unwrap_or_default();
-        let is_automatic = of.and_then(|of| of.rotation.as_ref()).is_some_and(|r| r.mode == Mode::Automatic);
+        let is_automatic = of
+            .and_then(|of| of.rotation.as_ref())
+            .is_some_and(|r| r.mode == Mode::Automatic);
         match self.rng.below(100) {
             0..45 if is_automatic && self.rng.chance(950) => {}
             0..45 => self.go_on(t, phase),
@@ -159,7 +191,11 @@ impl World {
             self.send(rotate(t, Some(next), false));
             return;
         }
-        let policies = [LaggingPolicy::Hold, LaggingPolicy::Proceed, LaggingPolicy::Rollback];
+        let policies = [
+            LaggingPolicy::Hold,
+            LaggingPolicy::Proceed,
+            LaggingPolicy::Rollback,
+        ];
         let is_manual = self.rng.chance(600);
         let grace_ms = self.rng.span(9 * MINUTE, 60 * MINUTE) as u64;
         let policy = policies[self.rng.below(3)];
@@ -186,16 +222,29 @@ impl World {
             let is_copy = a.disk.node.is_some_and(|node| self.owner.get(&node) != Some(&i));
             let needs_one = (a.disk.node.is_none() || a.stranded.is_some()) && !a.gone && !is_copy;
             let has_one = a.token.is_some_and(|hash| {
-                let token = self.truth.token_hashes.get(&hash).and_then(|id| self.truth.tokens.get(id));
+                let token = self
+                    .truth
+                    .token_hashes
+                    .get(&hash)
+                    .and_then(|id| self.truth.tokens.get(id));
                 token.is_some_and(|t| t.expires > Timestamp(self.now))
             });
             if !needs_one || has_one {
                 continue;
             }
             let names = vec![NamePattern::Exact(a.hostname.clone())];
-            let grant = Grant { names, addresses: vec![], uses: a.uses.clone() };
+            let grant = Grant {
+                names,
+                addresses: vec![],
+                uses: a.uses.clone(),
+            };
             let hash = TokenHash(self.rng.bytes());
-            let order = Order::CreateToken { hash, grant, uses: 1, ttl_ms: 60 * MINUTE as u64 };
+            let order = Order::CreateToken {
+                hash,
+                grant,
+                uses: 1,
+                ttl_ms: 60 * MINUTE as u64,
+            };
             let command = self.admin_command(order);
             if let Outcome::Yes(answered) = self.execute(&command) {
                 self.acknowledge(command, answered);
@@ -212,12 +261,17 @@ impl World {
                 continue;
             }
             let held = self.truth.held.get(&holder).into_iter().flatten();
-            let newest = held.filter_map(|d| Some((d, self.truth.certificates.get(d)?))).max_by_key(|(_, c)| c.position);
+            let newest = held
+                .filter_map(|d| Some((d, self.truth.certificates.get(d)?)))
+                .max_by_key(|(_, c)| c.position);
             let newest = newest.map(|(d, c)| (*d, c.issuer, c.not_after, c.presented.is_some()));
             if let Some((digest, issuer, not_after, presented)) = newest {
                 self.operators.people[p].leaf = Some((digest, issuer, not_after));
                 if !presented && self.rng.chance(400) {
-                    let order = Order::PresentCredential { holder: holder.clone(), certificate: digest };
+                    let order = Order::PresentCredential {
+                        holder: holder.clone(),
+                        certificate: digest,
+                    };
                     self.system(SystemActor::Host, order);
                 }
             }
@@ -235,13 +289,27 @@ impl World {
         let person = &mut self.operators.people[p];
         person.asked = self.now;
         person.keys.insert(spki);
-        let (user, key) = (person.name.clone(), KeyRequest { spki, public_key: String::new() });
+        let (user, key) = (
+            person.name.clone(),
+            KeyRequest {
+                spki,
+                public_key: String::new(),
+            },
+        );
         let command = if is_alive {
             let (authority_type, usage) = (AuthorityType::User, LeafUse::Client);
-            let order = Order::RequestCertificate { authority_type, usage, issuer: None, key };
+            let order = Order::RequestCertificate {
+                authority_type,
+                usage,
+                issuer: None,
+                key,
+            };
             self.command(Principal::User(user), order)
         } else {
-            self.command(Principal::System(SystemActor::Host), Order::RecoverAdmin { user, key })
+            self.command(
+                Principal::System(SystemActor::Host),
+                Order::RecoverAdmin { user, key },
+            )
         };
         if let Outcome::No(no) = self.execute(&command) {
             self.tell(|| format!("a person's renewal: {no}"));
@@ -251,10 +319,22 @@ impl World {
     pub fn add_person(&mut self) {
         let n = self.operators.people.len();
         let name: UserName = format!("person{n}").parse().expect("it is a user name");
-        let key = KeyRequest { spki: self.rng.key(), public_key: String::new() };
+        let key = KeyRequest {
+            spki: self.rng.key(),
+            public_key: String::new(),
+        };
         let roles = [RoleName::Auditor].into();
-        self.send(Order::AddUser { user: name.clone(), roles, key });
-        self.operators.people.push(Person { name, keys: Default::default(), leaf: None, asked: self.now });
+        self.send(Order::AddUser {
+            user: name.clone(),
+            roles,
+            key,
+        });
+        self.operators.people.push(Person {
+            name,
+            keys: Default::default(),
+            leaf: None,
+            asked: self.now,
+        });
     }
 
     /// The first answer stands: at the end every acknowledged command gets it again, and nothing is appended.
@@ -265,19 +345,31 @@ impl World {
             match self.execute(&command) {
                 Outcome::Yes(again) if again == answered && self.log.events.len() == before => {}
                 Outcome::Yes(again) => {
-                    let text = format!("{} was answered {answered:?}, and then {again:?}", command.order.name());
+                    let text = format!(
+                        "{} was answered {answered:?}, and then {again:?}",
+                        command.order.name()
+                    );
                     self.violate("invariant_no_acknowledged_command_is_lost", text);
                 }
                 Outcome::No(no) => {
-                    let text = format!("{} was answered {answered:?}, and then refused: {no}", command.order.name());
+                    let text = format!(
+                        "{} was answered {answered:?}, and then refused: {no}",
+                        command.order.name()
+                    );
                     self.violate("invariant_no_acknowledged_command_is_lost", text);
                 }
                 Outcome::Silence => {}
             }
             // The same id with another body is not the same command.
-            let other = Command { digest: BodyDigest([0; 32]), ..command };
+            let other = Command {
+                digest: BodyDigest([0; 32]),
+                ..command
+            };
             if matches!(self.execute(&other), Outcome::Yes(_)) {
-                self.violate("invariant_no_acknowledged_command_is_lost", "one id was taken for two commands");
+                self.violate(
+                    "invariant_no_acknowledged_command_is_lost",
+                    "one id was taken for two commands",
+                );
             }
         }
     }

@@ -81,7 +81,13 @@ fn an_ordinary_rotation() -> World {
 
 fn trust_left_over_from_the_rotation_before() -> World {
     let mut world = settled(2, 1);
-    for phase in [Phase::Init, Phase::UpdateClients, Phase::UpdateServers, Phase::Standby, Phase::Init] {
+    for phase in [
+        Phase::Init,
+        Phase::UpdateClients,
+        Phase::UpdateServers,
+        Phase::Standby,
+        Phase::Init,
+    ] {
         // The next rotation begins before anybody has dropped the first authority.
         enter(&mut world, phase, false);
     }
@@ -132,12 +138,25 @@ fn a_certificate_of_the_row_before_arrives_late() -> World {
     let node = world.agents[0].disk.node.expect("it joined");
     let prepared = world.truth.types[&HOST].client_issuer().expect("there is one");
     let spki = world.rng.key();
-    let key = KeyRequest { spki, public_key: String::new() };
-    let order =
-        Order::RequestCertificate { authority_type: HOST, usage: LeafUse::Client, issuer: Some(prepared), key };
+    let key = KeyRequest {
+        spki,
+        public_key: String::new(),
+    };
+    let order = Order::RequestCertificate {
+        authority_type: HOST,
+        usage: LeafUse::Client,
+        issuer: Some(prepared),
+        key,
+    };
     let command = world.command(Principal::Node(node), order);
     world.execute(&command);
-    let pending = world.truth.pending.values().find(|p| p.granted.spki == spki).cloned().expect("it is authorised");
+    let pending = world
+        .truth
+        .pending
+        .values()
+        .find(|p| p.granted.spki == spki)
+        .cloned()
+        .expect("it is authorised");
     // Everybody goes back, with certificates of the active authority.
     enter(&mut world, Phase::Rollback, false);
     world.signer.keys.remove(&prepared);
@@ -149,7 +168,11 @@ fn a_certificate_of_the_row_before_arrives_late() -> World {
     let (end, now) = (Position(world.log.events.len() as u64), Timestamp(world.now));
     let _ = world.append(vec![Fact::from(late)], &Word::of_signer(), end, now);
     let shows_prepared = |w: &World| w.agents[0].issuers().0 == Some(prepared);
-    world.agents[0].disk.in_flight.push(domain::reconcile::InFlight { usage: LeafUse::Client, issuer: prepared, spki });
+    world.agents[0].disk.in_flight.push(domain::reconcile::InFlight {
+        usage: LeafUse::Client,
+        issuer: prepared,
+        spki,
+    });
     world.run_while(2 * MINUTE, |w| !shows_prepared(w));
     let _ = world.ask(rotate(HOST, Some(Phase::Standby), false));
     world.run_for(MINUTE);
@@ -163,9 +186,19 @@ fn a_join_is_answered_after_a_whole_rotation() -> World {
     world.run_for(2 * SECOND);
     world.give_tokens();
     // Its request arrives; the answer does not.
-    world.run_while(MINUTE, |w| !w.truth.nodes.values().any(|n| n.hostname == w.agents[late].hostname));
+    world.run_while(MINUTE, |w| {
+        !w.truth
+            .nodes
+            .values()
+            .any(|n| n.hostname == w.agents[late].hostname)
+    });
     world.agents[late].online = false;
-    for phase in [Phase::Init, Phase::UpdateClients, Phase::UpdateServers, Phase::Standby] {
+    for phase in [
+        Phase::Init,
+        Phase::UpdateClients,
+        Phase::UpdateServers,
+        Phase::Standby,
+    ] {
         world.run_for(2 * MINUTE);
         enter(&mut world, phase, true);
     }
@@ -197,7 +230,10 @@ fn a_key_comes_after_the_rotation_is_over() -> World {
     };
     world.signer.keys.insert(key.id);
     let (end, now) = (Position(world.log.events.len() as u64), Timestamp(world.now));
-    let generated = AuthorityKeyGenerated { authority_type: HOST, key };
+    let generated = AuthorityKeyGenerated {
+        authority_type: HOST,
+        key,
+    };
     let _ = world.append(vec![Fact::from(generated)], &Word::of_signer(), end, now);
     world.signer_starts();
     world.run_for(5 * MINUTE);

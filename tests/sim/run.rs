@@ -68,14 +68,28 @@ pub fn complete(world: &mut World, at_most_ms: i64) -> bool {
 /// What operators do about what status shows: nodes that nobody is any more, and copies.
 fn clear_up(world: &mut World, rounds: u32) {
     let is_nobody = |id: &domain::NodeId| {
-        world.owner.get(id).is_none_or(|i| world.agents[*i].disk.node != Some(*id) || world.agents[*i].gone)
+        world
+            .owner
+            .get(id)
+            .is_none_or(|i| world.agents[*i].disk.node != Some(*id) || world.agents[*i].gone)
     };
     let nobody: Vec<_> = world.truth.nodes.keys().copied().filter(is_nobody).collect();
     for node in nobody.into_iter().filter(|_| rounds % 12 == 0) {
         let _ = world.ask(Order::RemoveNode { node });
     }
-    let copies: Vec<_> = world.truth.nodes.values().filter(|n| n.clone_suspect.is_some()).map(|n| n.id).collect();
-    for i in copies.iter().filter_map(|node| world.owner.get(node).copied()).filter(|_| rounds % 6 == 0).collect::<Vec<_>>() {
+    let copies: Vec<_> = world
+        .truth
+        .nodes
+        .values()
+        .filter(|n| n.clone_suspect.is_some())
+        .map(|n| n.id)
+        .collect();
+    for i in copies
+        .iter()
+        .filter_map(|node| world.owner.get(node).copied())
+        .filter(|_| rounds % 6 == 0)
+        .collect::<Vec<_>>()
+    {
         if world.agents[i].set_back {
             world.agent_stops(i);
             world.agent_starts(i);
@@ -87,7 +101,10 @@ fn is_complete(world: &World) -> bool {
     let types_rest = world.truth.types.values().all(|of| {
         of.phase == Phase::Standby && of.rotation.is_none() && of.ended.as_ref().is_none_or(|e| e.settled)
     });
-    let everybody_is_back = world.agents.iter().all(|a| a.gone || (a.serving && a.stranded.is_none()));
+    let everybody_is_back = world
+        .agents
+        .iter()
+        .all(|a| a.gone || (a.serving && a.stranded.is_none()));
     let every_gateway_serves = world.gateways.iter().all(|g| g.serving);
     types_rest && everybody_is_back && every_gateway_serves && lagging(world).is_empty()
 }
@@ -105,17 +122,28 @@ fn lagging(world: &World) -> Vec<String> {
 }
 
 fn explain(world: &World) -> String {
-    let phases: Vec<_> = world.truth.types.iter().map(|(t, of)| format!("{t}: {}", of.phase)).collect();
+    let phases: Vec<_> = world
+        .truth
+        .types
+        .iter()
+        .map(|(t, of)| format!("{t}: {}", of.phase))
+        .collect();
     let stranded: Vec<_> = world.agents.iter().filter_map(|a| a.stranded).collect();
     let refusal = world.operators.last_refusal.as_ref().map(ToString::to_string);
-    format!("{phases:?}, lagging {:?}, stranded {stranded:?}, last refusal {refusal:?}", lagging(world))
+    format!(
+        "{phases:?}, lagging {:?}, stranded {stranded:?}, last refusal {refusal:?}",
+        lagging(world)
+    )
 }
 
 /// The words of a run, with what was violated.
 pub fn tell_story(world: &World) -> String {
     let lines = world.trace.as_deref().unwrap_or_default().join("\n");
-    let end = world.violation.as_ref().map_or("no invariant is violated".to_owned(), |v: &Violation| {
-        format!("{} at position {}: {}", v.invariant, v.position, v.detail)
-    });
+    let end = world
+        .violation
+        .as_ref()
+        .map_or("no invariant is violated".to_owned(), |v: &Violation| {
+            format!("{} at position {}: {}", v.invariant, v.position, v.detail)
+        });
     format!("{lines}\nseed {}: {end}", world.seed)
 }

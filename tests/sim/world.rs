@@ -85,9 +85,24 @@ impl Knobs {
     pub fn drawn(rng: &mut Rng) -> Self {
         let weather = match rng.below(4) {
             0 => Weather::FAIR,
-            1 => Weather { loss_permille: 20, duplicate_permille: 20, slow_permille: 50, slow_ms: 2 * SECOND },
-            2 => Weather { loss_permille: 100, duplicate_permille: 50, slow_permille: 100, slow_ms: 60 * SECOND },
-            _ => Weather { loss_permille: 30, duplicate_permille: 200, slow_permille: 300, slow_ms: 300 * SECOND },
+            1 => Weather {
+                loss_permille: 20,
+                duplicate_permille: 20,
+                slow_permille: 50,
+                slow_ms: 2 * SECOND,
+            },
+            2 => Weather {
+                loss_permille: 100,
+                duplicate_permille: 50,
+                slow_permille: 100,
+                slow_ms: 60 * SECOND,
+            },
+            _ => Weather {
+                loss_permille: 30,
+                duplicate_permille: 200,
+                slow_permille: 300,
+                slow_ms: 300 * SECOND,
+            },
         };
         let ttls = [20, 40, 120];
         Self {
@@ -127,7 +142,12 @@ pub struct Word {
 impl Word {
     /// The signer's own word.
     pub fn of_signer() -> Self {
-        Self { actor: Principal::System(SystemActor::Signer), credential: None, command: None, reason: None }
+        Self {
+            actor: Principal::System(SystemActor::Signer),
+            credential: None,
+            command: None,
+            reason: None,
+        }
     }
 }
 
@@ -181,7 +201,9 @@ impl World {
     /// Lets time pass until the given moment, or until an invariant is violated.
     pub fn run_until(&mut self, until: i64) {
         while self.violation.is_none() {
-            let Some((time, msg)) = self.queue.next() else { break };
+            let Some((time, msg)) = self.queue.next() else {
+                break;
+            };
             if time > until {
                 self.queue.at(time, msg);
                 break;
@@ -214,11 +236,22 @@ impl World {
             Msg::Tick(actor) => self.tick(actor),
             Msg::Follow(actor) => self.follow(actor),
             Msg::Call { sent, .. } if self.now - sent >= PATIENCE_MS => {}
-            Msg::Call { gateway, agent, boot, hello, call, .. } => self.gateway_called(gateway, agent, boot, hello, call),
+            Msg::Call {
+                gateway,
+                agent,
+                boot,
+                hello,
+                call,
+                ..
+            } => self.gateway_called(gateway, agent, boot, hello, call),
             Msg::Reply { agent, boot, reply } => self.agent_hears(agent, boot, *reply),
             Msg::Deed(deed) => self.deed_arrives(*deed),
             Msg::Owed { epoch, duty, seen } => self.signer_works(epoch, *duty, seen),
-            Msg::Proved { agent, boot, generation } => self.agent_proved(agent, boot, &generation),
+            Msg::Proved {
+                agent,
+                boot,
+                generation,
+            } => self.agent_proved(agent, boot, &generation),
             Msg::DrainOver { agent, boot, issuer } => self.drain_is_over(agent, boot, issuer),
             Msg::Up(actor) => self.come_up(actor),
             Msg::Heal(fault) => self.fault_ends(fault),
@@ -258,9 +291,20 @@ impl World {
 
     /// Appends facts as one, if the first one's subject has not grown since the fold they were decided on.
     /// Checks the invariants after each event.
-    pub fn append(&mut self, facts: Vec<Fact>, word: &Word, decided_at: Position, time: Timestamp) -> Option<Position> {
+    pub fn append(
+        &mut self,
+        facts: Vec<Fact>,
+        word: &Word,
+        decided_at: Position,
+        time: Timestamp,
+    ) -> Option<Position> {
         let subject = |fact: &Fact| (fact.family(), fact.holder());
-        let tail = self.log.tails.get(&subject(&facts[0])).copied().unwrap_or_default();
+        let tail = self
+            .log
+            .tails
+            .get(&subject(&facts[0]))
+            .copied()
+            .unwrap_or_default();
         if tail > decided_at {
             return None;
         }
@@ -277,7 +321,13 @@ impl World {
                 reason: word.reason.clone(),
             };
             let event = Event { header, fact };
-            self.tell(|| format!("    log {position}: {} {}", event.fact.type_name(), brief(&event.fact)));
+            self.tell(|| {
+                format!(
+                    "    log {position}: {} {}",
+                    event.fact.type_name(),
+                    brief(&event.fact)
+                )
+            });
             let mut watch = std::mem::take(&mut self.watch);
             watch.before(self, &event);
             apply(&mut self.truth, &event);
@@ -290,7 +340,13 @@ impl World {
     }
 
     fn wake_followers(&mut self) {
-        let delay = |rng: &mut Rng| if rng.chance(50) { rng.span(50, 2_000) } else { rng.span(1, 40) };
+        let delay = |rng: &mut Rng| {
+            if rng.chance(50) {
+                rng.span(50, 2_000)
+            } else {
+                rng.span(1, 40)
+            }
+        };
         if !std::mem::replace(&mut self.signer.will_follow, true) {
             let at = self.now + delay(&mut self.rng);
             self.queue.at(at, Msg::Follow(Actor::Signer));
@@ -306,10 +362,22 @@ impl World {
     /// A command becomes events, or does not: fold, decide, append, answer; with everything that can go
     /// wrong between two of these.
     pub fn execute(&mut self, command: &Command) -> Outcome {
-        let up: Vec<usize> = (0..self.orchestrators.len()).filter(|o| self.orchestrators[*o].up).collect();
-        let Some(o) = self.rng.pick(&up) else { return Outcome::Silence };
-        let crashes = if self.faults_on { self.knobs.crash_permille } else { 0 };
-        let stale = if self.faults_on { self.knobs.stale_permille } else { 0 };
+        let up: Vec<usize> = (0..self.orchestrators.len())
+            .filter(|o| self.orchestrators[*o].up)
+            .collect();
+        let Some(o) = self.rng.pick(&up) else {
+            return Outcome::Silence;
+        };
+        let crashes = if self.faults_on {
+            self.knobs.crash_permille
+        } else {
+            0
+        };
+        let stale = if self.faults_on {
+            self.knobs.stale_permille
+        } else {
+            0
+        };
         for attempt in 0..6 {
             if attempt > 0 || !self.rng.chance(stale) {
                 catch_up(&mut self.orchestrators[o].state, &self.log);
@@ -330,7 +398,10 @@ impl World {
             };
             if decision.facts.is_empty() {
                 let position = decision.repeats.unwrap_or(decided_at);
-                return Outcome::Yes(Answered { position, answer: decision.answer });
+                return Outcome::Yes(Answered {
+                    position,
+                    answer: decision.answer,
+                });
             }
             // Crash before the append: nothing happened, and nobody is told.
             if self.rng.chance(crashes) {
@@ -338,17 +409,25 @@ impl World {
                 return Outcome::Silence;
             }
             let word = word_of(command);
-            let Some(position) = self.append(decision.facts, &word, decided_at, given.now) else { continue };
+            let Some(position) = self.append(decision.facts, &word, decided_at, given.now) else {
+                continue;
+            };
             // Crash after the append: it is durable, and nobody is told.
             if self.rng.chance(crashes) {
                 self.orchestrator_dies(o);
                 return Outcome::Silence;
             }
             // The append's own answer is lost: read the tail and decide again, which finds the first answer.
-            if self.rng.chance(crashes) && command.order.is_command() && command.principal != Principal::Anonymous {
+            if self.rng.chance(crashes)
+                && command.order.is_command()
+                && command.principal != Principal::Anonymous
+            {
                 continue;
             }
-            return Outcome::Yes(Answered { position, answer: decision.answer });
+            return Outcome::Yes(Answered {
+                position,
+                answer: decision.answer,
+            });
         }
         Outcome::Silence
     }
@@ -357,13 +436,17 @@ impl World {
     fn record_refusal(&mut self, o: usize, command: &Command, refusal: &Refusal, time: Timestamp) -> bool {
         let state = &self.orchestrators[o].state;
         let is_person = matches!(command.principal, Principal::User(_)) && command.order.is_command();
-        let is_known = state.commands.contains_key(&(command.principal.clone(), command.id));
+        let is_known = state
+            .commands
+            .contains_key(&(command.principal.clone(), command.id));
         let is_stale = matches!(refusal.code, Code::CommandIdReused | Code::CommandIdStale);
         if !is_person || is_known || is_stale || state.cluster.is_none() {
             return true;
         }
         let name = command.order.name().to_owned();
-        let last = state.refusals.get(&(command.principal.clone(), name.clone(), refusal.code));
+        let last = state
+            .refusals
+            .get(&(command.principal.clone(), name.clone(), refusal.code));
         if last.is_some_and(|at| time.since_ms(*at) < MINUTE as u64) {
             return true;
         }
@@ -375,7 +458,8 @@ impl World {
             count: 1,
         };
         let decided_at = state.position;
-        self.append(vec![refused.into()], &word_of(command), decided_at, time).is_some()
+        self.append(vec![refused.into()], &word_of(command), decided_at, time)
+            .is_some()
     }
 
     fn given(&mut self, o: usize) -> Given {
@@ -399,7 +483,14 @@ impl World {
     /// A command with a fresh id.
     pub fn command(&mut self, principal: Principal, order: Order) -> Command {
         let id: CommandId = self.rng.command_id(self.now);
-        Command { id, principal, credential: None, digest: BodyDigest(self.rng.bytes()), reason: None, order }
+        Command {
+            id,
+            principal,
+            credential: None,
+            digest: BodyDigest(self.rng.bytes()),
+            reason: None,
+            order,
+        }
     }
 
     /// Ends the run: an invariant does not hold.
@@ -408,7 +499,11 @@ impl World {
             let detail = detail.into();
             self.tell(|| format!("VIOLATED {invariant}: {detail}"));
             let at = self.log.events.len() as u64;
-            self.violation = Some(Violation { invariant, detail, position: at });
+            self.violation = Some(Violation {
+                invariant,
+                detail,
+                position: at,
+            });
         }
     }
 }
@@ -425,7 +520,10 @@ fn word_of(command: &Command) -> Word {
     Word {
         actor: command.principal.clone(),
         credential: command.credential,
-        command: is_command.then_some(CommandRef { id: command.id, digest: command.digest }),
+        command: is_command.then_some(CommandRef {
+            id: command.id,
+            digest: command.digest,
+        }),
         reason: command.reason.clone(),
     }
 }
@@ -446,12 +544,32 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
 fn brief(fact: &Fact) -> String {
     match fact {
         Fact::RotationPhaseEntered(f) => {
-            format!("{} {} -> {} {:?} forced={} passed_over={:?}", f.authority_type, f.from, f.to, f.mode, f.forced, f.passed_over)
+            format!(
+                "{} {} -> {} {:?} forced={} passed_over={:?}",
+                f.authority_type, f.from, f.to, f.mode, f.forced, f.passed_over
+            )
         }
         Fact::NodeReported(f) => format!("{} {:?}", f.node, f.report),
-        Fact::AuthorizationGranted(f) => format!("{} {} {:?} by {}", f.authorization, f.holder, f.usage, f.issuer.short()),
-        Fact::CertificateIssued(f) => format!("{} {} {:?} by {}", f.authorization, f.holder, f.usage, f.issuer.short()),
-        Fact::AuthorityKeyGenerated(f) => format!("{} {} for {:?}", f.authority_type, f.key.id.short(), f.key.rotation),
+        Fact::AuthorizationGranted(f) => format!(
+            "{} {} {:?} by {}",
+            f.authorization,
+            f.holder,
+            f.usage,
+            f.issuer.short()
+        ),
+        Fact::CertificateIssued(f) => format!(
+            "{} {} {:?} by {}",
+            f.authorization,
+            f.holder,
+            f.usage,
+            f.issuer.short()
+        ),
+        Fact::AuthorityKeyGenerated(f) => format!(
+            "{} {} for {:?}",
+            f.authority_type,
+            f.key.id.short(),
+            f.key.rotation
+        ),
         Fact::AuthorityBundleSigned(f) => format!("{} {} {}", f.authority_type, f.phase, f.revision),
         Fact::CommandRefused(f) => format!("{} {} {}: {}", f.principal, f.command, f.code, f.text),
         Fact::MemberStarted(f) => format!("{} {:?}", f.member, f.facts),

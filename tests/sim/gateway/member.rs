@@ -37,7 +37,8 @@ impl World {
         let next = self.now + self.rng.span(2 * SECOND, 6 * SECOND);
         self.queue.at(next, Msg::Tick(Actor::Gateway(g)));
         if !self.gateways[g].cut {
-            if self.gateways[g].slow_ms == 0 {
+            // To begin (again) it reads to the log's end; only while it serves may it lag behind.
+            if self.gateways[g].slow_ms == 0 || !self.gateways[g].serving {
                 catch_up(&mut self.gateways[g].state, &self.log);
             }
             self.hold_the_row(g);
@@ -66,11 +67,15 @@ impl World {
 
     fn begin_or_end_serving(&mut self, g: usize) {
         let gateway = &mut self.gateways[g];
-        let has_read_back = gateway.state.members.get(&gateway.id).is_some_and(|me| {
-            me.running && me.boot == Some(gateway.boot) && me.facts == gateway.facts
-        });
+        let has_read_back = gateway
+            .state
+            .members
+            .get(&gateway.id)
+            .is_some_and(|me| me.running && me.boot == Some(gateway.boot) && me.facts == gateway.facts);
         let rows = desired_of_member(&gateway.state);
-        let holds_rows = rows.iter().all(|(t, row)| gateway.facts.get(t).is_some_and(|own| may_hand_out(own, row)));
+        let holds_rows = rows
+            .iter()
+            .all(|(t, row)| gateway.facts.get(t).is_some_and(|own| may_hand_out(own, row)));
         let before = gateway.serving;
         if self.now - gateway.lease >= LEASE_MS {
             gateway.serving = false;
@@ -93,23 +98,34 @@ impl World {
             facts.trusted.extend(row.trusted.iter().copied());
             let mut has_leaves = true;
             if t == AuthorityType::Host {
-                let needed: BTreeSet<SpkiPin> =
-                    row.client_issuer.iter().chain(&row.server_issuer).chain(&row.also_serve).copied().collect();
+                let needed: BTreeSet<SpkiPin> = row
+                    .client_issuer
+                    .iter()
+                    .chain(&row.server_issuer)
+                    .chain(&row.also_serve)
+                    .copied()
+                    .collect();
                 for issuer in needed {
                     self.keep_leaf(g, issuer);
                 }
                 let gateway = &self.gateways[g];
                 let is_held = |issuer: &SpkiPin| {
-                    gateway.leaves.get(issuer).is_some_and(|l| Timestamp(self.now) < l.not_after)
+                    gateway
+                        .leaves
+                        .get(issuer)
+                        .is_some_and(|l| Timestamp(self.now) < l.not_after)
                 };
                 facts.client_issuer = row.client_issuer.filter(is_held).or(facts.client_issuer);
                 facts.server_issuer = row.server_issuer.filter(is_held).or(facts.server_issuer);
-                has_leaves = facts.client_issuer == row.client_issuer && facts.server_issuer == row.server_issuer;
+                has_leaves =
+                    facts.client_issuer == row.client_issuer && facts.server_issuer == row.server_issuer;
             }
             if has_leaves {
                 facts.trusted = row.trusted.clone();
                 if t == AuthorityType::Host {
-                    self.gateways[g].leaves.retain(|issuer, _| row.trusted.contains(issuer));
+                    self.gateways[g]
+                        .leaves
+                        .retain(|issuer, _| row.trusted.contains(issuer));
                 }
             }
             if self.gateways[g].facts.get(&t) != Some(&facts) {
@@ -124,7 +140,12 @@ impl World {
     fn keep_leaf(&mut self, g: usize, issuer: SpkiPin) {
         let now = Timestamp(self.now);
         let gateway = &mut self.gateways[g];
-        let held = gateway.state.held.get(&Principal::Gateway(gateway.id)).into_iter().flatten();
+        let held = gateway
+            .state
+            .held
+            .get(&Principal::Gateway(gateway.id))
+            .into_iter()
+            .flatten();
         let certificates = held.filter_map(|d| gateway.state.certificates.get(d));
         let newest = certificates
             .filter(|c| c.issuer == issuer && gateway.keys.contains(&c.spki) && c.not_after > now)
@@ -132,8 +153,14 @@ impl World {
         if let Some(certificate) = newest {
             gateway.leaves.insert(issuer, leaf_of(certificate));
         }
-        let is_due = gateway.leaves.get(&issuer).is_none_or(|leaf| renewal_due(leaf, now, 500));
-        let is_asked = gateway.asked.get(&issuer).is_some_and(|at| self.now - at < 20 * SECOND);
+        let is_due = gateway
+            .leaves
+            .get(&issuer)
+            .is_none_or(|leaf| renewal_due(leaf, now, 500));
+        let is_asked = gateway
+            .asked
+            .get(&issuer)
+            .is_some_and(|at| self.now - at < 20 * SECOND);
         if !is_due || is_asked || gateway.cut || !gateway.state.members.contains_key(&gateway.id) {
             return;
         }
@@ -146,7 +173,10 @@ impl World {
             authority_type: AuthorityType::Host,
             usage: LeafUse::Both,
             issuer: Some(issuer),
-            key: KeyRequest { spki, public_key: String::new() },
+            key: KeyRequest {
+                spki,
+                public_key: String::new(),
+            },
         };
         let command = self.command(principal, order);
         if let Outcome::No(no) = self.execute(&command) {
@@ -165,10 +195,23 @@ impl World {
         gateway.seq += 1;
         let (member, boot, seq, facts) = (gateway.id, gateway.boot, gateway.seq, gateway.facts.clone());
         let order = if is_started {
-            Order::ReportMember { member, boot, seq, facts }
+            Order::ReportMember {
+                member,
+                boot,
+                seq,
+                facts,
+            }
         } else {
             let (names, addresses) = (vec![], vec![]);
-            Order::StartMember { member, boot, seq, service: "gateway".into(), names, addresses, facts }
+            Order::StartMember {
+                member,
+                boot,
+                seq,
+                service: "gateway".into(),
+                names,
+                addresses,
+                facts,
+            }
         };
         let command = self.command(Principal::Gateway(member), order);
         if let Outcome::No(no) = self.execute(&command) {
@@ -190,19 +233,25 @@ impl World {
             let of = gateway.state.types.get(t);
             of.is_some_and(|of| of.bundle.as_ref().is_some_and(|b| b.revision >= of.row_position))
         };
-        let is_ready = rows.iter().all(|(t, row)| {
-            is_signed(t) && gateway.facts.get(t).is_some_and(|own| may_hand_out(own, row))
-        });
+        let is_ready = rows
+            .iter()
+            .all(|(t, row)| is_signed(t) && gateway.facts.get(t).is_some_and(|own| may_hand_out(own, row)));
         if !is_ready {
             return;
         }
         self.gateways[g].handed = Some(rows);
         for agent in 0..self.agents.len() {
             let a = &self.agents[agent];
-            let (Some(node), true) = (a.disk.node, a.is_reachable() && a.gateway == g) else { continue };
+            let (Some(node), true) = (a.disk.node, a.is_reachable() && a.gateway == g) else {
+                continue;
+            };
             let boot = a.boot;
             if let Some(reply) = self.answer_poll(g, node) {
-                let msg = Msg::Reply { agent, boot, reply: Box::new(reply) };
+                let msg = Msg::Reply {
+                    agent,
+                    boot,
+                    reply: Box::new(reply),
+                };
                 self.queue.send(&mut self.rng, self.now, msg);
             }
         }

@@ -21,7 +21,8 @@ impl Watch {
         if t == AuthorityType::Host && f.from != Phase::Standby && f.to != Phase::Rollback {
             let is_left = |i: &usize| {
                 let a = &world.agents[*i];
-                f.passed_over.contains(&a.hostname.to_string()) || a.disk.node.is_none_or(|n| self.is_excluded(n, t))
+                f.passed_over.contains(&a.hostname.to_string())
+                    || a.disk.node.is_none_or(|n| self.is_excluded(n, t))
             };
             let left: Vec<usize> = self.fleet.iter().copied().filter(|i| is_left(i)).collect();
             for agent in left {
@@ -41,8 +42,14 @@ impl Watch {
         if f.from == Phase::Standby || f.to == Phase::Rollback {
             return;
         }
-        let Some(of) = world.truth.types.get(&f.authority_type).cloned() else { return };
-        let name = if f.outcome == Some(RotationOutcome::RolledBack) { ROLLBACK } else { GATE };
+        let Some(of) = world.truth.types.get(&f.authority_type).cloned() else {
+            return;
+        };
+        let name = if f.outcome == Some(RotationOutcome::RolledBack) {
+            ROLLBACK
+        } else {
+            GATE
+        };
         let wrong = self
             .nodes_behind(world, f, &of)
             .map(|text| (name, text))
@@ -51,9 +58,15 @@ impl Watch {
             .or_else(|| self.people_cut_off(world, event, f, &of).map(|text| (GATE, text)))
             .or_else(|| self.sessions_left(world, f, &of).map(|text| (GATE, text)))
             .or_else(|| self.too_early(event, f).map(|text| (GATE, text)))
-            .or_else(|| self.passes_over_somebody_online(world, f).map(|text| (GATE, text)));
+            .or_else(|| {
+                self.passes_over_somebody_online(world, f)
+                    .map(|text| (GATE, text))
+            });
         if let Some((invariant, text)) = wrong {
-            world.violate(invariant, format!("{} {} -> {}: {text}", f.authority_type, f.from, f.to));
+            world.violate(
+                invariant,
+                format!("{} {} -> {}: {text}", f.authority_type, f.from, f.to),
+            );
         }
     }
 
@@ -61,13 +74,20 @@ impl Watch {
     fn nodes_behind(&self, world: &World, f: &RotationPhaseEntered, of: &TypeState) -> Option<String> {
         let t = f.authority_type;
         for node in world.truth.nodes.values() {
-            let Some(agent) = world.owner.get(&node.id).copied() else { continue };
+            let Some(agent) = world.owner.get(&node.id).copied() else {
+                continue;
+            };
             let a = &world.agents[agent];
             let came_later = node.joined > f.gate.position
-                || self.included.get(&(node.id, t)).is_some_and(|at| *at > f.gate.position);
+                || self
+                    .included
+                    .get(&(node.id, t))
+                    .is_some_and(|at| *at > f.gate.position);
             let is_passed_over = f.gate.overridden > 0 && f.passed_over.contains(&node.hostname.to_string());
             let is_ours = a.disk.node == Some(node.id) && !a.tampered;
-            let Some(uses) = node.uses(t).filter(|_| is_ours) else { continue };
+            let Some(uses) = node.uses(t).filter(|_| is_ours) else {
+                continue;
+            };
             if came_later || is_passed_over || self.is_excluded(node.id, t) {
                 continue;
             }
@@ -76,8 +96,15 @@ impl Watch {
             }
             // What was reported passed; a later installation may still wait for its proof.
             let generations = [Some(&a.disk.installed), a.disk.last_passed.as_ref()];
-            if !generations.into_iter().flatten().any(|g| satisfies(g, t, uses, of)) {
-                return Some(format!("agent {agent} ({}) does not satisfy {}", node.hostname, f.from));
+            if !generations
+                .into_iter()
+                .flatten()
+                .any(|g| satisfies(g, t, uses, of))
+            {
+                return Some(format!(
+                    "agent {agent} ({}) does not satisfy {}",
+                    node.hostname, f.from
+                ));
             }
         }
         None
@@ -85,9 +112,17 @@ impl Watch {
 
     /// A serving gateway that does not satisfy the row: it is never passed over.
     fn members_behind(&self, world: &World, f: &RotationPhaseEntered, of: &TypeState) -> Option<String> {
-        let uses = if f.authority_type == AuthorityType::Host { Uses::ALL } else { Uses::VERIFIER };
+        let uses = if f.authority_type == AuthorityType::Host {
+            Uses::ALL
+        } else {
+            Uses::VERIFIER
+        };
         for (g, gateway) in world.gateways.iter().enumerate() {
-            let Some(own) = gateway.facts.get(&f.authority_type).filter(|_| gateway.up && gateway.serving) else {
+            let Some(own) = gateway
+                .facts
+                .get(&f.authority_type)
+                .filter(|_| gateway.up && gateway.serving)
+            else {
                 continue;
             };
             let ok = row_is_met(&own.trusted, own.client_issuer, own.server_issuer, uses, of);
@@ -100,7 +135,8 @@ impl Watch {
 
     fn key_missing(&self, f: &RotationPhaseEntered) -> Option<String> {
         let needs_key = f.from != Phase::Rollback;
-        (needs_key && !self.keyed.contains(&(f.authority_type, f.rotation))).then(|| "there is no new key".into())
+        (needs_key && !self.keyed.contains(&(f.authority_type, f.rotation)))
+            .then(|| "there is no new key".into())
     }
 
     /// People who hold a living certificate of the retiring authority, and nothing newer in use.
@@ -116,9 +152,12 @@ impl Watch {
         }
         let retiring = of.retiring()?.id;
         let people = world.operators.people.iter();
-        let cut_off = people.filter(|p| world.truth.users.contains_key(&p.name)).find(|p| {
-            p.leaf.is_some_and(|(_, issuer, not_after)| issuer == retiring && not_after > event.header.time)
-        });
+        let cut_off = people
+            .filter(|p| world.truth.users.contains_key(&p.name))
+            .find(|p| {
+                p.leaf
+                    .is_some_and(|(_, issuer, not_after)| issuer == retiring && not_after > event.header.time)
+            });
         cut_off.map(|p| format!("{} holds a certificate of the retiring authority", p.name))
     }
 
@@ -133,7 +172,9 @@ impl Watch {
             self.fleet.contains(&i) && !world.agents[i].tampered && !f.passed_over.contains(&hostname)
         };
         let left = world.sessions.iter().find(|s| {
-            (s.client_issuer == retiring || s.server_issuer == retiring) && counts(s.client) && counts(s.server)
+            (s.client_issuer == retiring || s.server_issuer == retiring)
+                && counts(s.client)
+                && counts(s.server)
         });
         left.map(|s| format!("agents {} and {} talk on the retiring issuer", s.client, s.server))
     }
@@ -168,7 +209,13 @@ impl Watch {
 fn satisfies(generation: &Generation, t: AuthorityType, uses: Uses, of: &TypeState) -> bool {
     let trusted = generation.trusted.get(&t).cloned().unwrap_or_default();
     let issuer = |leaf: &Option<domain::reconcile::Leaf>| leaf.as_ref().map(|l| l.issuer);
-    row_is_met(&trusted, issuer(&generation.client), issuer(&generation.server), uses, of)
+    row_is_met(
+        &trusted,
+        issuer(&generation.client),
+        issuer(&generation.server),
+        uses,
+        of,
+    )
 }
 
 /// The table of phases once more, written down by itself, so that a mistake in the product's shows.
@@ -191,5 +238,7 @@ fn row_is_met(
         Phase::Rollback => active.is_some_and(|a| trusted.contains(&a)),
         Phase::Standby | Phase::Init | Phase::UpdateClients | Phase::UpdateServers => *trusted == both,
     };
-    (!uses.verifier || trust_is_right) && (!uses.client || client == row_client) && (!uses.server || server == row_server)
+    (!uses.verifier || trust_is_right)
+        && (!uses.client || client == row_client)
+        && (!uses.server || server == row_server)
 }

@@ -2,7 +2,7 @@
 
 use domain::{
     event::LeafUse,
-    fact::{Failure, FactReport},
+    fact::{FactReport, Failure},
     reconcile::{accepts_revision, desired_of_bundle, facts, presentable},
     trust::Bundle,
 };
@@ -60,7 +60,12 @@ impl World {
         let leaf = presentable(&have, &a.refused)?.clone();
         let digest = *a.disk.digests.get(&leaf.spki)?;
         let trusted = a.trusts(AuthorityType::Host);
-        Some(Hello { node: a.disk.node?, leaf, digest, trusted })
+        Some(Hello {
+            node: a.disk.node?,
+            leaf,
+            digest,
+            trusted,
+        })
     }
 
     fn call(&mut self, i: usize, hello: Option<Hello>, call: Call) {
@@ -68,17 +73,29 @@ impl World {
         if !a.is_reachable() {
             return;
         }
-        let msg =
-            Msg::Call { gateway: a.gateway, agent: i, boot: a.boot, sent: self.now, hello: hello.map(Box::new), call };
+        let msg = Msg::Call {
+            gateway: a.gateway,
+            agent: i,
+            boot: a.boot,
+            sent: self.now,
+            hello: hello.map(Box::new),
+            call,
+        };
         self.queue.send(&mut self.rng, self.now, msg);
     }
 
     /// Sends (again) every request that was not answered.
     pub fn send_requests(&mut self, i: usize) {
         let is_open = matches!(self.agents[i].door, Door::Open | Door::Retried);
-        let Some(hello) = self.hello(i).filter(|_| is_open) else { return };
+        let Some(hello) = self.hello(i).filter(|_| is_open) else {
+            return;
+        };
         for request in self.agents[i].disk.in_flight.clone() {
-            let last = self.agents[i].sent.get(&request.spki).copied().unwrap_or(i64::MIN / 2);
+            let last = self.agents[i]
+                .sent
+                .get(&request.spki)
+                .copied()
+                .unwrap_or(i64::MIN / 2);
             if self.now - last >= PATIENCE_MS {
                 self.agents[i].sent.insert(request.spki, self.now);
                 let (usage, issuer, spki) = (request.usage, request.issuer, request.spki);
@@ -89,33 +106,56 @@ impl World {
 
     /// Reports the facts of the installed generation; with a failure, those of the one that was restored.
     pub fn report(&mut self, i: usize, failures: Option<u32>) {
-        let Some(hello) = self.hello(i).filter(|_| self.agents[i].is_reachable()) else { return };
+        let Some(hello) = self.hello(i).filter(|_| self.agents[i].is_reachable()) else {
+            return;
+        };
         let have = self.have(i);
+        // Facts are of a generation that passed; while the installed one fails, of the one before.
+        let has_passed = have.proof == Proof::Passed;
+        let Some(generation) = Some(have.installed.clone()).filter(|_| has_passed).or(have.last_passed.clone()) else {
+            return;
+        };
         let want = self.agents[i].disk.want.as_ref();
-        let retiring = want.and_then(|w| w.authorities.get(&AuthorityType::Host)).and_then(|row| row.retiring);
+        let retiring = want
+            .and_then(|w| w.authorities.get(&AuthorityType::Host))
+            .and_then(|row| row.retiring);
         let on_retiring = |pins: &BTreeSet<SpkiPin>| retiring.is_some_and(|issuer| pins.contains(&issuer));
         let by_excluded = on_retiring(&have.only_excluded_on);
         let flag = on_retiring(&have.sessions_on) && !by_excluded;
         let a = &mut self.agents[i];
         // One report at a time: a later one must not overtake it.
-        if a.reporting.as_ref().is_some_and(|(_, _, at)| self.now - at < PATIENCE_MS) {
+        if a.reporting
+            .as_ref()
+            .is_some_and(|(_, _, at)| self.now - at < PATIENCE_MS)
+        {
             return;
         }
         a.seq += 1;
-        a.reporting = Some((have.installed.clone(), flag, self.now));
+        a.reporting = Some((generation.clone(), flag, self.now));
         a.failure_reported |= failures.is_some();
         let report = FactReport {
             boot: a.boot,
             seq: a.seq,
             version: "sim".into(),
             addr: None,
-            authorities: facts(&have.installed, flag, by_excluded),
-            failure: failures.map(|count| Failure { step: "proof".into(), detail: "sim".into(), count }),
+            authorities: facts(&generation, flag, by_excluded),
+            failure: failures.map(|count| Failure {
+                step: "proof".into(),
+                detail: "sim".into(),
+                count,
+            }),
             unsynced: a.unsynced,
             labels: Default::default(),
         };
-        let says = Box::new((have.installed, flag));
-        self.call(i, Some(hello), Call::Report { report: Box::new(report), says });
+        let says = Box::new((generation, flag));
+        self.call(
+            i,
+            Some(hello),
+            Call::Report {
+                report: Box::new(report),
+                says,
+            },
+        );
     }
 
     fn ask_to_join(&mut self, i: usize) {
@@ -124,8 +164,14 @@ impl World {
         }
         let spki = self.own_key(i, None);
         let disk = &self.agents[i].disk;
-        let proof = disk.last_passed.as_ref().and_then(|g| g.client.as_ref()).or(disk.installed.client.as_ref());
-        let proven_by = proof.filter(|l| disk.keys.contains(&l.spki)).and_then(|l| disk.digests.get(&l.spki));
+        let proof = disk
+            .last_passed
+            .as_ref()
+            .and_then(|g| g.client.as_ref())
+            .or(disk.installed.client.as_ref());
+        let proven_by = proof
+            .filter(|l| disk.keys.contains(&l.spki))
+            .and_then(|l| disk.digests.get(&l.spki));
         let rejoin = disk.node.map(|node| (node, proven_by.copied()));
         self.call(i, None, Call::Join { spki, rejoin });
     }
@@ -136,22 +182,42 @@ impl World {
         // The newest whose key is here: one that was never presented serves as well, and a later one may have
         // superseded those before it.
         let generations = disk.last_passed.iter().chain([&disk.installed]);
-        let leaves = generations.flat_map(|g| g.client.iter().chain(&g.server)).chain(&disk.received);
-        let newest = leaves.filter(|l| disk.keys.contains(&l.spki)).max_by_key(|l| l.position);
+        let leaves = generations
+            .flat_map(|g| g.client.iter().chain(&g.server))
+            .chain(&disk.received);
+        let newest = leaves
+            .filter(|l| disk.keys.contains(&l.spki))
+            .max_by_key(|l| l.position);
         let proven = newest.and_then(|l| disk.digests.get(&l.spki).copied());
         let Some(proven_by) = proven else {
             let a = &mut self.agents[i];
             (a.stranded, a.serving) = (Some("no key is left"), false);
             return;
         };
-        let row = disk.want.as_ref().and_then(|w| w.authorities.get(&AuthorityType::Host)).cloned();
+        let row = disk
+            .want
+            .as_ref()
+            .and_then(|w| w.authorities.get(&AuthorityType::Host))
+            .cloned();
         let request = row.and_then(|row| {
             let issuer = row.client_issuer?;
-            let usage = if row.server_issuer == Some(issuer) { LeafUse::Both } else { LeafUse::Client };
+            let usage = if row.server_issuer == Some(issuer) {
+                LeafUse::Both
+            } else {
+                LeafUse::Client
+            };
             Some((usage, issuer))
         });
         let spki = self.own_key(i, request);
-        self.call(i, None, Call::Recover { node, proven_by, spki });
+        self.call(
+            i,
+            None,
+            Call::Recover {
+                node,
+                proven_by,
+                spki,
+            },
+        );
     }
 
     /// The key of the join or recovery under way, durable before it is sent.
@@ -205,7 +271,12 @@ impl World {
             Reply::AskAgain { spki } => self.asked_in_vain(i, spki),
             Reply::Bundles(bundles) => self.take_bundles(i, &bundles),
             Reply::Recovered { leaf, digest, bundle } => self.recovered(i, leaf, digest, &bundle),
-            Reply::Joined { node, leaf, digest, desired } => self.joined(i, node, leaf, digest, *desired),
+            Reply::Joined {
+                node,
+                leaf,
+                digest,
+                desired,
+            } => self.joined(i, node, leaf, digest, *desired),
         }
         self.agent_steps(i);
     }
@@ -229,12 +300,18 @@ impl World {
     fn take_desired(&mut self, i: usize, desired: DesiredState) {
         let a = &mut self.agents[i];
         let installed = a.disk.installed.revisions.clone();
-        let want = a.disk.want.get_or_insert_with(|| DesiredState { authorities: BTreeMap::new(), ..desired.clone() });
+        let want = a.disk.want.get_or_insert_with(|| DesiredState {
+            authorities: BTreeMap::new(),
+            ..desired.clone()
+        });
         let before = want.authorities.clone();
         // Without the row of a type that it uses a gateway does not name the newest state: it is not signed yet.
         let is_whole = a.uses.keys().all(|t| desired.authorities.contains_key(t));
         for (t, row) in desired.authorities {
-            let known = installed.get(&t).copied().max(want.authorities.get(&t).map(|row| row.revision));
+            let known = installed
+                .get(&t)
+                .copied()
+                .max(want.authorities.get(&t).map(|row| row.revision));
             if accepts_revision(known, row.revision) {
                 a.synced |= is_whole;
                 want.authorities.insert(t, row);
@@ -244,7 +321,10 @@ impl World {
         if want.authorities != before {
             // A new row is a new chance, whatever failed before.
             (a.backoff_until, a.ask_after) = (0, 0);
-            let row = want.authorities.get(&AuthorityType::Host).map(|r| (r.phase, r.revision));
+            let row = want
+                .authorities
+                .get(&AuthorityType::Host)
+                .map(|r| (r.phase, r.revision));
             self.tell(|| format!("agent {i} wants {row:?}"));
         }
         self.notice_synced(i);
@@ -254,7 +334,9 @@ impl World {
     pub fn notice_synced(&mut self, i: usize) {
         let a = &mut self.agents[i];
         let holds = a.disk.want.as_ref().is_some_and(|want| {
-            want.authorities.iter().all(|(t, row)| a.disk.installed.trusted.get(t) == Some(&row.trusted))
+            want.authorities
+                .iter()
+                .all(|(t, row)| a.disk.installed.trusted.get(t) == Some(&row.trusted))
         });
         a.unsynced &= !(a.synced && holds && a.proof == Proof::Passed);
     }
@@ -262,9 +344,17 @@ impl World {
     fn take_leaves(&mut self, i: usize, leaves: Vec<(Leaf, CertDigest)>) {
         for (leaf, digest) in leaves {
             let disk = &mut self.agents[i].disk;
-            let is_installed = disk.installed.client.iter().chain(&disk.installed.server).any(|l| l.spki == leaf.spki);
-            let is_passed =
-                disk.last_passed.iter().flat_map(|g| g.client.iter().chain(&g.server)).any(|l| l.spki == leaf.spki);
+            let is_installed = disk
+                .installed
+                .client
+                .iter()
+                .chain(&disk.installed.server)
+                .any(|l| l.spki == leaf.spki);
+            let is_passed = disk
+                .last_passed
+                .iter()
+                .flat_map(|g| g.client.iter().chain(&g.server))
+                .any(|l| l.spki == leaf.spki);
             let is_here = disk.received.iter().any(|l| l.spki == leaf.spki);
             disk.in_flight.retain(|sent| sent.spki != leaf.spki);
             // The certificate of a recovery may come this way as well, when its answer was lost.
@@ -282,9 +372,17 @@ impl World {
         let Some(want) = a.disk.want.as_mut() else { return };
         for bundle in bundles {
             let t = bundle.authority_type;
-            let Some(uses) = a.uses.get(&t).copied() else { continue };
+            let Some(uses) = a.uses.get(&t).copied() else {
+                continue;
+            };
             let before = want.authorities.get(&t);
-            let known = a.disk.installed.revisions.get(&t).copied().max(before.map(|row| row.revision));
+            let known = a
+                .disk
+                .installed
+                .revisions
+                .get(&t)
+                .copied()
+                .max(before.map(|row| row.revision));
             if accepts_revision(known, bundle.revision) && bundle.expires > Timestamp(self.now) {
                 let row = desired_of_bundle(bundle, uses, before);
                 if before != Some(&row) {
@@ -336,7 +434,10 @@ impl World {
             return;
         }
         if a.disk.node != Some(node) {
-            a.disk = Disk { keys: a.disk.keys.clone(), ..Disk::default() };
+            a.disk = Disk {
+                keys: a.disk.keys.clone(),
+                ..Disk::default()
+            };
         }
         a.disk.node = Some(node);
         a.disk.asking = None;
@@ -345,10 +446,11 @@ impl World {
         a.disk.in_flight.clear();
         a.disk.received.clear();
         a.disk.digests.insert(leaf.spki, digest);
+        let leaf_key = leaf.spki;
         a.disk.received.push(leaf);
         (a.stranded, a.token, a.door, a.tampered) = (None, None, Door::Open, false);
         a.refused.clear();
-        a.set_back = false;
+        a.rejoined_with = Some(leaf_key);
         a.proof = Proof::Due;
         self.owner.insert(node, i);
         self.tell(|| format!("agent {i} joined as {node}"));

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    AuthorityId, AuthorityType, AuthorizationId, CertDigest, ClusterState, MemberId, Order, Position, Principal, Serial,
-    SpkiPin, Timestamp,
+    AuthorityId, AuthorityType, AuthorizationId, CertDigest, ClusterState, MemberId, Order, Position,
+    Principal, Serial, SpkiPin, Timestamp,
     authority::{AuthorityKey, KeyKind},
     command::{Genesis, Settings},
     event::{
@@ -39,7 +39,9 @@ impl World {
             queue: Queue::new(knobs.weather),
             log: Log::default(),
             truth: ClusterState::default(),
-            orchestrators: (0..knobs.orchestrators).map(|_| Orchestrator::new(START)).collect(),
+            orchestrators: (0..knobs.orchestrators)
+                .map(|_| Orchestrator::new(START))
+                .collect(),
             signer: Signer::default(),
             gateways,
             agents: vec![],
@@ -86,14 +88,24 @@ impl World {
             let key = self.first_key();
             self.signer.keys.insert(key.id);
             authority.insert(authority_type, key.id);
-            let activated = AuthorityActivated { authority_type, kind: KeyKind::Tls, authority: key.id };
+            let activated = AuthorityActivated {
+                authority_type,
+                kind: KeyKind::Tls,
+                authority: key.id,
+            };
             keys.push((AuthorityKeyGenerated { authority_type, key }, activated));
         }
         let (admin, gateway) = (self.operators.admin(), self.gateways[0].id);
-        let user_certificate =
-            self.first_certificate(Principal::User(admin.clone()), AuthorityType::User, authority[&AuthorityType::User]);
-        let gateway_certificate =
-            self.first_certificate(Principal::Gateway(gateway), AuthorityType::Host, authority[&AuthorityType::Host]);
+        let user_certificate = self.first_certificate(
+            Principal::User(admin.clone()),
+            AuthorityType::User,
+            authority[&AuthorityType::User],
+        );
+        let gateway_certificate = self.first_certificate(
+            Principal::Gateway(gateway),
+            AuthorityType::Host,
+            authority[&AuthorityType::Host],
+        );
         self.gateways[0].keys.insert(gateway_certificate.0.spki);
         let knobs = &self.knobs;
         let settings = Settings {
@@ -137,7 +149,11 @@ impl World {
         issuer: AuthorityId,
     ) -> (AuthorizationGranted, CertificateIssued) {
         let is_user = matches!(holder, Principal::User(_));
-        let ttl_ms = if is_user { self.knobs.user_ttl_ms } else { self.knobs.node_ttl_ms };
+        let ttl_ms = if is_user {
+            self.knobs.user_ttl_ms
+        } else {
+            self.knobs.node_ttl_ms
+        };
         let granted = AuthorizationGranted {
             authorization: AuthorizationId(self.rng.uuid()),
             uri: domain::identity::uri(&"sim.cluster".parse().expect("it is a DNS name"), &holder),
