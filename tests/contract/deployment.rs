@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use carousel_tests::{NatsServer, TestDir};
+use carousel_tests::{NatsServer, TestDir, source};
 
 use crate::kept;
 
@@ -61,8 +61,8 @@ fn both_units_run_as_their_own_user_hardened() {
 #[test]
 fn every_flag_in_the_units_exists() {
     let known = [
-        (UNITS[0], "services/cli/src/args.rs"),
-        (UNITS[1], "services/agent/src/args.rs"),
+        (UNITS[0], "services/cli/src/args"),
+        (UNITS[1], "services/agent/src/args"),
     ];
     for (path, arguments) in known {
         let unit = settings(path);
@@ -76,7 +76,10 @@ fn every_flag_in_the_units_exists() {
             .filter_map(|word| word.strip_prefix("--"))
             .collect();
         assert!(flags.contains("data-dir"), "{path}: {line}");
-        let source = kept::text(arguments);
+        let declared = source::files_with("rs")
+            .into_iter()
+            .filter(|file| file.path.starts_with(arguments));
+        let source: String = declared.map(|file| file.text).collect();
         for flag in flags {
             let field = format!("{}:", flag.replace('-', "_"));
             assert!(
