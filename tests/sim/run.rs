@@ -74,7 +74,7 @@ fn clear_up(world: &mut World, rounds: u32) {
             .is_none_or(|i| world.agents[*i].disk.node != Some(*id) || world.agents[*i].gone)
     };
     let nobody: Vec<_> = world.truth.nodes.keys().copied().filter(is_nobody).collect();
-    for node in nobody.into_iter().filter(|_| rounds % 12 == 0) {
+    for node in nobody.into_iter().filter(|_| rounds.is_multiple_of(12)) {
         let _ = world.ask(Order::RemoveNode { node });
     }
     let copies: Vec<_> = world
@@ -87,7 +87,7 @@ fn clear_up(world: &mut World, rounds: u32) {
     for i in copies
         .iter()
         .filter_map(|node| world.owner.get(node).copied())
-        .filter(|_| rounds % 6 == 0)
+        .filter(|_| rounds.is_multiple_of(6))
         .collect::<Vec<_>>()
     {
         if world.agents[i].set_back {

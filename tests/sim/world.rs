@@ -28,7 +28,9 @@ use crate::{
     rng::Rng,
 };
 
+mod execute;
 pub mod genesis;
+mod words;
 
 /// The virtual time at which every run begins: some day, so that certificates can begin before it.
 pub const START: i64 = 1_800_000_000_000;
@@ -325,7 +327,7 @@ impl World {
                 format!(
                     "    log {position}: {} {}",
                     event.fact.type_name(),
-                    brief(&event.fact)
+                    words::brief(&event.fact)
                 )
             });
             let mut watch = std::mem::take(&mut self.watch);
@@ -359,140 +361,6 @@ impl World {
         }
     }
 
-    /// A command becomes events, or does not: fold, decide, append, answer; with everything that can go
-    /// wrong between two of these.
-    pub fn execute(&mut self, command: &Command) -> Outcome {
-        let up: Vec<usize> = (0..self.orchestrators.len())
-            .filter(|o| self.orchestrators[*o].up)
-            .collect();
-        let Some(o) = self.rng.pick(&up) else {
-            return Outcome::Silence;
-        };
-        let crashes = if self.faults_on {
-            self.knobs.crash_permille
-        } else {
-            0
-        };
-        let stale = if self.faults_on {
-            self.knobs.stale_permille
-        } else {
-            0
-        };
-        for attempt in 0..6 {
-            if attempt > 0 || !self.rng.chance(stale) {
-                catch_up(&mut self.orchestrators[o].state, &self.log);
-            }
-            let given = self.given(o);
-            let decided_at = self.orchestrators[o].state.position;
-            let decision = match decide(&self.orchestrators[o].state, command, &given) {
-                Ok(decision) => decision,
-                // A refusal is decided on everything that is durable, or a repeated command could get a no after a yes.
-                Err(_) if self.orchestrators[o].state.position.0 < self.log.events.len() as u64 => continue,
-                Err(refusal) => {
-                    // The record stands on the fold as well: the same command may have been answered meanwhile.
-                    if self.record_refusal(o, command, &refusal, given.now) {
-                        return Outcome::No(refusal);
-                    }
-                    continue;
-                }
-            };
-            if decision.facts.is_empty() {
-                let position = decision.repeats.unwrap_or(decided_at);
-                return Outcome::Yes(Answered {
-                    position,
-                    answer: decision.answer,
-                });
-            }
-            // Crash before the append: nothing happened, and nobody is told.
-            if self.rng.chance(crashes) {
-                self.orchestrator_dies(o);
-                return Outcome::Silence;
-            }
-            let word = word_of(command);
-            let Some(position) = self.append(decision.facts, &word, decided_at, given.now) else {
-                continue;
-            };
-            // Crash after the append: it is durable, and nobody is told.
-            if self.rng.chance(crashes) {
-                self.orchestrator_dies(o);
-                return Outcome::Silence;
-            }
-            // The append's own answer is lost: read the tail and decide again, which finds the first answer.
-            if self.rng.chance(crashes)
-                && command.order.is_command()
-                && command.principal != Principal::Anonymous
-            {
-                continue;
-            }
-            return Outcome::Yes(Answered {
-                position,
-                answer: decision.answer,
-            });
-        }
-        Outcome::Silence
-    }
-
-    /// Refusals of people stand in the log; equal ones within a minute become one. False if the log moved on.
-    fn record_refusal(&mut self, o: usize, command: &Command, refusal: &Refusal, time: Timestamp) -> bool {
-        let state = &self.orchestrators[o].state;
-        let is_person = matches!(command.principal, Principal::User(_)) && command.order.is_command();
-        let is_known = state
-            .commands
-            .contains_key(&(command.principal.clone(), command.id));
-        let is_stale = matches!(refusal.code, Code::CommandIdReused | Code::CommandIdStale);
-        if !is_person || is_known || is_stale || state.cluster.is_none() {
-            return true;
-        }
-        let name = command.order.name().to_owned();
-        let last = state
-            .refusals
-            .get(&(command.principal.clone(), name.clone(), refusal.code));
-        if last.is_some_and(|at| time.since_ms(*at) < MINUTE as u64) {
-            return true;
-        }
-        let refused = domain::event::CommandRefused {
-            principal: command.principal.clone(),
-            command: name,
-            code: refusal.code,
-            text: refusal.text.clone(),
-            count: 1,
-        };
-        let decided_at = state.position;
-        self.append(vec![refused.into()], &word_of(command), decided_at, time)
-            .is_some()
-    }
-
-    fn given(&mut self, o: usize) -> Given {
-        let orchestrator = &self.orchestrators[o];
-        let clock = Timestamp(self.now + orchestrator.clock_offset_ms);
-        Given {
-            now: orchestrator.state.now(clock),
-            fresh: std::array::from_fn(|_| self.rng.uuid()),
-            serials: std::array::from_fn(|_| self.rng.bytes()),
-            clock_suspect: orchestrator.is_clock_suspect(clock),
-            sha256: digest,
-        }
-    }
-
-    /// A command of the control plane itself.
-    pub fn system(&mut self, actor: SystemActor, order: Order) -> Outcome {
-        let command = self.command(Principal::System(actor), order);
-        self.execute(&command)
-    }
-
-    /// A command with a fresh id.
-    pub fn command(&mut self, principal: Principal, order: Order) -> Command {
-        let id: CommandId = self.rng.command_id(self.now);
-        Command {
-            id,
-            principal,
-            credential: None,
-            digest: BodyDigest(self.rng.bytes()),
-            reason: None,
-            order,
-        }
-    }
-
     /// Ends the run: an invariant does not hold.
     pub fn violate(&mut self, invariant: &'static str, detail: impl Into<String>) {
         if self.violation.is_none() {
@@ -512,68 +380,5 @@ impl World {
 pub fn catch_up(state: &mut ClusterState, log: &Log) {
     for event in &log.events[state.position.0 as usize..] {
         apply(state, event);
-    }
-}
-
-fn word_of(command: &Command) -> Word {
-    let is_command = command.order.is_command();
-    Word {
-        actor: command.principal.clone(),
-        credential: command.credential,
-        command: is_command.then_some(CommandRef {
-            id: command.id,
-            digest: command.digest,
-        }),
-        reason: command.reason.clone(),
-    }
-}
-
-/// A digest that is good enough for a world without adversaries (FNV-1a, four times).
-fn digest(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    for (i, chunk) in out.chunks_mut(8).enumerate() {
-        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325 ^ i as u64, |h: u64, b| {
-            (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
-        });
-        chunk.copy_from_slice(&hash.to_le_bytes());
-    }
-    out
-}
-
-/// An event in a few words.
-fn brief(fact: &Fact) -> String {
-    match fact {
-        Fact::RotationPhaseEntered(f) => {
-            format!(
-                "{} {} -> {} {:?} forced={} passed_over={:?}",
-                f.authority_type, f.from, f.to, f.mode, f.forced, f.passed_over
-            )
-        }
-        Fact::NodeReported(f) => format!("{} {:?}", f.node, f.report),
-        Fact::AuthorizationGranted(f) => format!(
-            "{} {} {:?} by {}",
-            f.authorization,
-            f.holder,
-            f.usage,
-            f.issuer.short()
-        ),
-        Fact::CertificateIssued(f) => format!(
-            "{} {} {:?} by {}",
-            f.authorization,
-            f.holder,
-            f.usage,
-            f.issuer.short()
-        ),
-        Fact::AuthorityKeyGenerated(f) => format!(
-            "{} {} for {:?}",
-            f.authority_type,
-            f.key.id.short(),
-            f.key.rotation
-        ),
-        Fact::AuthorityBundleSigned(f) => format!("{} {} {}", f.authority_type, f.phase, f.revision),
-        Fact::CommandRefused(f) => format!("{} {} {}: {}", f.principal, f.command, f.code, f.text),
-        Fact::MemberStarted(f) => format!("{} {:?}", f.member, f.facts),
-        Fact::MemberReported(f) => format!("{} {:?}", f.member, f.facts),
-        other => format!("{other:?}").chars().take(200).collect(),
     }
 }

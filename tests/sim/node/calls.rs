@@ -112,7 +112,10 @@ impl World {
         let have = self.have(i);
         // Facts are of a generation that passed; while the installed one fails, of the one before.
         let has_passed = have.proof == Proof::Passed;
-        let Some(generation) = Some(have.installed.clone()).filter(|_| has_passed).or(have.last_passed.clone()) else {
+        let Some(generation) = Some(have.installed.clone())
+            .filter(|_| has_passed)
+            .or(have.last_passed.clone())
+        else {
             return;
         };
         let want = self.agents[i].disk.want.as_ref();
