@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
-    AuthorizationId, ClusterState, Duty, Fact, MemberId, Order, Position, SpkiPin, Timestamp,
+    AuthorizationId, ClusterState, Duty, Fact, MemberId, Order, Position, RotationId, SpkiPin, Timestamp,
     authority::{AuthorityKey, AuthorityType, KeyKind},
     command::Expectation,
     duty::{bundle_content, duty, owed, void_authorizations},
@@ -295,28 +295,7 @@ impl World {
                 kind,
                 rotation,
                 generation,
-            } => {
-                let id = self.rng.key();
-                self.signer.keys.insert(id);
-                let key = AuthorityKey {
-                    id,
-                    kind: *kind,
-                    generation: *generation,
-                    certificate: String::new(),
-                    algorithm: String::new(),
-                    storage: String::new(),
-                    not_after: Timestamp(i64::MAX),
-                    rotation: Some(*rotation),
-                    position: Position(0),
-                };
-                vec![
-                    AuthorityKeyGenerated {
-                        authority_type: *authority_type,
-                        key,
-                    }
-                    .into(),
-                ]
-            }
+            } => self.generate_key(*authority_type, *kind, *rotation, *generation),
             Duty::Sign { authorization } => self.sign(*authorization),
             Duty::SignBundle { authority_type, .. } => self.sign_bundle(*authority_type),
             Duty::RecordRetirement {
@@ -368,6 +347,30 @@ impl World {
                 ]
             }
         }
+    }
+
+    /// A new key in the store; the prepared authority exists once the log holds it.
+    fn generate_key(
+        &mut self,
+        authority_type: AuthorityType,
+        kind: KeyKind,
+        rotation: RotationId,
+        generation: u32,
+    ) -> Vec<Fact> {
+        let id = self.rng.key();
+        self.signer.keys.insert(id);
+        let key = AuthorityKey {
+            id,
+            kind,
+            generation,
+            certificate: String::new(),
+            algorithm: String::new(),
+            storage: String::new(),
+            not_after: Timestamp(i64::MAX),
+            rotation: Some(rotation),
+            position: Position(0),
+        };
+        vec![AuthorityKeyGenerated { authority_type, key }.into()]
     }
 
     fn sign(&mut self, authorization: AuthorizationId) -> Vec<Fact> {
