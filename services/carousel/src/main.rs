@@ -30,7 +30,9 @@ async fn run(cli: Cli) -> u8 {
         Command::Init(args) => init::run(&cli.global, args).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Recover(args) => recover::run(&cli.global, args).await,
-        Command::Audit(AuditCommand::Verify { data_dir: Some(dir) }) => verify::run(cli.global.format, dir).await,
+        Command::Audit(AuditCommand::Verify { data_dir: Some(dir) }) => {
+            verify::run(cli.global.format, dir).await
+        }
         _ => cli::run(cli).await,
     }
 }
