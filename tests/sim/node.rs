@@ -100,6 +100,8 @@ pub struct Agent {
     pub set_back: bool,
     /// The key of the certificate that it joined again with; installed, it ends the above.
     rejoined_with: Option<SpkiPin>,
+    /// The report under way tells a failure, and facts of before this start.
+    reports_failure: bool,
     /// Its proof fails until then.
     pub broken_until: i64,
     /// It was switched off for good.
@@ -174,6 +176,7 @@ impl World {
             tampered: false,
             set_back: false,
             rejoined_with: None,
+            reports_failure: false,
             broken_until: 0,
             gone: false,
             renew_permille: self.rng.span(450, 550) as u16,
@@ -350,10 +353,9 @@ impl World {
         let a = &mut self.agents[i];
         let in_place: BTreeSet<SpkiPin> = next.client.iter().chain(&next.server).map(|l| l.spki).collect();
         a.disk.received.retain(|leaf| !in_place.contains(&leaf.spki));
-        a.set_back &= next
-            .client
-            .as_ref()
-            .is_none_or(|leaf| a.rejoined_with != Some(leaf.spki));
+        if a.rejoined_with.is_some() && next.client.as_ref().map(|leaf| leaf.spki) == a.rejoined_with {
+            (a.set_back, a.rejoined_with) = (false, None);
+        }
         a.disk.installed = next;
         a.proof = Proof::Due;
         self.prune_keys(i);

@@ -134,6 +134,7 @@ impl World {
             return;
         }
         a.seq += 1;
+        a.reports_failure = !has_passed;
         a.reporting = Some((generation.clone(), flag, self.now));
         a.failure_reported |= failures.is_some();
         let report = FactReport {
@@ -254,7 +255,9 @@ impl World {
             Reply::Reported { seq, says } => {
                 if seq == a.seq {
                     a.reporting = None;
-                    a.reported = Some(*says);
+                    if !a.reports_failure {
+                        a.reported = Some(*says);
+                    }
                 }
             }
             Reply::NotKnown { presented } => self.turned_away(i, presented),
