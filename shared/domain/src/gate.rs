@@ -297,11 +297,18 @@ fn count_nodes(state: &ClusterState, authority_type: AuthorityType, of: &TypeSta
                     .get(&authority_type)
                     .map(|r| r.phase)
                     .unwrap_or_default(),
-                last_seen: node.report.as_ref().map(|r| r.at),
+                last_seen: last_seen(state, node),
             }),
         }
     }
     gate.lagging.sort_by(|a, b| a.hostname.cmp(&b.hostname));
+}
+
+/// The last sign of life: a report, or a certificate that it asked for. Who has just joined has reported nothing.
+fn last_seen(state: &ClusterState, node: &Node) -> Option<Timestamp> {
+    let newest = state.held.get(&Principal::Node(node.id)).and_then(|held| held.last());
+    let issued = newest.and_then(|digest| state.certificates.get(digest)).map(|c| c.issued);
+    node.report.as_ref().map(|r| r.at).max(issued)
 }
 
 /// Which running members have not reached the current phase? They report the same facts as nodes.
