@@ -91,6 +91,8 @@ pub struct Description {
 /// An opened data directory.
 pub struct Home {
     path: PathBuf,
+    /// Had a first start chosen the log and begun the cluster in it when this was opened?
+    pub was_begun: bool,
     /// What it holds.
     pub description: Description,
 }
@@ -136,6 +138,7 @@ impl Home {
     pub fn create(path: &Path, description: Description) -> Result<Self, HomeError> {
         let home = Self {
             path: path.into(),
+            was_begun: false,
             description,
         };
         home.save()?;
@@ -167,9 +170,10 @@ impl Home {
                 found: found.format,
             });
         }
-        let description = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
+        let description: Description = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
         Ok(Self {
             path: path.into(),
+            was_begun: description.log.is_some(),
             description,
         })
     }

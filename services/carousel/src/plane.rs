@@ -61,6 +61,11 @@ pub enum PlaneError {
     /// The genesis was refused or not stored.
     #[error("the cluster could not be begun in this log")]
     Begin(#[source] ExecuteError),
+    /// The log was there before and is empty now.
+    #[error(
+        "the log of this cluster is gone: it had been begun, and what is there now is empty; restore it from a copy, nothing was written"
+    )]
+    LostLog,
     /// The log is another cluster's.
     #[error("the log holds the cluster {log}, and this data directory belongs to {own}{}; nothing was written: give the log that belongs to this directory", if .log == .own { " (another one of the same name)" } else { "" })]
     OtherCluster {
@@ -364,6 +369,8 @@ async fn begin(home: &Home, fold: &Fold, executor: &Executor) -> Result<(), Plan
     match found {
         Some((name, key)) if name == own && key == genesis.bundle_key => Ok(()),
         Some((log, _)) => Err(PlaneError::OtherCluster { log, own }),
+        // A second genesis would be another cluster's beginning under the same keys.
+        None if home.was_begun => Err(PlaneError::LostLog),
         None => {
             let host = Principal::System(SystemActor::Host);
             let command = executor.own_command(host, signer::first_order(genesis));

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use domain::{
     CertDigest, Code, NodeId, Order, Principal, Refusal, UserName,
     access::{RoleName, permits},
-    id::SystemActor,
     identity::identify,
 };
 use mtls::PeerIdentity;
@@ -163,7 +162,7 @@ async fn present(app: &App, holder: &Principal, peer: &PeerIdentity) {
     };
     let command = app
         .executor
-        .own_command(Principal::System(SystemActor::Clock), order);
+        .own_command(Principal::Gateway(app.config.member), order);
     if let Err(error) = app.executor.execute(command).await {
         // The next request says it again.
         tracing::warn!(%error, %holder, "the first use of a certificate could not be recorded");

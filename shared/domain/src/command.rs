@@ -380,15 +380,15 @@ impl Order {
                 ..
             } => Action::RenewOwn,
             Self::RequestCertificate { .. } | Self::Report { .. } => Action::NodeSelf,
-            Self::StartMember { .. } | Self::ReportMember { .. } | Self::StopMember { .. } => {
-                Action::MemberSelf
-            }
+            Self::StartMember { .. }
+            | Self::ReportMember { .. }
+            | Self::StopMember { .. }
+            | Self::PresentCredential { .. } => Action::MemberSelf,
             Self::Join(_) | Self::Recover { .. } => Action::Public,
             Self::Genesis(_)
             | Self::ScheduledStep { .. }
             | Self::Settle { .. }
             | Self::RecoverAdmin { .. }
-            | Self::PresentCredential { .. }
             | Self::LoseMember { .. }
             | Self::VoidAuthorization { .. } => Action::System,
         }

@@ -144,7 +144,9 @@ pub struct Have {
 pub enum Step {
     /// Report the facts of the installed generation, which passed.
     Report,
-    /// The proof failed: put the last generation that passed back, whole. The shell waits before it asks
+    /// The proof failed: put the last generation that passed back, whole. The certificates of what failed
+    /// go back to the received ones with their keys: a gateway may have seen them, and then nothing earlier counts.
+    /// The shell waits before it asks
     /// for the next plan, longer with each failure in a row: the plan is then the same again.
     Restore,
     /// Write this generation and let `current` point at it, atomically. The proof is due again.

@@ -115,7 +115,7 @@ fn a_data_directory_that_does_not_fit_is_refused_and_left_alone() {
         ("a newer version", newer as fn(&Path), "newer version"),
         ("a truncated database", truncated, "is damaged"),
         ("an overwritten page", scribbled, "is damaged"),
-        ("a database that is gone", gone, "this signer has seen position"),
+        ("a database that is gone", gone, "the log of this cluster is gone"),
         ("keys that are gone", keyless, "keys"),
         ("a readable key-encryption key", open_kek, "can be read by others"),
     ];

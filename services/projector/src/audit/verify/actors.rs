@@ -164,7 +164,7 @@ fn word_of(state: &ClusterState, event: &Event) -> Word {
         Fact::MemberStarted(f) => Word::Own(Principal::Gateway(f.member)),
         Fact::MemberReported(f) => Word::Own(Principal::Gateway(f.member)),
         Fact::MemberStopped(f) => Word::Own(Principal::Gateway(f.member)),
-        Fact::AccessCredentialPresented(_) => Word::System,
+        Fact::AccessCredentialPresented(_) => Word::Action(Action::MemberSelf),
         Fact::CommandRefused(f) => Word::Own(f.principal.clone()),
         Fact::CommandNoop(f) => Word::Own(f.principal.clone()),
         Fact::AuthorizationGranted(f) => match f.occasion {
