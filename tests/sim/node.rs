@@ -295,7 +295,16 @@ impl World {
             Step::Restore => {
                 let a = &mut self.agents[i];
                 if let Some(passed) = a.disk.last_passed.clone() {
-                    a.disk.installed = passed;
+                    // The certificates of what failed may have been presented: their keys are what proves us now.
+                    let failed = std::mem::replace(&mut a.disk.installed, passed);
+                    let newer = failed.client.filter(|l| {
+                        a.disk
+                            .installed
+                            .client
+                            .as_ref()
+                            .is_none_or(|i| l.position > i.position)
+                    });
+                    a.disk.received.extend(newer);
                     a.proof = Proof::Due;
                 }
                 self.tell(|| format!("agent {i} restores"));

@@ -3,7 +3,7 @@
 use domain::{
     AuthorityType, Fact, Order, Phase, Position, Principal, Timestamp,
     authority::{AuthorityKey, KeyKind},
-    command::KeyRequest,
+    command::{KeyRequest, LaggingPolicy, Rotate},
     event::{AuthorityKeyGenerated, LeafUse},
     rules::Rule,
 };
@@ -27,6 +27,7 @@ pub fn directed(rule: Rule) -> Option<fn() -> World> {
         Rule::KeepProvenAndInFlight => an_ordinary_rotation,
         Rule::JoinAnswerIsCurrent => a_join_is_answered_after_a_whole_rotation,
         Rule::LateKeyIsDestroyed => a_key_comes_after_the_rotation_is_over,
+        Rule::PolicyNeedsUptime => a_policy_acts_at_once_after_a_long_absence,
         Rule::FactsAreFresh
         | Rule::OnlyRolesInUse
         | Rule::KeysBeforeForwardGates
@@ -35,7 +36,6 @@ pub fn directed(rule: Rule) -> Option<fn() -> World> {
         | Rule::UntouchedHasReachedRollback
         | Rule::ExclusionEndsWithRotation
         | Rule::StepsFollowOneAnother
-        | Rule::PolicyNeedsUptime
         | Rule::NothingIsReinstalled
         | Rule::RevisionsOnlyRise
         | Rule::GatewayHoldsBeforeHandingOut
@@ -125,6 +125,29 @@ fn a_fresh_orchestrator_has_heard_nobody() -> World {
     enter(&mut world, Phase::Init, false);
     world.run_for(MINUTE);
     let _ = world.ask(rotate(HOST, Some(Phase::UpdateClients), true));
+    world
+}
+
+fn a_policy_acts_at_once_after_a_long_absence() -> World {
+    let mut world = settled(2, 1);
+    // The gateway follows; what the nodes would say is lost, and then nobody is there to write it down.
+    world.queue.weather.loss_permille = 1_000;
+    let started = world.ask(Order::Rotate(Rotate {
+        authority_type: HOST,
+        target: None,
+        manual: false,
+        grace_period_ms: Some(30 * MINUTE as u64),
+        on_lagging: Some(LaggingPolicy::Proceed),
+        force: false,
+        expects: None,
+    }));
+    assert!(started.is_ok(), "an idle authority can be rotated");
+    world.run_for(30 * SECOND);
+    world.orchestrators[0].up = false;
+    world.queue.weather.loss_permille = 0;
+    world.run_for(11 * MINUTE);
+    world.orchestrator_starts(0);
+    world.orchestrator_tick(0);
     world
 }
 

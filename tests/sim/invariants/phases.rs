@@ -193,8 +193,14 @@ impl Watch {
             return None;
         }
         let stepped = self.stepped.get(&f.authority_type)?.0;
+        // An earlier identity of the same machine may lag under the same name.
+        let lags = |a: &crate::node::Agent| {
+            let node = a.disk.node.and_then(|id| world.truth.nodes.get(&id));
+            node.is_some_and(|n| gate::missing(&world.truth, f.authority_type, n).is_err())
+        };
         let online = world.agents.iter().enumerate().find(|(_, a)| {
             f.passed_over.contains(&a.hostname.to_string())
+                && lags(a)
                 && a.is_reachable()
                 && !a.tampered
                 && a.stranded.is_none()
