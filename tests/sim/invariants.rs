@@ -207,12 +207,12 @@ impl Watch {
             return;
         }
         let is_copied = |other: &crate::node::Agent| other.disk.node == Some(node) && !other.gone;
-        let is_its_own = f.report.boot == world.agents[agent].boot;
-        if is_its_own && world.agents.iter().filter(|a| is_copied(a)).count() == 1 {
-            world.agents[agent].tampered = false;
-        }
         // Untouched nodes count as reached on the way back whatever they say; they are not counted upon anew.
         let is_fresh = self.phases.get(&AuthorityType::Host) != Some(&Phase::Rollback);
+        let is_its_own = f.report.boot == world.agents[agent].boot;
+        if is_fresh && is_its_own && world.agents.iter().filter(|a| is_copied(a)).count() == 1 {
+            world.agents[agent].tampered = false;
+        }
         if is_fresh && !world.agents[agent].tampered {
             self.fleet.insert(agent);
         }
