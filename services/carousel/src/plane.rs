@@ -5,13 +5,13 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use domain::{ClusterName, Fact, Hostname, Principal, command::Genesis, id::SystemActor};
+use domain::{ClusterName, Hostname, Principal, command::Genesis, id::SystemActor};
 use eventlog::{JetStreamLog, JetStreamOptions, SharedLog, SqliteLog, bus};
 use execution::{ExecuteError, Executor, Fold, FoldError, Now};
 use gateway::Gateway;
@@ -24,7 +24,7 @@ use runtime::{
     shutdown::{DRAIN_TIMEOUT, drain},
 };
 use signer::Signer;
-use tokio::{net::TcpListener, sync::broadcast::error::RecvError, task::JoinSet};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -32,8 +32,8 @@ use crate::{
     now_of,
 };
 
-/// How often the administrator's identity is looked at without a phase event.
-const IDENTITY_EVERY: Duration = Duration::from_secs(15 * 60);
+mod identity;
+
 /// How long the services have to become ready before a start is given up.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -260,10 +260,10 @@ impl Plane {
                 );
                 let (path, fold, executor) = (home.host_socket(), core.fold.clone(), core.executor.clone());
                 let server = url.clone();
-                identity_names(&home.admin_identity(), &url).await?;
+                identity::name_server(&home.admin_identity(), &url).await?;
                 let clock = core.clock.clone();
                 let now = mtls::Now::new(move || clock.now_ms());
-                let keeping = keep_identity(home.admin_identity(), core.fold.clone(), now, stop.clone());
+                let keeping = identity::keep(home.admin_identity(), core.fold.clone(), now, stop.clone());
                 core.tasks.spawn(async move {
                     keeping.await;
                     Ok(())
@@ -466,40 +466,4 @@ async fn door(core: &mut Core, home: &Home, options: &Options) -> Result<SocketA
         Ok(())
     });
     Ok(address)
-}
-
-/// Writes the address into the administrator's identity file.
-async fn identity_names(path: &Path, url: &str) -> Result<(), PlaneError> {
-    cli::identity::update(path, |found| {
-        let differs = found.server != url;
-        url.clone_into(&mut found.server);
-        differs
-    })
-    .await?;
-    Ok(())
-}
-
-/// Keeps the administrator's identity current: at each phase event of the types that it depends on, and at half
-/// its life. Renewed and used once, so that a rotation of `user` does not wait for it.
-async fn keep_identity(path: PathBuf, fold: Fold, now: mtls::Now, stop: CancellationToken) {
-    let mut events = fold.events();
-    loop {
-        if let Err(error) = cli::connect::keep_alive(&path, now.clone()).await {
-            tracing::warn!(%error, path = %path.display(), "the administrator's identity could not be renewed yet");
-        }
-        loop {
-            let event = tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(IDENTITY_EVERY) => break,
-                event = events.recv() => event,
-            };
-            match event {
-                // A bundle follows each change of a row, and only then a new certificate can be asked for.
-                Ok(event) if matches!(event.fact, Fact::AuthorityBundleSigned(_)) => break,
-                Ok(_) => {}
-                Err(RecvError::Lagged(_)) => break,
-                Err(RecvError::Closed) => return,
-            }
-        }
-    }
 }
