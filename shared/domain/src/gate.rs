@@ -306,8 +306,13 @@ fn count_nodes(state: &ClusterState, authority_type: AuthorityType, of: &TypeSta
 
 /// The last sign of life: a report, or a certificate that it asked for. Who has just joined has reported nothing.
 fn last_seen(state: &ClusterState, node: &Node) -> Option<Timestamp> {
-    let newest = state.held.get(&Principal::Node(node.id)).and_then(|held| held.last());
-    let issued = newest.and_then(|digest| state.certificates.get(digest)).map(|c| c.issued);
+    let newest = state
+        .held
+        .get(&Principal::Node(node.id))
+        .and_then(|held| held.last());
+    let issued = newest
+        .and_then(|digest| state.certificates.get(digest))
+        .map(|c| c.issued);
     node.report.as_ref().map(|r| r.at).max(issued)
 }
 
