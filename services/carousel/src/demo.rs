@@ -98,7 +98,8 @@ async fn give(args: &DemoArgs, stop: CancellationToken) -> Result<u8, DemoError>
     let place = Place::new(args)?;
     let mut show = Show::new(args, stop.clone());
     show.say(&format!("Carousel demo: {} nodes, {}", args.nodes, titles(args)));
-    let mut fleet = Fleet::start(args, &place.path, &show, stop.clone()).await?;
+    let joining = |done, of| show.joining(done, of);
+    let mut fleet = Fleet::start(args, &place.path, &joining, stop.clone()).await?;
     let types: Vec<AuthorityType> = match args.all {
         true => AuthorityType::all().filter(|t| t.in_service()).collect(),
         false => vec![args.authority_type],

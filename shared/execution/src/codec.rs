@@ -6,7 +6,6 @@ use domain::{
 };
 use eventlog::{Envelope, NewEvent, Stored, Subject};
 use serde_json::value::to_raw_value;
-use uuid::Uuid;
 
 /// Why a record is not an event that this version understands. The fold stops at it: a state that skipped
 /// an event is no state.
@@ -165,17 +164,51 @@ fn split(actor: &Principal) -> (String, String) {
     (kind.to_owned(), who.to_owned())
 }
 
-/// What belongs together: the rotation.
+/// What belongs together: the rotation. Exhaustive, so that a new fact has to say whether it belongs to one.
 fn correlation(fact: &Fact) -> Option<String> {
-    let rotation: Uuid = match fact {
-        Fact::RotationPhaseEntered(f) => f.rotation.0,
-        Fact::RotationHeld(f) => f.rotation.0,
-        Fact::RotationResumed(f) => f.rotation.0,
-        Fact::RotationModeChanged(f) => f.rotation.0,
-        Fact::RotationSettled(f) => f.rotation.0,
-        Fact::AuthorizationGranted(f) => f.rotation?.0,
-        Fact::AuthorityKeyGenerated(f) => f.key.rotation?.0,
-        _ => return None,
+    let rotation = match fact {
+        Fact::RotationPhaseEntered(f) => Some(f.rotation),
+        Fact::RotationHeld(f) => Some(f.rotation),
+        Fact::RotationResumed(f) => Some(f.rotation),
+        Fact::RotationModeChanged(f) => Some(f.rotation),
+        Fact::RotationSettled(f) => Some(f.rotation),
+        Fact::ConsumerAttested(f) => Some(f.rotation),
+        Fact::AuthorizationGranted(f) => f.rotation,
+        Fact::AuthorityKeyGenerated(f) => f.key.rotation,
+        // Of no rotation, or (an exclusion) of several at once.
+        Fact::ClusterCreated(_)
+        | Fact::ClusterClockAccepted(_)
+        | Fact::NodeJoined(_)
+        | Fact::NodeRejoined(_)
+        | Fact::NodeRecovered(_)
+        | Fact::NodeReported(_)
+        | Fact::NodeExcluded(_)
+        | Fact::NodeIncluded(_)
+        | Fact::NodeRemoved(_)
+        | Fact::MemberStarted(_)
+        | Fact::MemberReported(_)
+        | Fact::MemberLost(_)
+        | Fact::MemberStopped(_)
+        | Fact::AccessTokenCreated(_)
+        | Fact::AccessTokenUsed(_)
+        | Fact::AccessTokenRemoved(_)
+        | Fact::AccessUserAdded(_)
+        | Fact::AccessUserRemoved(_)
+        | Fact::AccessRecovered(_)
+        | Fact::AccessNamesReleased(_)
+        | Fact::AccessCredentialPresented(_)
+        | Fact::ConsumerAdded(_)
+        | Fact::ConsumerWithdrawn(_)
+        | Fact::CommandRefused(_)
+        | Fact::CommandNoop(_)
+        | Fact::AuthorizationVoided(_)
+        | Fact::AuthorityActivated(_)
+        | Fact::AuthorityRetired(_)
+        | Fact::AuthorityDestroyed(_)
+        | Fact::AuthorityBundleSigned(_)
+        | Fact::CertificateIssued(_)
+        | Fact::CertificateRefused(_)
+        | Fact::CertificateRevoked(_) => None,
     };
-    Some(rotation.to_string())
+    rotation.map(|rotation| rotation.0.to_string())
 }

@@ -30,7 +30,7 @@ mod refusals;
 #[cfg(test)]
 mod tests;
 
-use refusals::Refusals;
+use refusals::{Refusals, Which};
 
 /// Commands that wait to be decided. Enough for every node of a large fleet to report at once; beyond it
 /// callers wait at the door instead of filling memory.
@@ -181,12 +181,12 @@ impl Decider {
             if batch.is_empty() {
                 tokio::select! {
                     biased;
-                    count = commands.recv_many(&mut batch, BATCH) => if count == 0 { return },
-                    _ = tick.tick() => self.write_refusals().await,
+                    count = commands.recv_many(&mut batch, BATCH) => if count == 0 { return self.write_refusals(Which::All).await },
+                    _ = tick.tick() => self.write_refusals(Which::Due).await,
                     () = shutdown.cancelled() => {
                         // Commands at hand are answered; new ones are refused by the closed channel.
                         commands.close();
-                        if commands.is_empty() { return self.write_refusals().await; }
+                        if commands.is_empty() { return self.write_refusals(Which::All).await; }
                     }
                 }
             } else {
@@ -326,10 +326,11 @@ impl Decider {
         })
     }
 
-    /// Writes down refusals that were repeated within a minute, as one with a count.
-    async fn write_refusals(&mut self) {
+    /// Writes down refusals that were repeated within a minute, as one with a count. At an orderly end none is
+    /// left behind; a kill loses the counts of the last minute, never the first refusal of its kind.
+    async fn write_refusals(&mut self, which: Which) {
         let clock = (self.now)();
-        let due = self.refusals.due(self.fold.read(|state| state.now(clock)));
+        let due = self.refusals.take(which, self.fold.read(|state| state.now(clock)));
         for (principal, fact) in due {
             let Some(cluster) = self.fold.read(|state| state.cluster_name().cloned()) else {
                 return;

@@ -24,7 +24,7 @@ use signer::KekSource;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{DemoError, show::Show, traffic::Peer};
+use super::{DemoError, traffic::Peer};
 use crate::{
     home::{Held, Home},
     init,
@@ -54,12 +54,15 @@ pub(crate) struct Member {
     pub(crate) handle: Handle,
 }
 
+/// Is told how many nodes have joined, and of how many.
+pub(crate) type Joining<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
 impl Fleet {
     /// Makes the cluster, starts the control plane, and lets every node join.
     pub(crate) async fn start(
         args: &DemoArgs,
         place: &Path,
-        show: &Show,
+        joining: Joining<'_>,
         stop: CancellationToken,
     ) -> Result<Self, DemoError> {
         let name = match args.nats {
@@ -102,12 +105,12 @@ impl Fleet {
             stop,
             _held: held,
         };
-        fleet.join(args.nodes, place, show).await?;
+        fleet.join(args.nodes, place, joining).await?;
         Ok(fleet)
     }
 
     /// One token for the whole fleet, one agent for each node.
-    async fn join(&mut self, count: u32, place: &Path, show: &Show) -> Result<(), DemoError> {
+    async fn join(&mut self, count: u32, place: &Path, joining: Joining<'_>) -> Result<(), DemoError> {
         let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         let uses: BTreeMap<_, _> = AuthorityType::all()
             .filter(|t| t.in_service())
@@ -161,11 +164,11 @@ impl Fleet {
         }
         let began = Instant::now();
         for (i, (name, handle)) in starting.into_iter().enumerate() {
-            show.joining(i, count as usize);
+            joining(i, count as usize);
             let node = self.joined(name, handle, began).await?;
             self.nodes.push(node);
         }
-        show.joining(count as usize, count as usize);
+        joining(count as usize, count as usize);
         Ok(())
     }
 

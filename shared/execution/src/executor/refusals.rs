@@ -17,6 +17,15 @@ pub(super) struct Refusals {
     repeated: HashMap<(Principal, String, Code), Repeated>,
 }
 
+/// Which of the counted refusals are to be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Those whose minute is over.
+    Due,
+    /// All of them, because this process ends.
+    All,
+}
+
 struct Repeated {
     first: Timestamp,
     fact: CommandRefused,
@@ -65,12 +74,12 @@ impl Refusals {
         Some(refused(command, refusal, 1).into())
     }
 
-    /// Repeats whose minute is over.
-    pub(super) fn due(&mut self, now: Timestamp) -> Vec<(Principal, CommandRefused)> {
+    /// Hands out what is to be written and forgets it.
+    pub(super) fn take(&mut self, which: Which, now: Timestamp) -> Vec<(Principal, CommandRefused)> {
         let due: Vec<_> = self
             .repeated
             .iter()
-            .filter(|(_, r)| now.since_ms(r.first) >= MINUTE_MS)
+            .filter(|(_, r)| which == Which::All || now.since_ms(r.first) >= MINUTE_MS)
             .map(|(key, _)| key.clone())
             .collect();
         due.into_iter()

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use domain::{
-    AuthorityType, BodyDigest, BootId, ClusterName, Code, Command, CommandId, MemberId, Order, Phase,
+    AuthorityType, BodyDigest, BootId, ClusterName, Code, Command, CommandId, Fact, MemberId, Order, Phase,
     Position, Principal, SpkiPin, Timestamp, UserName,
     authority::{AuthorityKey, KeyKind},
     command::{Genesis, Rotate, Settings},
@@ -14,7 +14,7 @@ use eventlog::{EventLog, Fault, MemoryLog};
 use tokio_util::sync::CancellationToken;
 
 use super::{ExecuteError, Executor};
-use crate::{Fold, fresh_id};
+use crate::{Fold, codec, fresh_id};
 
 const NOW: Timestamp = Timestamp(1_789_868_676_000);
 
@@ -22,6 +22,7 @@ struct World {
     log: Arc<MemoryLog>,
     fold: Fold,
     executor: Executor,
+    stop: CancellationToken,
 }
 
 async fn world() -> World {
@@ -29,8 +30,13 @@ async fn world() -> World {
     let stop = CancellationToken::new();
     let fold = Fold::start(log.clone(), stop.clone()).await.unwrap();
     let suspect = Arc::new(AtomicBool::new(false));
-    let executor = Executor::new(fold.clone(), Arc::new(|| NOW), suspect, stop);
-    let world = World { log, fold, executor };
+    let executor = Executor::new(fold.clone(), Arc::new(|| NOW), suspect, stop.clone());
+    let world = World {
+        log,
+        fold,
+        executor,
+        stop,
+    };
     let first_key = |authority_type, pin| {
         let id = SpkiPin([pin; 32]);
         let key = AuthorityKey {
@@ -145,6 +151,28 @@ async fn a_refusal_is_on_record_once_and_its_repeats_are_counted() {
         assert!(w.executor.execute(command).await.is_err());
     }
     assert_eq!(w.log.last_position().await.unwrap(), before + 1);
+}
+
+#[tokio::test]
+async fn refusals_that_were_only_counted_are_written_at_an_orderly_end() {
+    let w = world().await;
+    let before = w.log.last_position().await.unwrap();
+    for _ in 0..5 {
+        let command = rotate(w.executor.command_id(), 1, Some(Phase::Rollback));
+        assert!(w.executor.execute(command).await.is_err());
+    }
+    w.stop.cancel();
+    let mut tasks = std::mem::take(&mut *w.executor._tasks.lock().unwrap());
+    tasks.join_next().await.unwrap().unwrap();
+    let written = w.log.read(before + 1, 10).await.unwrap();
+    let counts: Vec<_> = written
+        .iter()
+        .map(|record| match codec::decode(record).unwrap().fact {
+            Fact::CommandRefused(f) => f.count,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(counts, [1, 4]);
 }
 
 #[tokio::test]
