@@ -197,9 +197,8 @@ impl Fact {
     pub fn writer(&self) -> Writer {
         match self.family() {
             "authority" | "certificate" => Writer::Signer,
-            "cluster" | "rotation" | "node" | "member" | "access" | "consumer" | "command" | "authorization" => {
-                Writer::Orchestrator
-            }
+            "cluster" | "rotation" | "node" | "member" | "access" | "consumer" | "command"
+            | "authorization" => Writer::Orchestrator,
             other => unreachable!("the family {other} stands in the list above without a writer here"),
         }
     }

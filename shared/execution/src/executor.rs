@@ -330,7 +330,9 @@ impl Decider {
     /// left behind; a kill loses the counts of the last minute, never the first refusal of its kind.
     async fn write_refusals(&mut self, which: Which) {
         let clock = (self.now)();
-        let due = self.refusals.take(which, self.fold.read(|state| state.now(clock)));
+        let due = self
+            .refusals
+            .take(which, self.fold.read(|state| state.now(clock)));
         for (principal, fact) in due {
             let Some(cluster) = self.fold.read(|state| state.cluster_name().cloned()) else {
                 return;
