@@ -19,12 +19,21 @@ const HAMMERS: usize = 2;
 
 #[test]
 fn killed_in_every_phase_on_the_embedded_log_nothing_acknowledged_is_lost() {
-    survives(Log::Embedded, 1);
+    survives(Log::Embedded, seed(1));
 }
 
 #[test]
 fn killed_in_every_phase_on_jetstream_nothing_acknowledged_is_lost() {
-    survives(Log::JetStream, 2);
+    survives(Log::JetStream, seed(2));
+}
+
+/// The seed of the moments: another one by `CAROUSEL_KILL_SEED`, and always said, so that a failure can be had again.
+#[allow(clippy::print_stdout, reason = "the seed is told to whoever runs the tests")]
+fn seed(usual: u64) -> u64 {
+    let given = std::env::vars().find(|(name, _)| name == "CAROUSEL_KILL_SEED");
+    let seed = given.and_then(|(_, text)| text.parse().ok()).unwrap_or(usual);
+    println!("CAROUSEL_KILL_SEED={seed}");
+    seed
 }
 
 fn survives(log: Log, seed: u64) {
@@ -34,7 +43,7 @@ fn survives(log: Log, seed: u64) {
     for name in ["n1", "n2"] {
         world.join(name);
     }
-    let mut moments = Moments(seed);
+    let mut moments = Moments::seeded(seed);
     let mut acknowledged = Acknowledged::default();
     let forward = ["init", "update_clients", "update_servers", "standby"];
     let back = ["init", "update_clients", "rollback", "standby"];
@@ -169,10 +178,14 @@ fn probe_all(world: &World) {
 }
 
 /// A small generator (SplitMix64): the seed gives the moments, so a failing run can be had again.
-struct Moments(u64);
+pub(crate) struct Moments(u64);
 
 impl Moments {
-    fn next(&mut self) -> Duration {
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> Duration {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

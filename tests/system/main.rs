@@ -3,6 +3,8 @@
 //! What only a whole system can show is shown here, and nothing that a test of one crate shows as well. Where the
 //! output of a session is the point, it is kept in `tests/scenarios`.
 
+mod broker;
+mod demo;
 mod guide;
 mod joining;
 mod kills;
@@ -11,5 +13,6 @@ mod refusals;
 mod replay;
 mod sleepers;
 mod terminal;
+mod types;
 mod wire;
 mod world;

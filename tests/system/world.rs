@@ -98,6 +98,16 @@ impl World {
         self.nats.as_mut().expect("a test on JetStream").kill();
     }
 
+    /// Takes the broker out, so that it can be killed while others use the world.
+    pub(crate) fn take_broker(&mut self) -> NatsServer {
+        self.nats.take().expect("a test on JetStream")
+    }
+
+    /// Puts it back.
+    pub(crate) fn put_broker(&mut self, nats: NatsServer) {
+        self.nats = Some(nats);
+    }
+
     /// Starts it again on the same port with the same store.
     pub(crate) fn start_broker(&mut self) {
         let nats = self.nats.as_mut().expect("a test on JetStream");

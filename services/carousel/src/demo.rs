@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cli::args::DemoArgs;
+use cli::args::{DemoArgs, Format, Global};
 use domain::{AuthorityType, Phase, SpkiPin};
 use runtime::shutdown::Signals;
 use tokio::task::JoinSet;
@@ -75,8 +75,22 @@ pub(crate) struct Rotated {
     pub proof: proof::Proof,
 }
 
-/// The command.
-pub async fn run(args: &DemoArgs) -> u8 {
+/// The command. `--format=json` is the same wish as `--json`.
+pub async fn run(global: &Global, args: &DemoArgs) -> u8 {
+    let args = &DemoArgs {
+        json: args.json || global.format == Format::Json,
+        ..args.clone()
+    };
+    if !args.authority_type.in_service() {
+        let types = AuthorityType::all().filter(|t| t.in_service());
+        let types: Vec<_> = types.map(|t| t.to_string()).collect();
+        anstream::eprintln!(
+            "usage: this version does not rotate the keys of {} yet; --type is one of {}",
+            args.authority_type,
+            types.join(", ")
+        );
+        return 2;
+    }
     let stop = CancellationToken::new();
     let mut watching = JoinSet::new();
     match Signals::install() {
@@ -172,9 +186,9 @@ async fn rotate(
         ]
     };
     let before = fleet.active(authority_type);
-    let mut proof = proof::Collector::new(authority_type, rollback);
+    let mut proof = proof::Collector::begin(fleet, authority_type, rollback).await;
     show.begin(authority_type, plan);
-    proof.collect(fleet, Phase::Standby);
+    proof.collect(fleet, Phase::Standby).await?;
     let mut phases = vec![];
     let mut id = None;
     for phase in plan.iter().copied() {
@@ -196,7 +210,7 @@ async fn rotate(
             }
             show.pause().await?;
         }
-        proof.collect(fleet, phase);
+        proof.collect(fleet, phase).await?;
         phases.push(Took {
             phase,
             seconds: show.took(phase).as_secs_f64(),
@@ -258,12 +272,15 @@ pub(crate) fn is_watched() -> bool {
     std::io::stderr().is_terminal()
 }
 
+/// How text is written on this terminal.
+pub(crate) fn look() -> cli::text::Look {
+    let now = crate::now_of(runtime::clock::SystemClock::shared())();
+    *cli::terminal::Terminal::new(cli::args::Format::Text, now).look()
+}
+
 /// May symbols beyond ASCII be used?
 pub(crate) fn is_unicode() -> bool {
-    let now = crate::now_of(runtime::clock::SystemClock::shared())();
-    cli::terminal::Terminal::new(cli::args::Format::Text, now)
-        .look()
-        .unicode
+    look().unicode
 }
 
 /// A symbol, or its word where there are no symbols.

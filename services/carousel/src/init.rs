@@ -113,7 +113,8 @@ fn settings(path: &Path) -> Result<Settings, InitError> {
     }
 }
 
-/// Makes the cluster in `dir`. The description is written last: an interrupted run leaves no cluster.
+/// Makes the cluster in `dir`. The description is written last: an interrupted run leaves no cluster, and one that
+/// failed leaves the directory as empty as it was, so that the corrected command can be given at once.
 ///
 /// # Errors
 /// [`InitError`].
@@ -124,6 +125,18 @@ pub fn make(
     settings: Settings,
 ) -> Result<Made, InitError> {
     Home::prepare(dir)?;
+    fill(dir, cluster, kek, settings).inspect_err(|_| empty(dir))
+}
+
+/// Removes what a failed `init` made; the directory was empty before it. What cannot be removed is refused next time.
+fn empty(dir: &Path) {
+    for made in ["keys", "gateway"] {
+        let _ = std::fs::remove_dir_all(dir.join(made));
+    }
+    let _ = std::fs::remove_file(dir.join("admin.identity"));
+}
+
+fn fill(dir: &Path, cluster: &ClusterName, kek: KekSource, settings: Settings) -> Result<Made, InitError> {
     let now = now_of(SystemClock::shared())();
     let admin: UserName = "admin".parse().expect("a valid name");
     let member = MemberId(execution::fresh_id(now));
@@ -232,6 +245,17 @@ mod tests {
             }
         );
         assert_eq!(read("").unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn a_failed_init_leaves_the_directory_to_the_corrected_command() {
+        let dir = tempfile::tempdir().unwrap();
+        let (place, cluster) = (dir.path().join("cp"), "acme.cluster".parse().unwrap());
+        let missing = format!("file:{}", dir.path().join("no/such/kek").display());
+        let failed = make(&place, &cluster, missing.parse().unwrap(), Settings::default());
+        assert!(failed.is_err());
+        assert!(!place.join("keys").exists(), "keys of nobody are left");
+        make(&place, &cluster, KekSource::default(), Settings::default()).unwrap();
     }
 
     #[test]

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> u8 {
     match &cli.command {
-        Command::Demo(args) => demo::run(args).await,
+        Command::Demo(args) => demo::run(&cli.global, args).await,
         Command::Init(args) => init::run(&cli.global, args).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Recover(args) => recover::run(&cli.global, args).await,

@@ -63,14 +63,12 @@ impl Ending<'_> {
 
     /// No handshake failed, the log verifies, and the dropped authority is refused everywhere.
     fn is_good(&self) -> bool {
+        let nodes = self.args.nodes as usize;
+        let holds = |r: &Rotated| r.proof.holds(r.authority_type, nodes);
         self.counts.failed == 0
             && self.counts.total > 0
             && self.audit.verified
-            && self.rotations.iter().all(|r| r.proof.refused == r.proof.tried)
-            && self
-                .rotations
-                .iter()
-                .all(|r| r.proof.serve_current == self.args.nodes as usize)
+            && self.rotations.iter().all(holds)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -150,38 +148,55 @@ impl Ending<'_> {
             lines.push(format!("  {}", r.authority_type.row().title));
         }
         lines.push(format!("  phases      {}", phases.join(", ")));
-        let nodes = self.args.nodes;
-        let pin = |pin: Option<domain::SpkiPin>| pin.map(|p| p.short()).unwrap_or_default();
-        if r.authority_type != AuthorityType::Host {
-            lines.push(format!(
-                "  before      {nodes}/{nodes} nodes trust {} alone",
-                pin(r.before)
-            ));
-            lines.push(format!(
-                "  after       {nodes}/{nodes} nodes trust {} alone",
-                pin(r.after)
-            ));
-            return lines;
-        }
-        let (before, after, dropped) = if self.args.rollback {
+        lines.extend(self.proof(r));
+        lines
+    }
+
+    /// What was counted before and after; nothing here is said that was not looked at.
+    fn proof(&self, r: &Rotated) -> Vec<String> {
+        let (nodes, proof) = (self.args.nodes, &r.proof);
+        let pin = |pin: Option<domain::SpkiPin>| pin.map(|p| super::look().pin(&p)).unwrap_or_default();
+        let (was, is, dropped) = if self.args.rollback {
             ("the CA", "the same CA", "new")
         } else {
             ("the old CA", "the new CA", "old")
         };
-        lines.push(format!(
-            "  before      {nodes}/{nodes} nodes serve {before}   {}",
-            pin(r.before)
-        ));
-        lines.push(format!(
-            "  after       {}/{nodes} nodes serve {after}   {}",
-            r.proof.serve_current,
-            pin(r.after)
-        ));
-        if r.proof.applies {
-            let (refused, tried) = (r.proof.refused, r.proof.tried);
-            lines.push(format!(
-                "              {refused}/{nodes} nodes refuse a client certificate of the {dropped} CA (tried: {tried})"
+        let line = |head: &str, text: String| format!("  {head:<12}{text}");
+        let mut lines = vec![];
+        if r.authority_type == AuthorityType::Host {
+            let (before, after) = (proof.before.serve, proof.after.serve);
+            lines.push(line(
+                "before",
+                format!("{before}/{nodes} nodes serve {was}   {}", pin(r.before)),
             ));
+            lines.push(line(
+                "after",
+                format!("{after}/{nodes} nodes serve {is}   {}", pin(r.after)),
+            ));
+        } else {
+            let (before, after) = (proof.before.trust, proof.after.trust);
+            lines.push(line(
+                "before",
+                format!("{before}/{nodes} nodes trust {} alone", pin(r.before)),
+            ));
+            lines.push(line(
+                "after",
+                format!("{after}/{nodes} nodes trust {} alone", pin(r.after)),
+            ));
+        }
+        let (refused, tried) = (proof.refused, proof.tried);
+        match r.authority_type {
+            AuthorityType::Host => lines.push(line(
+                "",
+                format!(
+                    "{refused}/{nodes} nodes refuse a client certificate of the {dropped} CA (tried: {tried})"
+                ),
+            )),
+            AuthorityType::User => lines.push(line(
+                "",
+                format!("{refused}/1 gateways refuse an operator of the {dropped} CA (tried: {tried})"),
+            )),
+            _ => {}
         }
         lines
     }

@@ -288,6 +288,26 @@ impl Fleet {
         })
     }
 
+    /// The authority whose client certificates the current row asks for.
+    pub(crate) fn client_issuer(&self, t: AuthorityType) -> Option<SpkiPin> {
+        let fold = &self.plane.core().fold;
+        fold.read(|state| state.types.get(&t)?.client_issuer())
+    }
+
+    /// How many nodes have proven that they trust the authority that signs now, and no other.
+    pub(crate) fn trust_alone(&self, t: AuthorityType) -> usize {
+        let alone: BTreeSet<_> = self.active(t).into_iter().collect();
+        self.plane.core().fold.read(|state| {
+            let trusts_alone = |m: &&Member| {
+                let report = state.nodes.get(&m.node).and_then(|n| n.report.as_ref());
+                report
+                    .and_then(|r| r.report.authorities.get(&t))
+                    .is_some_and(|f| f.trusted == alone)
+            };
+            self.nodes.iter().filter(trusts_alone).count()
+        })
+    }
+
     /// The nodes as the traffic dials them.
     pub(crate) fn peers(&self) -> Vec<Peer> {
         let peer = |m: &Member| Peer {
