@@ -275,7 +275,7 @@ pub(crate) fn is_watched() -> bool {
 /// How text is written on this terminal.
 pub(crate) fn look() -> cli::text::Look {
     let now = crate::now_of(runtime::clock::SystemClock::shared())();
-    *cli::terminal::Terminal::new(cli::args::Format::Text, now).look()
+    *cli::terminal::Terminal::new(Format::Text, now).look()
 }
 
 /// May symbols beyond ASCII be used?
