@@ -119,15 +119,13 @@ fn needed(config: &Config) -> Result<&Token, AgentError> {
 }
 
 /// The request of an earlier attempt with the same token, or a new one: the same token with another key
-/// would be a second use.
+/// would be a second use. One that was answered counts too: a join that was cut short after its first
+/// durable act is asked again, and the same token with the same key gives the first result.
 fn request_for(disk: &DataDir, token: &Token, now: Timestamp) -> Result<Request, AgentError> {
     let purpose = Purpose::Join {
         token: TokenHash(pki::sha256(token.reveal().as_bytes())),
     };
-    let kept = disk
-        .requests()?
-        .into_iter()
-        .find(|r| r.purpose == purpose && r.received.is_none());
+    let kept = disk.requests()?.into_iter().find(|r| r.purpose == purpose);
     if let Some(request) = kept {
         return Ok(request);
     }

@@ -65,6 +65,9 @@ pub(crate) struct State {
     pub(crate) issued: BTreeMap<CertDigest, (NodeId, SpkiPin)>,
     pub(crate) joins: u32,
     pub(crate) recoveries: u32,
+    /// The token is good for one key, as most are: another one is refused, the same one gets the first result.
+    pub(crate) one_use: bool,
+    pub(crate) used_by: Option<(SpkiPin, Vec<u8>, Position)>,
     /// Answers of this kind instead of the usual ones.
     pub(crate) refuse_join: Option<Code>,
     pub(crate) refuse_recovery: Option<Code>,
@@ -92,6 +95,8 @@ impl Plane {
             issued: BTreeMap::new(),
             joins: 0,
             recoveries: 0,
+            one_use: false,
+            used_by: None,
             refuse_join: None,
             refuse_recovery: None,
             refuse_certificates: false,

@@ -13,6 +13,8 @@ use crate::{
     testing::{Plane, eventually},
 };
 
+mod cut_short;
+
 /// An agent that runs beside the test.
 struct Running {
     handle: Handle,

@@ -12,7 +12,7 @@ use api::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use domain::{AuthorizationId, Code, Phase, Principal, event::LeafUse, phase::Generation};
+use domain::{AuthorizationId, Code, Phase, Position, Principal, event::LeafUse, phase::Generation};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
@@ -83,8 +83,19 @@ impl Inner {
         if asked.token != TOKEN {
             return problem(Code::TokenUnknown);
         }
-        self.state().joins += 1;
-        self.first(&asked.csr)
+        let key = pki::csr::parse_and_verify(asked.csr.as_bytes()).unwrap();
+        let used = {
+            let state = self.state();
+            state.used_by.clone().filter(|_| state.one_use)
+        };
+        match used {
+            Some((spki, der, position)) if spki == key.spki => self.answer(&der, position),
+            Some(_) => problem(Code::TokenUsed),
+            None => {
+                self.state().joins += 1;
+                self.first(&asked.csr)
+            }
+        }
     }
 
     fn recover(&self, body: &[u8]) -> Response<Body> {
@@ -120,13 +131,18 @@ impl Inner {
         assert!(usage == LeafUse::Client || client == server || bundle.phase == Phase::UpdateServers);
         let holder = Principal::Node(self.node);
         let (der, position) = self.issue(&holder, usage, client, &key.public_key, key.spki);
+        self.state().used_by = Some((key.spki, der.clone(), position));
+        self.answer(&der, position)
+    }
+
+    fn answer(&self, der: &[u8], position: Position) -> Response<Body> {
         let update = self.update();
         json(&JoinAnswer {
             node: self.node,
             cluster: self.cluster.clone(),
             position,
-            certificate: pki::pem::encode("CERTIFICATE", &der),
-            usage,
+            certificate: pki::pem::encode("CERTIFICATE", der),
+            usage: Certificate::parse(der).unwrap().usage().unwrap(),
             bundles: update.bundles,
             desired: update.desired,
         })
