@@ -159,7 +159,7 @@ impl Engine {
         });
         // What was tried in a process that ended is tried anew; only what has passed need not be.
         let proof = Proof::Due;
-        let engine = Self {
+        let mut engine = Self {
             started: clock.monotonic(),
             turned_away: false,
             install: Attempt::after_failures(&pace),
@@ -199,6 +199,7 @@ impl Engine {
             news,
             tasks,
         };
+        engine.resume_rejoin()?;
         engine.apply_epoch()?;
         Ok(engine)
     }

@@ -2,7 +2,7 @@
 //! HTTP, that does what a test tells it and remembers what it was told.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -47,6 +47,7 @@ pub(crate) struct Inner {
     cluster: ClusterName,
     pub(crate) node: NodeId,
     pub(crate) bundle_key: KeyPair,
+    user_ca: CaCert,
     state: Mutex<State>,
     epochs: Epochs,
     sessions: SessionRegistry,
@@ -67,6 +68,8 @@ pub(crate) struct State {
     pub(crate) recoveries: u32,
     /// The token is good for one key, as most are: another one is refused, the same one gets the first result.
     pub(crate) one_use: bool,
+    /// The types that the node is granted: `host`, and perhaps `user`.
+    pub(crate) granted: BTreeSet<AuthorityType>,
     pub(crate) used_by: Option<(SpkiPin, Vec<u8>, Position)>,
     /// Answers of this kind instead of the usual ones.
     pub(crate) refuse_join: Option<Code>,
@@ -82,7 +85,8 @@ impl Plane {
     pub(crate) async fn start_at(clock: SharedClock, addr: SocketAddr) -> Self {
         let listener = TcpListener::bind(addr).await.unwrap();
         let nothing = TrustEpoch::builder(tls::now(&clock)).build().unwrap();
-        let active = authority(&clock, 1);
+        let active = authority(&clock, AuthorityType::Host, 1);
+        let user_ca = authority(&clock, AuthorityType::User, 1).1;
         let state = State {
             active,
             prepared: None,
@@ -96,6 +100,7 @@ impl Plane {
             joins: 0,
             recoveries: 0,
             one_use: false,
+            granted: [AuthorityType::Host].into(),
             used_by: None,
             refuse_join: None,
             refuse_recovery: None,
@@ -106,6 +111,7 @@ impl Plane {
             cluster: CLUSTER.parse().unwrap(),
             node: NodeId(uuid::Uuid::from_u128(7)),
             bundle_key: KeyPair::generate(),
+            user_ca,
             state: Mutex::new(state),
             epochs: Epochs::new(nothing),
             sessions: SessionRegistry::new(),
@@ -142,7 +148,11 @@ impl Plane {
             match (from, phase) {
                 (Phase::Standby, Phase::Init) => {
                     state.generation += 1;
-                    state.prepared = Some(authority(&self.inner.clock, state.generation));
+                    state.prepared = Some(authority(
+                        &self.inner.clock,
+                        AuthorityType::Host,
+                        state.generation,
+                    ));
                 }
                 (Phase::UpdateServers, Phase::Standby) => state.active = state.prepared.take().unwrap(),
                 (Phase::Rollback, Phase::Standby) => state.prepared = None,
@@ -239,12 +249,16 @@ impl State {
     }
 }
 
-fn authority(clock: &SharedClock, generation: u32) -> (Arc<KeyPair>, CaCert) {
+fn authority(
+    clock: &SharedClock,
+    authority_type: AuthorityType,
+    generation: u32,
+) -> (Arc<KeyPair>, CaCert) {
     let key = KeyPair::generate();
     let cluster = CLUSTER.parse().unwrap();
     let blueprint = Blueprint {
         cluster: &cluster,
-        authority_type: AuthorityType::Host,
+        authority_type,
         generation,
         serial: Serial::of_random(pki::random()),
         now: Timestamp(clock.now_ms()),
@@ -290,23 +304,54 @@ impl Inner {
         }
     }
 
+    /// The bundle of `user`, whose authority stays the same.
+    fn user_bundle(&self) -> Bundle {
+        let authority = BundleAuthority {
+            id: self.user_ca.pin(),
+            kind: KeyKind::Tls,
+            status: AuthorityStatus::Active,
+            generation: 1,
+            certificate: self.user_ca.to_base64(),
+        };
+        Bundle {
+            authority_type: AuthorityType::User,
+            phase: Phase::Standby,
+            revision: Position(5),
+            authorities: vec![authority],
+            ..self.bundle()
+        }
+    }
+
     pub(crate) fn signed(&self) -> SignedBundle {
         pki::bundle::sign(&self.bundle(), &self.bundle_key, vec![])
     }
 
     pub(crate) fn update(&self) -> DesiredUpdate {
-        let (row, signed) = (desired_of_bundle(&self.bundle(), Uses::ALL, None), self.signed());
-        let desired = DesiredState {
-            position: row.revision,
-            names: vec!["n1.acme.cluster".parse().unwrap()],
-            authorities: [(AuthorityType::Host, row)].into(),
-            drain_timeout_ms: 200,
-            node_ttl_ms: self.state().ttl_ms,
+        let (granted, node_ttl_ms) = {
+            let state = self.state();
+            (state.granted.clone(), state.ttl_ms)
         };
-        DesiredUpdate {
-            desired,
-            bundles: [(AuthorityType::Host, signed)].into(),
+        let (mut authorities, mut bundles) = (BTreeMap::new(), BTreeMap::new());
+        for authority_type in granted {
+            let bundle = match authority_type {
+                AuthorityType::User => self.user_bundle(),
+                _ => self.bundle(),
+            };
+            let row = desired_of_bundle(&bundle, Uses::usual(authority_type), None);
+            authorities.insert(authority_type, row);
+            bundles.insert(
+                authority_type,
+                pki::bundle::sign(&bundle, &self.bundle_key, vec![]),
+            );
         }
+        let desired = DesiredState {
+            position: Position(self.state().revision),
+            names: vec!["n1.acme.cluster".parse().unwrap()],
+            authorities,
+            drain_timeout_ms: 200,
+            node_ttl_ms,
+        };
+        DesiredUpdate { desired, bundles }
     }
 
     /// Puts the gateway's own trust and certificate for the phase in force, and tells everybody.

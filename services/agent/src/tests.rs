@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod cut_short;
+mod other_lives;
 
 /// An agent that runs beside the test.
 struct Running {

@@ -182,6 +182,9 @@ pub enum Step {
 
 /// The steps that can be taken now, in order. Empty when nothing is left to do.
 ///
+/// `want` names every type that the node is granted, also where the newest message left one out because its row
+/// was not signed yet: what is not in it is trusted no more.
+///
 /// At most one of `Restore`, `Install` and `Prove` is among them: each changes what the next depends on.
 pub fn reconcile(have: &Have, want: &DesiredState) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -393,6 +396,11 @@ fn next_generation(have: &Have, want: &DesiredState) -> Option<Generation> {
                 next.trusted.insert(*t, row.trusted.clone());
             }
         }
+        // What the node is not granted any more goes as well: `want` names a type for as long as it is granted. A
+        // report that held on to another one would be refused for ever.
+        let is_granted = |t: &AuthorityType| *t == LEAF_TYPE || want.authorities.contains_key(t);
+        next.trusted.retain(|t, _| is_granted(t));
+        next.revisions.retain(|t, _| is_granted(t));
     }
     (next != have.installed).then_some(next)
 }

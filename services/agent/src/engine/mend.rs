@@ -13,8 +13,9 @@ use crate::{
     attempt::Attempt,
     config::{Pace, Token},
     disk::{
+        DiskError, Identity,
         generations::{Credential, Link},
-        requests::{Purpose, Request},
+        requests::{Admission, Purpose, Request},
         trust::NotTaken,
     },
     enter::{self, Return, WayBack},
@@ -219,27 +220,22 @@ impl Engine {
             self.mending.attempt.fail();
             return Ok(());
         }
-        // Crash point: the certificate is kept with its key; the next start goes on from it.
-        self.disk.keep_request(request)?;
-        if answer.node != self.identity.node {
-            tracing::warn!(before = %self.identity.node, now = %answer.node, "the control plane gave this node a new id");
-            self.identity.node = answer.node;
-            self.disk.keep_identity(&self.identity)?;
-        }
-        if rejoining {
-            // What passed before is another life's: it is neither presented nor restored. The new grant may
-            // also leave out types of the old one.
-            self.told
-                .desired
-                .authorities
-                .retain(|t, _| answer.desired.authorities.contains_key(t));
-            self.disk.unlink(Link::Passed)?;
-            self.passed = None;
-        }
         let leaf = request
             .received
             .as_ref()
             .map(|credential| credential.leaf.clone());
+        // The answer to a join names every type of the grant, and the grant is another one now.
+        let admission = rejoining.then(|| Admission {
+            node: answer.node,
+            granted: answer.desired.authorities.keys().copied().collect(),
+        });
+        request.admission.clone_from(&admission);
+        // Crash point: the certificate is kept with its key, and with what else a rejoin changes; the next start
+        // goes on from it.
+        self.disk.keep_request(request)?;
+        if let Some(admission) = admission {
+            self.begin_anew(&admission)?;
+        }
         let is_taken = self.learn(&answer.desired, &answer.bundles)?;
         if is_taken {
             self.synced |= self.names_all(&answer.desired);
@@ -260,6 +256,44 @@ impl Engine {
         }
         tracing::info!(position = %answer.position, rejoining, "the control plane took this node back");
         self.mending.healed();
+        Ok(())
+    }
+
+    /// Finishes a rejoin that a start finds answered: until its certificate has passed, the process may have ended
+    /// between any two files of it.
+    pub(super) fn resume_rejoin(&mut self) -> Result<(), DiskError> {
+        let has_passed = |spki: SpkiPin| {
+            let passed = self.passed.as_ref().map(|p| &p.material.generation);
+            passed.is_some_and(|g| leaves(g).any(|leaf| leaf.spki == spki))
+        };
+        let admissions = self.requests.iter().filter(|r| !has_passed(r.spki));
+        let admissions = admissions.filter_map(|r| r.received.as_ref().zip(r.admission.as_ref()));
+        let newest = admissions.max_by_key(|(credential, _)| credential.leaf.position);
+        match newest.map(|(_, admission)| admission.clone()) {
+            Some(admission) => self.begin_anew(&admission),
+            None => Ok(()),
+        }
+    }
+
+    /// What passed before a rejoin is another life's: it is neither presented nor restored. The new grant may also
+    /// leave out types of the old one, which are not in `want` from here on.
+    fn begin_anew(&mut self, admission: &Admission) -> Result<(), DiskError> {
+        if admission.node != self.identity.node {
+            tracing::warn!(before = %self.identity.node, now = %admission.node, "the control plane gave this node a new id");
+            let identity = Identity {
+                node: admission.node,
+                ..self.identity.clone()
+            };
+            self.disk.keep_identity(&identity)?;
+            self.identity = identity;
+        }
+        self.disk.unlink(Link::Passed)?;
+        self.passed = None;
+        let told = self.told.narrowed(&admission.granted);
+        if told != self.told {
+            self.disk.keep_told(&told, Some(&self.told))?;
+            self.told = told;
+        }
         Ok(())
     }
 

@@ -250,7 +250,9 @@ impl Engine {
                     before.trusted.get(t) != now.trusted.get(t)
                         || (*t == AuthorityType::Host && leaves_changed)
                 };
-                now.trusted.keys().copied().filter(is_changed).collect()
+                // Files of a type that is not granted any more are gone, which is a change as well.
+                let types: BTreeSet<_> = now.trusted.keys().chain(before.trusted.keys()).copied().collect();
+                types.into_iter().filter(is_changed).collect()
             }
             None => now.trusted.keys().copied().collect(),
         };

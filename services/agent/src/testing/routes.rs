@@ -12,7 +12,7 @@ use api::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use domain::{AuthorizationId, Code, Phase, Position, Principal, event::LeafUse, phase::Generation};
+use domain::{AuthorizationId, Code, Phase, Position, Principal, event::LeafUse, fact::FactReport, phase::Generation};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
@@ -63,7 +63,12 @@ impl Inner {
                     (Method::GET, "/v1/node/stream") => self.stream(),
                     (Method::POST, "/v1/node/certificates") => self.certificate(&body),
                     (Method::POST, "/v1/node/facts") => {
-                        self.state().reports.push(serde_json::from_slice(&body).unwrap());
+                        let report: FactReport = serde_json::from_slice(&body).unwrap();
+                        let granted = self.state().granted.clone();
+                        if !report.authorities.keys().all(|t| granted.contains(t)) {
+                            return problem(Code::TypeNotGranted);
+                        }
+                        self.state().reports.push(report);
                         Response::builder()
                             .status(StatusCode::NO_CONTENT)
                             .body(empty())

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{authority::AuthorityType, phase::Phase};
 
+mod changed_lives;
+
 const HOST: AuthorityType = AuthorityType::Host;
 const A: SpkiPin = SpkiPin([0xa; 32]);
 const B: SpkiPin = SpkiPin([0xb; 32]);
@@ -384,14 +386,6 @@ fn a_gateway_hands_out_a_row_only_once_it_satisfies_it_itself() {
     assert!(may_hand_out(&own(&[A, B], B), &want));
     assert!(!may_hand_out(&own(&[A, B], A), &want));
     assert!(!may_hand_out(&own(&[B], B), &want));
-}
-
-#[test]
-fn a_type_that_the_desired_state_does_not_name_keeps_what_it_has() {
-    let mut have = settled();
-    have.installed.trusted.insert(AuthorityType::User, [B].into());
-    have.reported = Some((have.installed.clone(), false));
-    assert_eq!(reconcile(&have, &row(5, Phase::Standby, &[A], A, A)), []);
 }
 
 /// One of four authorities.
