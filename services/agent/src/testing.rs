@@ -355,7 +355,7 @@ impl Inner {
     }
 
     /// Puts the gateway's own trust and certificate for the phase in force, and tells everybody.
-    fn install(&self) {
+    pub(crate) fn install(&self) {
         let bundle = self.bundle();
         let key = KeyPair::generate();
         let holder = Principal::Gateway(MemberId(uuid::Uuid::from_u128(1)));

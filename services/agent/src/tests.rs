@@ -15,6 +15,7 @@ use crate::{
 
 mod cut_short;
 mod other_lives;
+mod ways_back;
 
 /// An agent that runs beside the test.
 struct Running {

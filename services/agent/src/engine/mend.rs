@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use domain::{Code, CommandId, SpkiPin, trust::SignedBundle};
+use domain::{Code, CommandId, SpkiPin, reconcile::has_way_forward, trust::SignedBundle};
 
 use super::{Done, Engine, leaves};
 use crate::{
@@ -52,9 +52,17 @@ impl Mending {
         self.wants_trust = true;
     }
 
+    /// A gateway speaks to this node: the next way back, if there is one, begins at once.
     pub(super) fn healed(&mut self) {
-        (self.wants_trust, self.has_looked, self.by_token) = (false, false, false);
+        self.came_back();
         self.attempt.succeed();
+    }
+
+    /// The node was taken back. Not until a gateway has spoken to it is it known that this was of use, and each
+    /// way back is an event in the log: the pauses go on growing.
+    fn came_back(&mut self) {
+        (self.wants_trust, self.has_looked, self.by_token) = (false, false, false);
+        self.attempt.fail();
     }
 }
 
@@ -76,6 +84,10 @@ impl Engine {
         }
         if !is_stranded {
             (self.mending.wants_trust, self.mending.has_looked) = (false, false);
+            return Ok(());
+        }
+        if has_way_forward(&self.have(), &self.told.desired, &self.refused) {
+            // It waits for its installation, after a failure. Another certificate would fare no better.
             return Ok(());
         }
         let epochs = tls::to_gateways(self.host_anchors(), None, tls::now(&self.clock))
@@ -129,7 +141,7 @@ impl Engine {
             .with_bundle(&self.identity, authority_type, &signed, self.now())
         {
             Ok(told) => {
-                self.mending.attempt.succeed();
+                self.mending.attempt.proceed();
                 if told.bundles != self.told.bundles {
                     tracing::info!("installed newer trust from a signed bundle");
                 }
@@ -184,7 +196,7 @@ impl Engine {
                 self.turned_away = true;
                 self.forget(&spki);
                 self.mending.by_token = true;
-                self.mending.attempt.succeed();
+                self.mending.attempt.proceed();
                 Ok(())
             }
             WayBack::No(trouble) => {
@@ -255,7 +267,7 @@ impl Engine {
             return Ok(());
         }
         tracing::info!(position = %answer.position, rejoining, "the control plane took this node back");
-        self.mending.healed();
+        self.mending.came_back();
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! The node's own certificates in the plan: which are missing, which may be installed, which must go.
 
+use std::collections::BTreeSet;
+
 use crate::{
     desired::DesiredAuthority,
     event::LeafUse,
@@ -39,6 +41,26 @@ pub(super) fn are_alive(have: &Have, row: &DesiredAuthority) -> bool {
                 .as_ref()
                 .is_some_and(|leaf| have.now < leaf.not_after)
         })
+}
+
+/// Is every certificate of the generation that the row asks for (each one, without a row) within its life?
+pub(super) fn none_has_expired(
+    generation: &Generation,
+    row: Option<&DesiredAuthority>,
+    now: Timestamp,
+) -> bool {
+    ROLES
+        .iter()
+        .filter(|role| row.is_none_or(|row| role.issuer(row).is_some()))
+        .filter_map(|role| role.of(generation).as_ref())
+        .all(|leaf| now < leaf.not_after)
+}
+
+/// Is there a certificate at hand that the node will present once the plan has installed it?
+pub(super) fn has_client_at_hand(have: &Have, row: &DesiredAuthority, refused: &BTreeSet<SpkiPin>) -> bool {
+    have.received
+        .iter()
+        .any(|leaf| !refused.contains(&leaf.spki) && Role::Client.fits(have, row, leaf))
 }
 
 /// The requests that are to be made: per role where the issuer is not the row's or the life is half over,

@@ -17,3 +17,31 @@ fn a_type_that_is_not_granted_any_more_is_neither_trusted_nor_reported() {
         Some(vec![HOST])
     );
 }
+
+#[test]
+fn a_failed_renewal_does_not_bring_back_a_certificate_that_has_expired_meanwhile() {
+    let mut have = settled();
+    let renewed = Leaf {
+        not_after: Timestamp(3 * LIFE_MS as i64),
+        ..leaf(LeafUse::Both, A, 9)
+    };
+    have.installed = generation(5, &[A], renewed.clone(), renewed);
+    have.proof = Proof::Failed { count: 1 };
+    let want = row(5, Phase::Standby, &[A], A, A);
+    have.now = Timestamp(LIFE_MS as i64 - 1);
+    assert_eq!(reconcile(&have, &want), [Step::Restore]);
+    have.now = Timestamp(LIFE_MS as i64);
+    assert_eq!(reconcile(&have, &want), [Step::Prove]);
+}
+
+#[test]
+fn a_node_whose_next_certificate_is_at_hand_needs_no_way_back() {
+    let mut have = settled();
+    let want = row(5, Phase::Standby, &[A], A, A);
+    let next = leaf(LeafUse::Both, A, 9);
+    have.received.push(next.clone());
+    assert!(has_way_forward(&have, &want, &BTreeSet::new()));
+    assert!(!has_way_forward(&have, &want, &[next.spki].into()));
+    have.now = next.not_after;
+    assert!(!has_way_forward(&have, &want, &BTreeSet::new()));
+}
