@@ -299,7 +299,8 @@ pub(crate) async fn recover(way: Return, request: Request) -> WayBack {
         cluster: way.cluster,
     };
     let client = gateway::client(&way.server, trust, &SessionRegistry::new());
-    let mut last = Trouble::Refused(None, "no key of an earlier certificate is left".into());
+    let text = "no key of an earlier certificate is left";
+    let mut last = Trouble::Refused(Some(Code::RecoveryRefused), text.into());
     for proof in &way.proofs {
         let body = RecoverRequest {
             certificate: pki::pem::encode("CERTIFICATE", &proof.certificate),
@@ -309,8 +310,8 @@ pub(crate) async fn recover(way: Return, request: Request) -> WayBack {
         match client.post::<_, JoinAnswer>(route::RECOVER, &body).await {
             Ok(answer) => return WayBack::Answer(Box::new(answer)),
             Err(error) => match Trouble::of(&error) {
-                trouble @ (Trouble::NoAnswer(_) | Trouble::Untrusted(_)) => return WayBack::Later(trouble),
-                trouble @ (Trouble::Refused(..) | Trouble::Gone(..) | Trouble::No(..)) => last = trouble,
+                trouble if trouble.is_final() => last = trouble,
+                trouble => return WayBack::Later(trouble),
             },
         }
     }
@@ -332,7 +333,7 @@ pub(crate) async fn rejoin(way: Return, request: Request, token: Token, config: 
     .await;
     match joined {
         Ok(answer) => WayBack::Answer(Box::new(answer)),
-        Err(trouble @ (Trouble::NoAnswer(_) | Trouble::Untrusted(_))) => WayBack::Later(trouble),
-        Err(trouble @ (Trouble::Refused(..) | Trouble::Gone(..) | Trouble::No(..))) => WayBack::No(trouble),
+        Err(trouble) if trouble.is_final() => WayBack::No(trouble),
+        Err(trouble) => WayBack::Later(trouble),
     }
 }

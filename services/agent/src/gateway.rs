@@ -97,6 +97,12 @@ impl Trouble {
         }
     }
 
+    /// Does a gateway that proved itself say for good that there is no way in? What it says by TLS alone does not
+    /// count: without a certificate of ours there is nothing that it could refuse in that way.
+    pub(crate) fn is_final(&self) -> bool {
+        self.code().is_some()
+    }
+
     /// What happened, for a person.
     pub(crate) fn text(&self) -> &str {
         match self {
