@@ -146,11 +146,16 @@ enum Tried {
 
 impl From<Trouble> for Tried {
     fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::NoAnswer(why) => Self::Wait(why),
-            Trouble::Untrusted(why) => Self::Distrust(why),
-            Trouble::No(code, text) => Self::End(AgentError::Refused { code, text }),
-            Trouble::Refused(_, text) | Trouble::Gone(_, text) => Self::Distrust(text),
+        match (trouble.is_final(), trouble) {
+            (
+                true,
+                Trouble::No(code, text) | Trouble::Gone(code, text) | Trouble::Refused(Some(code), text),
+            ) => Self::End(AgentError::Refused { code, text }),
+            (_, Trouble::Untrusted(why)) => Self::Distrust(why),
+            (_, Trouble::NoAnswer(why) | Trouble::Refused(None, why)) => Self::Wait(why),
+            (_, Trouble::No(code, text) | Trouble::Gone(code, text) | Trouble::Refused(Some(code), text)) => {
+                Self::Wait(format!("{code}: {text}"))
+            }
         }
     }
 }
@@ -169,11 +174,8 @@ async fn attempt(
         .expect("checked before the first attempt");
     let signed = gateway::fetch_bundle(server, AuthorityType::Host)
         .await
-        .map_err(|e| match Trouble::of(&e) {
-            // Without trust there is nothing to distrust: whoever it is does not speak our protocol.
-            Trouble::Untrusted(why) | Trouble::Refused(_, why) | Trouble::NoAnswer(why) => Tried::Wait(why),
-            other @ (Trouble::Gone(..) | Trouble::No(..)) => other.into(),
-        })?;
+        // Nobody in particular says this, so that it decides nothing: a stranger's "no" would end the join.
+        .map_err(|e| Tried::Wait(gateway::in_words(&e)))?;
     let now = Timestamp(clock.now_ms());
     let bundle =
         pki::bundle::verify(&signed, pin, now, None, AuthorityType::Host).map_err(|error| match error {

@@ -64,6 +64,8 @@ pub(crate) struct State {
     pub(crate) ttl_ms: u64,
     pub(crate) reports: Vec<FactReport>,
     pub(crate) issued: BTreeMap<CertDigest, (NodeId, SpkiPin)>,
+    /// The requests that came with joins and recoveries, whatever was answered.
+    pub(crate) asked: Vec<String>,
     pub(crate) joins: u32,
     pub(crate) recoveries: u32,
     /// The token is good for one key, as most are: another one is refused, the same one gets the first result.
@@ -75,6 +77,9 @@ pub(crate) struct State {
     pub(crate) refuse_join: Option<Code>,
     pub(crate) refuse_recovery: Option<Code>,
     pub(crate) refuse_certificates: bool,
+    pub(crate) refuse_trust: Option<Code>,
+    /// How often the signed bundle was asked for without trust.
+    pub(crate) trust_asked: u32,
 }
 
 impl Plane {
@@ -97,6 +102,7 @@ impl Plane {
             ttl_ms: DAY_MS,
             reports: vec![],
             issued: BTreeMap::new(),
+            asked: vec![],
             joins: 0,
             recoveries: 0,
             one_use: false,
@@ -105,6 +111,8 @@ impl Plane {
             refuse_join: None,
             refuse_recovery: None,
             refuse_certificates: false,
+            refuse_trust: None,
+            trust_asked: 0,
         };
         let inner = Arc::new(Inner {
             clock,

@@ -51,7 +51,11 @@ impl Inner {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         match (parts.method, parts.uri.path()) {
-            (Method::GET, "/v1/trust/host") => json(&self.signed()),
+            (Method::GET, "/v1/trust/host") => {
+                self.state().trust_asked += 1;
+                let refused = self.state().refuse_trust;
+                refused.map_or_else(|| json(&self.signed()), problem)
+            }
             (Method::POST, "/v1/join") => self.join(&body),
             (Method::POST, "/v1/recover") => self.recover(&body),
             (method, path) => {
@@ -82,6 +86,7 @@ impl Inner {
 
     fn join(&self, body: &[u8]) -> Response<Body> {
         let asked: JoinRequest = serde_json::from_slice(body).unwrap();
+        self.state().asked.push(asked.csr.clone());
         if let Some(code) = self.state().refuse_join {
             return problem(code);
         }
@@ -105,6 +110,7 @@ impl Inner {
 
     fn recover(&self, body: &[u8]) -> Response<Body> {
         let asked: RecoverRequest = serde_json::from_slice(body).unwrap();
+        self.state().asked.push(asked.csr.clone());
         if let Some(code) = self.state().refuse_recovery {
             return problem(code);
         }
