@@ -62,6 +62,9 @@ pub(crate) struct Engine {
     identity: Identity,
     /// What gateways and bundles have told; on disk as well.
     told: Told,
+    /// What they told last, verified, which the disk has refused so far: nothing of it counts yet. With it, whether
+    /// it names every row.
+    pending: Option<(Told, bool)>,
     installed: Stored,
     passed: Option<Stored>,
     requests: Vec<Request>,
@@ -74,6 +77,8 @@ pub(crate) struct Engine {
     failure: Option<Failure>,
     /// No new installation before this, after a failure.
     install: Attempt,
+    /// What the disk has refused is written again, and what the proof could not find out is tried again, after this.
+    again: Attempt,
     serving: bool,
     listen: Option<std::net::SocketAddr>,
     synced: bool,
@@ -163,6 +168,7 @@ impl Engine {
             started: clock.monotonic(),
             turned_away: false,
             install: Attempt::after_failures(&pace),
+            again: Attempt::after_failures(&pace),
             request: Attempt::new(&pace),
             report: facts::Reporter::new(&pace),
             mending: mend::Mending::new(&pace),
@@ -172,6 +178,7 @@ impl Engine {
             refused: BTreeSet::new(),
             asking: BTreeMap::new(),
             told: joined.told,
+            pending: None,
             identity: joined.identity,
             // The answer to a join is the row that a gateway named, just now.
             synced: is_fresh,
@@ -241,6 +248,7 @@ impl Engine {
 
     /// Takes the plan's steps until none is left that can be taken now.
     async fn converge(&mut self) -> Result<(), AgentError> {
+        self.adopt_pending()?;
         for _ in 0..MAX_ROUNDS {
             let steps = reconcile(&self.have(), &self.told.desired);
             let mut is_changed = false;

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod cut_short;
+mod full_disk;
 mod other_lives;
 mod ways_back;
 

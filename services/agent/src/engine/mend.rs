@@ -110,7 +110,14 @@ impl Engine {
             },
             None => Purpose::Recover,
         };
-        let request = self.request_of(purpose)?;
+        let request = match self.request_of(purpose) {
+            Ok(request) => request,
+            Err(error) => {
+                self.mending.attempt.fail();
+                self.disk_refused(&error);
+                return Ok(());
+            }
+        };
         self.mending.attempt.start();
         let (spki, config) = (request.spki, self.config.clone());
         self.tasks.spawn(async move {
@@ -137,7 +144,7 @@ impl Engine {
         };
         let authority_type = domain::AuthorityType::Host;
         match self
-            .told
+            .newest_told()
             .with_bundle(&self.identity, authority_type, &signed, self.now())
         {
             Ok(told) => {
@@ -145,7 +152,7 @@ impl Engine {
                 if told.bundles != self.told.bundles {
                     tracing::info!("installed newer trust from a signed bundle");
                 }
-                self.adopt(told)?;
+                self.adopt(told, false)?;
             }
             Err(
                 error @ (NotTaken::Older { .. }
@@ -221,11 +228,12 @@ impl Engine {
         rejoining: bool,
         answer: &api::join::JoinAnswer,
     ) -> Result<(), AgentError> {
-        let Some(request) = self.requests.iter_mut().find(|r| r.spki == spki) else {
+        let Some(at) = self.requests.iter().position(|r| r.spki == spki) else {
             tracing::warn!("a way back was answered after another one");
             self.mending.attempt.fail();
             return Ok(());
         };
+        let request = &mut self.requests[at];
         if let Err(why) = request.answer(&answer.certificate, answer.position) {
             tracing::warn!(why, "the answer to the way back cannot be used");
             self.forget(&spki);
@@ -244,13 +252,16 @@ impl Engine {
         request.admission.clone_from(&admission);
         // Crash point: the certificate is kept with its key, and with what else a rejoin changes; the next start
         // goes on from it.
-        self.disk.keep_request(request)?;
-        if let Some(admission) = admission {
-            self.begin_anew(&admission)?;
+        let kept = self.disk.keep_request(request);
+        if let Err(error) = kept.and_then(|()| admission.map_or(Ok(()), |a| self.begin_anew(&a))) {
+            // The key is durable, and the same request gets the same answer: it is asked for again.
+            (self.requests[at].received, self.requests[at].admission) = (None, None);
+            self.mending.attempt.fail();
+            self.disk_refused(&error);
+            return Ok(());
         }
         let is_taken = self.learn(&answer.desired, &answer.bundles)?;
         if is_taken {
-            self.synced |= self.names_all(&answer.desired);
             self.turned_away = false;
         }
         let now = self.now();
@@ -330,7 +341,7 @@ impl Engine {
     }
 
     /// The kept request of this purpose, or a new one, durable before it is sent.
-    fn request_of(&mut self, purpose: Purpose) -> Result<Request, AgentError> {
+    fn request_of(&mut self, purpose: Purpose) -> Result<Request, DiskError> {
         let kept = self
             .requests
             .iter()

@@ -22,9 +22,7 @@ impl Engine {
             News::Desired { server, update } => {
                 self.server = server;
                 self.connected = true;
-                let names_all = self.names_all(&update.desired);
                 if self.learn(&update.desired, &update.bundles)? {
-                    self.synced |= names_all;
                     self.trouble = None;
                     self.turned_away = false;
                     self.mending.healed();
@@ -67,7 +65,7 @@ impl Engine {
 
     /// Does it name the row of every type that this node uses? A type whose newest row is not signed yet is
     /// missing, and what is on disk for it may be of before the node slept.
-    pub(super) fn names_all(&self, desired: &DesiredState) -> bool {
+    fn names_all(&self, desired: &DesiredState) -> bool {
         let mut used = self.told.desired.authorities.keys().chain([&AuthorityType::Host]);
         used.all(|t| desired.authorities.contains_key(t))
     }
@@ -78,9 +76,16 @@ impl Engine {
         desired: &DesiredState,
         bundles: &std::collections::BTreeMap<AuthorityType, domain::trust::SignedBundle>,
     ) -> Result<bool, AgentError> {
-        match Told::offered(Some(&self.told), &self.identity, desired, bundles, self.now()) {
+        let names_all = self.names_all(desired);
+        match Told::offered(
+            Some(self.newest_told()),
+            &self.identity,
+            desired,
+            bundles,
+            self.now(),
+        ) {
             Ok(told) => {
-                self.adopt(told)?;
+                self.adopt(told, names_all)?;
                 self.compare_uses();
                 Ok(true)
             }
@@ -92,12 +97,29 @@ impl Engine {
         }
     }
 
-    /// Keeps what was told, and lets its deny lists count at once.
-    pub(super) fn adopt(&mut self, told: Told) -> Result<(), AgentError> {
+    /// The newest that was told, also where the disk has refused it: an earlier document is not taken after it.
+    pub(super) fn newest_told(&self) -> &Told {
+        self.pending.as_ref().map_or(&self.told, |(told, _)| told)
+    }
+
+    /// Keeps what was told, and lets it count. Where the disk refuses, what was told before stays in force and the
+    /// node goes on serving and reporting it: a row that a restart would not find must not be held.
+    pub(super) fn adopt(&mut self, told: Told, names_all: bool) -> Result<(), AgentError> {
+        let is_waiting = self.pending.take().is_some() && !self.again.is_due();
         if told == self.told {
+            self.synced |= names_all;
             return Ok(());
         }
-        self.disk.keep_told(&told, Some(&self.told))?;
+        if is_waiting {
+            self.pending = Some((told, names_all));
+            return Ok(());
+        }
+        if let Err(error) = self.disk.keep_told(&told, Some(&self.told)) {
+            self.pending = Some((told, names_all));
+            self.disk_refused(&error);
+            return Ok(());
+        }
+        self.disk_took();
         for (authority_type, row) in &told.desired.authorities {
             let before = self.told.desired.authorities.get(authority_type);
             if before.is_none_or(|before| before.revision != row.revision) {
@@ -105,7 +127,19 @@ impl Engine {
             }
         }
         self.told = told;
+        self.synced |= names_all;
         self.apply_epoch()
+    }
+
+    /// Tries again to keep what the disk has refused.
+    pub(super) fn adopt_pending(&mut self) -> Result<(), AgentError> {
+        if !self.again.is_due() {
+            return Ok(());
+        }
+        match self.pending.take() {
+            Some((told, names_all)) => self.adopt(told, names_all),
+            None => Ok(()),
+        }
     }
 
     /// Says once for each change which types the configuration counts on and the grant does not give.

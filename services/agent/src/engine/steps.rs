@@ -13,6 +13,7 @@ use tokio::{net::TcpListener, time::Instant};
 use super::{Done, Engine, host_revision, leaves};
 use crate::{
     disk::{
+        DiskError,
         generations::{Link, Material, Stored},
         requests::{Purpose, Request},
     },
@@ -140,11 +141,15 @@ impl Engine {
 
     /// Hooks first, then the handshake: what passes both is what may be presented and reported.
     async fn prove(&mut self) -> Result<bool, AgentError> {
+        if !self.again.is_due() {
+            return Ok(false);
+        }
         if matches!(self.proof, Proof::Failed { .. }) && !self.install.is_due() {
             return Ok(false);
         }
         let found = match self.run_hooks().await {
             Ok(()) => {
+                self.passed_hooks(true);
                 let (epochs, sessions) = (self.shared.epochs.clone(), self.shared.sessions.clone());
                 let (cluster, node) = (self.identity.cluster.clone(), self.identity.node);
                 tls::prove(self.listen, &epochs, &sessions, &cluster, node)
@@ -157,7 +162,7 @@ impl Engine {
             return Ok(false);
         }
         match found {
-            Ok(()) => self.pass()?,
+            Ok(()) => self.pass(),
             Err((step, why)) => {
                 self.fail(step, why);
                 self.proof = Proof::Failed {
@@ -169,15 +174,19 @@ impl Engine {
     }
 
     /// The installed generation passed: it is the one to present, to report and to come back to.
-    fn pass(&mut self) -> Result<(), AgentError> {
-        self.proof = Proof::Passed;
+    fn pass(&mut self) {
         if self.passed.as_ref().map(|p| p.number) != Some(self.installed.number) {
             // Crash point: before this line the next start proves this generation again.
-            self.disk.point(Link::Passed, self.installed.number)?;
+            if let Err(error) = self.disk.point(Link::Passed, self.installed.number) {
+                // It is in force, and the proof is due again: what a restart would not know has not passed.
+                self.disk_refused(&error);
+                return;
+            }
             self.passed = Some(self.installed.clone());
             tracing::info!(generation = self.installed.number, "proven");
         }
-        self.passed_hooks(true);
+        self.proof = Proof::Passed;
+        self.again.succeed();
         if !self.restored {
             self.failure = None;
             self.install.succeed();
@@ -198,7 +207,22 @@ impl Engine {
             .collect();
         over.iter().for_each(|spki| self.forget(spki));
         self.disk.prune_generations();
-        Ok(())
+    }
+
+    /// The disk refuses (it is full, most often): the node goes on with what it has, says so, and tries again.
+    pub(super) fn disk_refused(&mut self, error: &DiskError) {
+        self.again.fail();
+        self.fail("disk", error.to_string());
+    }
+
+    /// The disk has taken what it refused before, so that nothing is left to complain about.
+    pub(super) fn disk_took(&mut self) {
+        self.again.succeed();
+        let is_over = self.proof == Proof::Passed && !self.restored;
+        if is_over && self.failure.as_ref().is_some_and(|f| f.step == "disk") {
+            self.failure = None;
+            self.install.succeed();
+        }
     }
 
     /// Notes a failure and makes the next attempt wait.
