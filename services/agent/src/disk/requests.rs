@@ -100,6 +100,23 @@ impl Request {
         }
     }
 
+    /// The request that a certificate of the row may have come from, where its own file is gone.
+    pub fn answered(credential: &Credential, id: CommandId, made: Timestamp) -> Self {
+        Self {
+            purpose: Purpose::Row {
+                usage: credential.leaf.usage,
+                issuer: credential.leaf.issuer,
+            },
+            id,
+            spki: credential.leaf.spki,
+            made,
+            csr: pki::csr::make_pem(&credential.pair()),
+            key: credential.key.clone(),
+            received: Some(credential.clone()),
+            admission: None,
+        }
+    }
+
     /// What the plan knows of it while it is not answered; joins and recoveries are no steps of the plan.
     pub fn in_flight(&self) -> Option<InFlight> {
         match (&self.purpose, &self.received) {

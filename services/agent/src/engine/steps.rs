@@ -248,7 +248,10 @@ impl Engine {
         let Some(passed) = self.passed.clone() else {
             return Ok(false);
         };
-        if let Err(error) = self.disk.point(Link::Current, passed.number) {
+        // Crash point: before the link moves the next start proves what failed once more; after it, the certificates
+        // of what failed lie among the requests. A gateway may have been shown them, and then nothing earlier counts.
+        let kept = self.keep_failed(&passed.material.generation);
+        if let Err(error) = kept.and_then(|()| self.disk.point(Link::Current, passed.number)) {
             self.fail("disk", error.to_string());
             return Ok(false);
         }
@@ -262,6 +265,25 @@ impl Engine {
         self.apply_epoch()?;
         self.proof = Proof::Due;
         Ok(true)
+    }
+
+    /// Keeps the certificates of what is installed, with their keys, outside its generation.
+    fn keep_failed(&mut self, passed: &Generation) -> Result<(), DiskError> {
+        let held: BTreeSet<_> = leaves(passed).map(|leaf| leaf.spki).collect();
+        let failed = &self.installed.material;
+        let failed: Vec<_> = failed.client.iter().chain(&failed.server).cloned().collect();
+        for credential in failed.into_iter().filter(|c| !held.contains(&c.leaf.spki)) {
+            let spki = credential.leaf.spki;
+            let at = self.requests.iter().position(|r| r.spki == spki);
+            let at = at.unwrap_or_else(|| {
+                let id = CommandId(enter::fresh_uuid(self.now()));
+                self.requests.push(Request::answered(&credential, id, self.now()));
+                self.requests.len() - 1
+            });
+            self.requests[at].received = Some(credential);
+            self.disk.keep_request(&self.requests[at])?;
+        }
+        Ok(())
     }
 
     /// Runs the hooks that care for what has changed since they last ran.

@@ -65,3 +65,54 @@ async fn an_answer_that_is_no_answer_yet_is_waited_out_with_the_same_key_by_join
     let fresh = tempfile::tempdir().unwrap();
     assert_eq!(Running::start(plane.config(fresh.path())).end().await.exit_code(), 3);
 }
+
+#[tokio::test]
+async fn the_certificate_of_a_generation_that_failed_is_durable_before_the_last_one_that_passed_is_put_back() {
+    let (plane, dir) = (
+        Plane::start(SystemClock::shared()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let flag = dir.path().join("works");
+    fs::write(&flag, "").unwrap();
+    let mut config = plane.config(&dir.path().join("data"));
+    let hook = format!("[[reload]]\ncommand = ['/usr/bin/test', '-e', '{}']\n", flag.display());
+    config.settings = runtime::config::parse(&hook, Path::new("x")).unwrap();
+    let data = config.data_dir.clone();
+    let running = Running::start(config);
+    plane.reached().await;
+    plane.enter(Phase::Init);
+    plane.reached().await;
+    fs::remove_file(&flag).unwrap();
+    plane.enter(Phase::UpdateClients);
+    plane.reported("the failure", |r| r.failure.is_some()).await;
+    running.stop().await;
+    // The generation is gone; what was in it is not.
+    let newest = plane.row().client_issuer;
+    let disk = crate::disk::DataDir::open(&data).unwrap();
+    let received = disk.requests().unwrap().into_iter().filter_map(|r| r.received);
+    assert!(received.map(|c| Some(c.leaf.issuer)).any(|issuer| issuer == newest));
+}
+
+#[tokio::test]
+async fn a_join_whose_row_moves_before_its_certificate_is_installed_recovers_with_its_key() {
+    let (plane, dir) = (
+        Plane::start(SystemClock::shared()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    plane.state().one_use = true;
+    let config = plane.config(dir.path());
+    {
+        let disk = crate::disk::DataDir::open(dir.path()).unwrap();
+        let joined = crate::enter::join(&config, &disk, &SystemClock::shared(), None, &CancellationToken::new());
+        joined.await.unwrap().expect("it was not told to stop");
+    }
+    // The join was cut short, and its first result is given again: under a row that names another issuer by now.
+    fs::remove_file(dir.path().join("agent.json")).unwrap();
+    for phase in [Phase::Init, Phase::UpdateClients, Phase::UpdateServers] {
+        plane.enter(phase);
+    }
+    let running = Running::start(config);
+    plane.reached().await;
+    assert_eq!((plane.state().joins, plane.state().recoveries), (1, 1));
+    running.stop().await;
+}

@@ -105,6 +105,10 @@ pub(super) fn take_received(have: &Have, row: &DesiredAuthority, into: &mut Gene
 
 /// Received certificates that fit no role: the row has moved on since they were asked for, or a newer one
 /// is installed. They are thrown away; what is missing is asked for again.
+///
+/// One that may be the newest that a gateway was shown is not among them: after a join, a recovery or a failed
+/// proof nothing earlier may count any more, and its key is the only proof of who the node is. It fits no role and is
+/// never installed; once a later one has passed it is thrown away as well.
 pub(super) fn unfit(have: &Have, row: &DesiredAuthority) -> Vec<SpkiPin> {
     // What is installed may still stand in the list after a crash; its key is in use.
     let is_installed = |leaf: &Leaf| {
@@ -114,7 +118,12 @@ pub(super) fn unfit(have: &Have, row: &DesiredAuthority) -> Vec<SpkiPin> {
                 .is_some_and(|l| l.spki == leaf.spki)
         })
     };
-    let is_unfit = |leaf: &&Leaf| !is_installed(leaf) && !ROLES.iter().any(|role| role.fits(have, row, leaf));
+    let passed = have.last_passed.as_ref().and_then(|g| g.client.as_ref());
+    let is_proof =
+        |leaf: &Leaf| leaf.usage.client() && passed.is_none_or(|passed| leaf.position > passed.position);
+    let is_unfit = |leaf: &&Leaf| {
+        !is_installed(leaf) && !is_proof(leaf) && !ROLES.iter().any(|role| role.fits(have, row, leaf))
+    };
     have.received
         .iter()
         .filter(is_unfit)

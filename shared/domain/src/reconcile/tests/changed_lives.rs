@@ -45,3 +45,27 @@ fn a_node_whose_next_certificate_is_at_hand_needs_no_way_back() {
     have.now = next.not_after;
     assert!(!has_way_forward(&have, &want, &BTreeSet::new()));
 }
+
+/// The row moved between the answer to a join or a recovery and its installation; or the proof failed after a gateway
+/// was shown the certificate.
+#[test]
+fn the_newest_client_certificate_proves_the_node_until_a_later_one_has_passed() {
+    let mut have = settled();
+    let want = row(5, Phase::Standby, &[A], A, A);
+    let newest = leaf(LeafUse::Client, B, 30);
+    have.received.push(newest.clone());
+    for last_passed in [have.last_passed.clone(), None] {
+        have.last_passed = last_passed;
+        assert!(
+            !reconcile(&have, &want).contains(&Step::Discard { spki: newest.spki }),
+            "its key is thrown away"
+        );
+        assert!(keys_to_keep(&have).contains(&newest.spki));
+        carry_out(&mut have, &want, 10);
+        assert_eq!(have.received, [newest.clone()], "it is installed");
+    }
+    have.now = Timestamp(LIFE_MS as i64 / 2);
+    carry_out(&mut have, &want, 40);
+    assert_eq!(have.last_passed.and_then(|g| g.client).map(|l| l.position), Some(Position(41)));
+    assert!(!have.received.contains(&newest));
+}
