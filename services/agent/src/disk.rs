@@ -8,6 +8,7 @@
 //! D/keys/<pin>.json          each request for a certificate: its key, and the answer once it came
 //! D/generations/<n>/         client.* server.* trust.pem <type>/trust.pem manifest.json
 //! D/current -> generations/n what is live        D/passed -> generations/n  the last that passed its proof
+//! D/hooked -> generations/n  the last that the reload hooks have all seen
 //! D/status.json              for `carousel-agent status`
 //! ```
 //!

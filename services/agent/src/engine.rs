@@ -43,6 +43,7 @@ use crate::{
 mod facts;
 mod mend;
 mod news;
+mod proof;
 mod publish;
 mod steps;
 
@@ -407,7 +408,7 @@ impl Engine {
                 if settings.has_other_hooks(&self.config.settings) {
                     // What is new among the hooks has not seen the files yet.
                     self.proof = Proof::Due;
-                    self.passed_hooks(false);
+                    self.forget_hooked();
                 }
                 self.config.settings = settings;
                 self.report.again();

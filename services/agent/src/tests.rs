@@ -15,6 +15,7 @@ use crate::{
 
 mod cut_short;
 mod full_disk;
+mod hooking;
 mod other_lives;
 mod ways_back;
 

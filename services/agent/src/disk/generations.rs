@@ -161,13 +161,15 @@ impl LeafEntry {
     }
 }
 
-/// The two links of the data directory.
+/// The links of the data directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Link {
     /// What is live.
     Current,
     /// The last one that passed its proof.
     Passed,
+    /// The one whose files the reload hooks have all seen.
+    Hooked,
 }
 
 impl Link {
@@ -175,6 +177,7 @@ impl Link {
         match self {
             Self::Current => "current",
             Self::Passed => "passed",
+            Self::Hooked => "hooked",
         }
     }
 }
@@ -227,13 +230,13 @@ impl DataDir {
         off_the_loop(|| harden::sync_dir(&self.root)).map_err(|e| io_error("synced", &self.root, e))
     }
 
-    /// Takes a link away: nothing has passed any more.
+    /// Takes a link away, durably: nothing has passed, or was seen by hooks, any more.
     ///
     /// # Errors
     /// [`DiskError::Io`].
     pub fn unlink(&self, link: Link) -> Result<(), DiskError> {
         match fs::remove_file(self.root.join(link.name())) {
-            Ok(()) => Ok(()),
+            Ok(()) => off_the_loop(|| harden::sync_dir(&self.root)).map_err(|e| io_error("synced", &self.root, e)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(io_error("removed", &self.root.join(link.name()), e)),
         }
@@ -276,7 +279,7 @@ impl DataDir {
     pub fn prune_generations(&self) {
         let Ok(numbers) = self.numbers() else { return };
         let newest = numbers.last().copied().unwrap_or(0);
-        let linked = [Link::Current, Link::Passed].map(|link| self.number_of(link));
+        let linked = [Link::Current, Link::Passed, Link::Hooked].map(|link| self.number_of(link));
         for number in numbers
             .into_iter()
             .filter(|n| n + KEPT <= newest && !linked.contains(&Some(*n)))
