@@ -43,9 +43,16 @@ impl Engine {
             Ok(()) => {
                 let (epochs, sessions) = (self.shared.epochs.clone(), self.shared.sessions.clone());
                 let (cluster, node) = (self.identity.cluster.clone(), self.identity.node);
-                tls::prove(self.listen, &epochs, &sessions, &cluster, node)
-                    .await
-                    .map_err(|e| ("proof", in_words(&e)))
+                match tls::prove(self.listen, &epochs, &sessions, &cluster, node).await {
+                    Ok(()) => Ok(()),
+                    Err(error) if error.is_open() => {
+                        // Nothing was found out, so that nothing is put back: the proof stays due.
+                        self.again.fail();
+                        self.fail("proof", in_words(&error));
+                        return false;
+                    }
+                    Err(error) => Err(("proof", in_words(&error))),
+                }
             }
             Err(NotRun::Failed(why)) => Err(("reload", why)),
             Err(NotRun::Disk(error)) => {
