@@ -68,6 +68,8 @@ pub(crate) struct Engine {
     pending: Option<(Told, bool)>,
     installed: Stored,
     passed: Option<Stored>,
+    /// Where no generation was whole at the start: what could be read of them, to prove who this is.
+    salvaged: Vec<Credential>,
     requests: Vec<Request>,
     /// Whether hooks and handshake agree with what is installed.
     proof: Proof,
@@ -152,6 +154,11 @@ impl Engine {
     ) -> Result<Self, AgentError> {
         let passed = passed(&disk);
         let installed = installed(&disk, passed.as_ref())?;
+        let salvaged = if installed.number == 0 && !is_fresh {
+            disk.salvage()
+        } else {
+            vec![]
+        };
         let requests = disk.requests()?;
         let pace = config.pace.clone();
         let (news_sender, news) = mpsc::channel(NEWS_BOUND);
@@ -201,6 +208,7 @@ impl Engine {
             disk,
             installed,
             passed,
+            salvaged,
             requests,
             proof,
             dial,
@@ -391,7 +399,9 @@ impl Engine {
             .map(|s| &s.material);
         let kept = materials.flat_map(|m| m.client.iter().chain(&m.server));
         let received = self.requests.iter().filter_map(|r| r.received.as_ref());
-        kept.chain(received).find(|c| c.leaf.spki == *spki)
+        kept.chain(received)
+            .chain(&self.salvaged)
+            .find(|c| c.leaf.spki == *spki)
     }
 
     fn now(&self) -> Timestamp {
@@ -432,14 +442,20 @@ fn passed(disk: &DataDir) -> Option<Stored> {
     })
 }
 
-/// The live generation; where it is damaged, the last one that passed takes its place.
+/// The live generation; where it is damaged, the last one that passed takes its place, and where that is as well, an
+/// empty one: the way back leads from there to new certificates.
 fn installed(disk: &DataDir, passed: Option<&Stored>) -> Result<Stored, DiskError> {
+    let nothing = || Stored {
+        number: 0,
+        material: Default::default(),
+    };
     match (disk.generation(Link::Current), passed) {
         (Ok(Some(stored)), _) => Ok(stored),
-        (Ok(None), None) => Ok(Stored {
-            number: 0,
-            material: Default::default(),
-        }),
+        (Ok(None), None) => Ok(nothing()),
+        (Err(error @ DiskError::Damaged { .. }), None) => {
+            tracing::error!(%error, "no generation is whole; looking for the way back");
+            Ok(nothing())
+        }
         (Ok(None) | Err(DiskError::Damaged { .. }), Some(passed)) => {
             tracing::warn!(
                 generation = passed.number,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use api::node::DesiredUpdate;
+use api::{join::RejoinProof, node::DesiredUpdate};
 use domain::{
     AuthorityType, AuthorizationId, CertDigest, ClusterName, Code, DesiredState, MemberId, NodeId, Phase,
     Position, Principal, Serial, SpkiPin, Timestamp,
@@ -66,6 +66,8 @@ pub(crate) struct State {
     pub(crate) issued: BTreeMap<CertDigest, (NodeId, SpkiPin)>,
     /// The requests that came with joins and recoveries, whatever was answered.
     pub(crate) asked: Vec<String>,
+    /// Who each join said that it was before.
+    pub(crate) rejoins: Vec<Option<RejoinProof>>,
     pub(crate) joins: u32,
     pub(crate) recoveries: u32,
     /// The token is good for one key, as most are: another one is refused, the same one gets the first result.
@@ -103,6 +105,7 @@ impl Plane {
             reports: vec![],
             issued: BTreeMap::new(),
             asked: vec![],
+            rejoins: vec![],
             joins: 0,
             recoveries: 0,
             one_use: false,

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod cut_short;
+mod damage;
 mod flood;
 mod full_disk;
 mod hooking;

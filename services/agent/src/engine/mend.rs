@@ -330,6 +330,7 @@ impl Engine {
             .flat_map(leaves)
             .cloned()
             .chain(self.received())
+            .chain(self.salvaged.iter().map(|c| c.leaf.clone()))
             // One for servers alone is never superseded and proves nothing: an old copy of it would do as well.
             .filter(|leaf| leaf.usage.client())
             .collect();

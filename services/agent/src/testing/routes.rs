@@ -87,6 +87,7 @@ impl Inner {
     fn join(&self, body: &[u8]) -> Response<Body> {
         let asked: JoinRequest = serde_json::from_slice(body).unwrap();
         self.state().asked.push(asked.csr.clone());
+        self.state().rejoins.push(asked.rejoin.clone());
         if let Some(code) = self.state().refuse_join {
             return problem(code);
         }
