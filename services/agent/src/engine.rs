@@ -383,12 +383,7 @@ impl Engine {
 
     /// The authorities of the newest signed bundle of `host`.
     fn host_anchors(&self) -> Vec<pki::CaCert> {
-        let bundle = self
-            .told
-            .bundles
-            .get(&AuthorityType::Host)
-            .map(|held| &held.bundle);
-        bundle.into_iter().flat_map(pki::bundle::authorities).collect()
+        self.told.host_authorities()
     }
 
     /// A certificate with its key, wherever it is kept.

@@ -27,6 +27,7 @@ use crate::{
     },
     error::AgentError,
     gateway::{self, Trouble, Trust},
+    leaf::{self, Wanted},
     tls,
 };
 
@@ -263,6 +264,12 @@ fn keep(
     let now = Timestamp(clock.now_ms());
     let told = Told::offered(None, &identity, &answer.desired, &answer.bundles, now)
         .map_err(|e| unusable(e.to_string()))?;
+    let wanted = Wanted {
+        cluster: &identity.cluster,
+        node: identity.node,
+        usage: answer.usage,
+    };
+    leaf::check(&answer.certificate, &told.host_authorities(), wanted).map_err(unusable)?;
     // Crash points: before the last line the next start joins again, with the same token and key, and gets
     // the same answer; after it, everything that the plan needs is there.
     disk.keep_request(request)?;

@@ -42,6 +42,7 @@ mod engine;
 mod enter;
 mod error;
 mod gateway;
+mod leaf;
 mod link;
 mod listener;
 mod tls;

@@ -80,6 +80,8 @@ pub(crate) struct State {
     pub(crate) refuse_recovery: Option<Code>,
     pub(crate) refuse_certificates: bool,
     pub(crate) refuse_trust: Option<Code>,
+    /// The next certificates are for somebody else, this many.
+    pub(crate) misissue: u32,
     /// How often the signed bundle was asked for without trust.
     pub(crate) trust_asked: u32,
 }
@@ -115,6 +117,7 @@ impl Plane {
             refuse_recovery: None,
             refuse_certificates: false,
             refuse_trust: None,
+            misissue: 0,
             trust_asked: 0,
         };
         let inner = Arc::new(Inner {

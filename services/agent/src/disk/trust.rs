@@ -17,7 +17,7 @@ use domain::{
     reconcile::{accepts_revision, desired_of_bundle},
     trust::{Bundle, SignedBundle},
 };
-use pki::BundleError;
+use pki::{BundleError, CaCert};
 use runtime::harden;
 use serde::{Deserialize, Serialize};
 
@@ -156,6 +156,14 @@ impl Told {
         told.take_bundle(identity, authority_type, signed, now)?;
         told.derive_rows();
         Ok(told)
+    }
+
+    /// The authorities of the newest bundle of `host`.
+    pub fn host_authorities(&self) -> Vec<CaCert> {
+        let held = self.bundles.get(&AuthorityType::Host);
+        held.into_iter()
+            .flat_map(|held| pki::bundle::authorities(&held.bundle))
+            .collect()
     }
 
     /// What is left of it under another grant, which names these types.

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use api::join::JoinAnswer;
 use domain::{Code, CommandId, SpkiPin, reconcile::has_way_forward, trust::SignedBundle};
 
 use super::{Done, Engine, leaves};
@@ -16,11 +17,12 @@ use crate::{
         DiskError, Identity,
         generations::{Credential, Link},
         requests::{Admission, Purpose, Request},
-        trust::NotTaken,
+        trust::{NotTaken, Told},
     },
     enter::{self, Return, WayBack},
     error::AgentError,
     gateway::{self, Trouble, in_words},
+    leaf::{self, Wanted},
     tls,
 };
 
@@ -226,15 +228,16 @@ impl Engine {
         &mut self,
         spki: SpkiPin,
         rejoining: bool,
-        answer: &api::join::JoinAnswer,
+        answer: &JoinAnswer,
     ) -> Result<(), AgentError> {
         let Some(at) = self.requests.iter().position(|r| r.spki == spki) else {
             tracing::warn!("a way back was answered after another one");
             self.mending.attempt.fail();
             return Ok(());
         };
+        let checked = self.check_return(answer);
         let request = &mut self.requests[at];
-        if let Err(why) = request.answer(&answer.certificate, answer.position) {
+        if let Err(why) = checked.and_then(|()| request.answer(&answer.certificate, answer.position)) {
             tracing::warn!(why, "the answer to the way back cannot be used");
             self.forget(&spki);
             self.mending.attempt.fail();
@@ -280,6 +283,27 @@ impl Engine {
         tracing::info!(position = %answer.position, rejoining, "the control plane took this node back");
         self.mending.came_back();
         Ok(())
+    }
+
+    /// Is the certificate in the answer this node's? By the authorities of the answer's own bundles, which may be newer
+    /// than those that are held; where these are not taken the answer is of no use anyway, and said to be so.
+    fn check_return(&self, answer: &JoinAnswer) -> Result<(), String> {
+        let before = Some(self.newest_told());
+        let offered = Told::offered(
+            before,
+            &self.identity,
+            &answer.desired,
+            &answer.bundles,
+            self.now(),
+        );
+        let wanted = Wanted {
+            cluster: &self.identity.cluster,
+            node: answer.node,
+            usage: answer.usage,
+        };
+        offered.map_or(Ok(()), |told| {
+            leaf::check(&answer.certificate, &told.host_authorities(), wanted)
+        })
     }
 
     /// Finishes a rejoin that a start finds answered: until its certificate has passed, the process may have ended

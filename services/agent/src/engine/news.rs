@@ -6,9 +6,13 @@ use pki::Certificate;
 use super::{Done, Engine};
 use crate::{
     attempt::Attempt,
-    disk::{requests::LEAF_TYPE, trust::Told},
+    disk::{
+        requests::{LEAF_TYPE, Request},
+        trust::Told,
+    },
     error::AgentError,
     gateway::Trouble,
+    leaf::{self, Wanted},
     link::News,
 };
 
@@ -271,15 +275,31 @@ impl Engine {
         let spki = pki::pem::certificates(pem)
             .and_then(|ders| ders.first().and_then(|der| Certificate::parse(der).ok()))
             .map(|read| read.spki);
-        let request = self
-            .requests
-            .iter_mut()
-            .find(|r| Some(r.spki) == spki && r.received.is_none());
-        let Some(request) = request else { return };
+        let at = |r: &Request| Some(r.spki) == spki && r.received.is_none();
+        let Some(at) = self.requests.iter().position(at) else {
+            return;
+        };
         // Not durable, and need not be: the key is, and a start that finds it without an answer asks again and
         // gets the same certificate.
-        if let Err(why) = request.answer(pem, position) {
-            tracing::warn!(why, "a certificate that came cannot be used");
+        let checked = self.check_answer(&self.requests[at], pem);
+        if let Err(why) = checked.and_then(|()| self.requests[at].answer(pem, position)) {
+            tracing::error!(why, "a certificate that came cannot be used; another one is asked for");
+            let spki = self.requests[at].spki;
+            self.forget(&spki);
+            self.request.fail();
         }
+    }
+
+    /// Is it what the request asked for?
+    fn check_answer(&self, request: &Request, pem: &str) -> Result<(), String> {
+        let Some(flight) = request.in_flight() else {
+            return Ok(());
+        };
+        let wanted = Wanted {
+            cluster: &self.identity.cluster,
+            node: self.identity.node,
+            usage: flight.usage,
+        };
+        leaf::check(pem, &self.host_anchors(), wanted)
     }
 }

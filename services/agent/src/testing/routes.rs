@@ -12,7 +12,7 @@ use api::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use domain::{AuthorizationId, Code, Phase, Position, Principal, event::LeafUse, fact::FactReport, phase::Generation};
+use domain::{AuthorizationId, Code, Phase, Position, Principal, NodeId, event::LeafUse, fact::FactReport, phase::Generation};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
@@ -172,8 +172,18 @@ impl Inner {
         if asked.issuer != row {
             return problem(Code::StaleView);
         }
+        let holder = {
+            let mut state = self.state();
+            let is_wrong = state.misissue > 0;
+            state.misissue = state.misissue.saturating_sub(1);
+            if is_wrong {
+                NodeId(uuid::Uuid::from_u128(99))
+            } else {
+                self.node
+            }
+        };
         let (der, position) = self.issue(
-            &Principal::Node(self.node),
+            &Principal::Node(holder),
             asked.usage,
             row.unwrap(),
             &key.public_key,

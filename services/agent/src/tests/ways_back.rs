@@ -116,3 +116,21 @@ async fn a_join_whose_row_moves_before_its_certificate_is_installed_recovers_wit
     assert_eq!((plane.state().joins, plane.state().recoveries), (1, 1));
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_certificate_that_is_not_this_nodes_is_not_installed_and_another_one_is_asked_for() {
+    let (plane, dir) = (
+        Plane::start(SystemClock::shared()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let running = Running::start(plane.config(dir.path()));
+    plane.reached().await;
+    plane.enter(Phase::Init);
+    plane.reached().await;
+    plane.state().misissue = 1;
+    plane.enter(Phase::UpdateClients);
+    let report = plane.reached().await;
+    assert_eq!((report.failure, plane.state().misissue), (None, 0));
+    assert!(plane.state().reports.iter().all(|r| r.failure.is_none()));
+    running.stop().await;
+}
