@@ -127,6 +127,7 @@ impl StartArgs {
             settings,
             config_file: self.config,
             pace: Pace::default(),
+            metrics: None,
         })
     }
 }

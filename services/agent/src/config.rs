@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use domain::{AuthorityType, Hostname, SpkiPin};
-use runtime::config::ConfigError;
-use serde::Deserialize;
+use runtime::{config::ConfigError, metrics::Metrics};
+use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use crate::hooks::Hook;
@@ -43,6 +43,8 @@ pub struct Config {
     pub config_file: Option<PathBuf>,
     /// How fast it tries again.
     pub pace: Pace,
+    /// Where it counts, if anybody looks.
+    pub metrics: Option<Metrics>,
 }
 
 /// Pauses and limits. The defaults are those of the contract; the demo and tests use shorter ones.
@@ -172,6 +174,24 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// How long sessions on a retiring issuer may drain, in seconds; the cluster's setting is the limit.
     pub drain_timeout_s: Option<u64>,
+    /// Where `/metrics` and the health routes are served in plain HTTP: `ADDRESS:PORT`, or a port of the loopback.
+    /// Nowhere when it is not given. The one thing here that is read at the start alone.
+    #[serde(deserialize_with = "metrics_listen")]
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+/// A port alone means the loopback: the endpoint asks nobody who they are.
+fn metrics_listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        Port(u16),
+        Address(SocketAddr),
+    }
+    Ok(Some(match Given::deserialize(from)? {
+        Given::Port(port) => (Ipv4Addr::LOCALHOST, port).into(),
+        Given::Address(address) => address,
+    }))
 }
 
 impl Settings {
@@ -262,6 +282,13 @@ mod tests {
         assert!(settings.check().is_ok());
         assert_eq!(settings.reload[0].command, ["/bin/true", "x"]);
         assert!(settings.uses.contains(&AuthorityType::Db));
+        assert_eq!(settings.metrics_listen, None);
+        for (given, address) in [("9464", "127.0.0.1:9464"), ("'[::]:9464'", "[::]:9464")] {
+            let text = format!("metrics_listen = {given}\n");
+            let settings: Settings = runtime::config::parse(&text, path).expect("valid");
+            assert_eq!(settings.metrics_listen, address.parse().ok());
+        }
+        assert!(runtime::config::parse::<Settings>("metrics_listen = true\n", path).is_err());
         assert!(runtime::config::parse::<Settings>("hooks = 1\n", path).is_err());
         let relative: Settings =
             runtime::config::parse("[[reload]]\ncommand = ['true']\n", path).expect("parses");

@@ -206,6 +206,7 @@ impl Plane {
             listen: Some("127.0.0.1:0".parse().unwrap()),
             settings: Settings::default(),
             config_file: None,
+            metrics: None,
             pace: Pace {
                 retry_min: Duration::from_millis(10),
                 retry_max: Duration::from_millis(100),

@@ -85,6 +85,7 @@ impl Engine {
                 return;
             }
             self.passed = Some(self.installed.clone());
+            self.count_installed("passed");
             tracing::info!(generation = self.installed.number, "proven");
         }
         self.proof = Proof::Passed;
@@ -164,7 +165,12 @@ impl Engine {
             for hook in hooks {
                 tokio::select! {
                     () = self.shutdown.cancelled() => return Err(NotRun::Failed("the agent was stopped".into())),
-                    ran = hook.run() => ran.map_err(|e| NotRun::Failed(e.to_string()))?,
+                    ran = hook.run() => ran.map_err(|e| {
+                        if let Some(metrics) = &self.config.metrics {
+                            metrics.counter("carousel_agent_reload_failures_total", &[]).inc();
+                        }
+                        NotRun::Failed(e.to_string())
+                    })?,
                 }
             }
             if let Err(error) = self.disk.point(Link::Hooked, self.installed.number) {

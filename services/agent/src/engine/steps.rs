@@ -179,6 +179,7 @@ impl Engine {
         );
         self.installed = passed;
         self.restored = true;
+        self.count_installed("restored");
         self.proof = Proof::Due;
         self.put_in_force(epoch);
         self.disk.prune_generations();
