@@ -15,9 +15,11 @@ use zeroize::Zeroizing;
 
 use crate::hooks::Hook;
 
-/// The most labels that a node reports, and the most characters of a key or value: reports are small.
+/// The most labels that a node reports, the most bytes of a key or value, and of all of them as they are sent: a
+/// report that is too large is refused, and the gate waits for it.
 const MAX_LABELS: usize = 32;
-const MAX_LABEL_CHARS: usize = 64;
+const MAX_LABEL_BYTES: usize = 64;
+const MAX_LABELS_BYTES: usize = 2048;
 
 /// Everything that one agent needs to know. Programs that run many agents in one process (the demo, the
 /// benchmarks) make one of these for each.
@@ -213,10 +215,12 @@ impl Settings {
         for hook in &self.reload {
             hook.check()?;
         }
-        let is_short = |text: &String| !text.is_empty() && text.chars().count() <= MAX_LABEL_CHARS;
-        if self.labels.len() > MAX_LABELS || !self.labels.iter().all(|(k, v)| is_short(k) && is_short(v)) {
+        let is_short = |text: &String| !text.is_empty() && text.len() <= MAX_LABEL_BYTES;
+        let sent = serde_json::to_vec(&self.labels).expect("a map of strings can be written");
+        let fits = self.labels.len() <= MAX_LABELS && sent.len() <= MAX_LABELS_BYTES;
+        if !fits || !self.labels.iter().all(|(k, v)| is_short(k) && is_short(v)) {
             return Err(format!(
-                "too many or too long labels: at most {MAX_LABELS}, each key and value at most {MAX_LABEL_CHARS} characters"
+                "too many or too long labels: at most {MAX_LABELS}, each key and value 1 to {MAX_LABEL_BYTES} bytes, and {MAX_LABELS_BYTES} bytes in all as JSON"
             ));
         }
         Ok(())
@@ -272,6 +276,23 @@ mod tests {
         assert!(!format!("{token:?}").contains("s3cret"));
         assert!(Token::parse(" \n").is_err());
         assert!(Token::parse("two words").is_err());
+    }
+
+    #[test]
+    fn labels_are_counted_in_bytes_as_the_report_carries_them() {
+        let is_taken = |count: usize, value: &str| {
+            let labels = (0..count).map(|n| (format!("label-{n:02}"), value.to_owned()));
+            let settings = Settings {
+                labels: labels.collect(),
+                ..Settings::default()
+            };
+            settings.check().is_ok()
+        };
+        assert!(is_taken(32, &"x".repeat(40)) && !is_taken(33, "x"));
+        assert!(is_taken(1, &"x".repeat(64)) && !is_taken(1, &"x".repeat(65)));
+        assert!(is_taken(1, &"é".repeat(32)) && !is_taken(1, &"é".repeat(33)));
+        assert!(!is_taken(32, &"x".repeat(64)), "too much in all");
+        assert!(!is_taken(32, &"\"".repeat(40)), "too much in all, as JSON");
     }
 
     #[test]

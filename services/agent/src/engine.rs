@@ -78,6 +78,8 @@ pub(crate) struct Engine {
     /// What the reload hooks have seen.
     hooked: Option<Generation>,
     failure: Option<Failure>,
+    /// Types that the configuration uses and the grant does not give.
+    ungranted: BTreeSet<AuthorityType>,
     /// No new installation before this, after a failure.
     install: Attempt,
     /// What the disk has refused is written again, and what the proof could not find out is tried again, after this.
@@ -193,6 +195,7 @@ impl Engine {
             restored: false,
             hooked: None,
             failure: None,
+            ungranted: BTreeSet::new(),
             serving: false,
             listen: None,
             draining: None,
@@ -216,6 +219,7 @@ impl Engine {
             tasks,
         };
         engine.resume_rejoin()?;
+        engine.compare_uses();
         engine.apply_epoch()?;
         Ok(engine)
     }
@@ -416,6 +420,7 @@ impl Engine {
                     self.forget_hooked();
                 }
                 self.config.settings = settings;
+                self.compare_uses();
                 self.report.again();
                 tracing::info!(file = %path.display(), "the configuration was read again");
             }

@@ -1,5 +1,7 @@
 //! What comes in: from the link, and from the tasks beside the loop.
 
+use std::collections::BTreeSet;
+
 use domain::{AuthorityType, Code, CommandId, DesiredState, SpkiPin};
 use pki::Certificate;
 
@@ -90,7 +92,6 @@ impl Engine {
         ) {
             Ok(told) => {
                 self.adopt(told, names_all)?;
-                self.compare_uses();
                 Ok(true)
             }
             Err(error) => {
@@ -132,6 +133,7 @@ impl Engine {
         }
         self.told = told;
         self.synced |= names_all;
+        self.compare_uses();
         self.apply_epoch()
     }
 
@@ -146,22 +148,22 @@ impl Engine {
         }
     }
 
-    /// Says once for each change which types the configuration counts on and the grant does not give.
-    fn compare_uses(&mut self) {
+    /// Compares the types that the configuration counts on with those that are granted: a difference is a failure
+    /// that the node reports until it is gone. Said once for each change.
+    pub(super) fn compare_uses(&mut self) {
         let granted = &self.told.desired.authorities;
-        let missing: Vec<_> = self
-            .config
-            .settings
-            .uses
-            .iter()
-            .filter(|t| !granted.contains_key(t))
-            .collect();
-        for authority_type in missing {
+        let uses = self.config.settings.uses.iter();
+        let missing: BTreeSet<_> = uses.filter(|t| !granted.contains_key(t)).copied().collect();
+        if missing == self.ungranted {
+            return;
+        }
+        for authority_type in &missing {
             tracing::error!(
                 %authority_type,
                 "the configuration uses an authority type that this node's token did not grant; join again with a token made with --use {authority_type}"
             );
         }
+        self.ungranted = missing;
     }
 
     fn lost(&mut self, dial: u64, trouble: Trouble) {

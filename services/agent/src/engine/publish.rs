@@ -134,7 +134,7 @@ impl Engine {
             client: leaf(&installed.client),
             server_certificate: leaf(&installed.server),
             reported: self.report.position(),
-            failure: self.failure.clone(),
+            failure: self.complaint(),
             trouble: self.trouble.clone(),
             ..AgentStatus::starting(
                 self.identity.hostname.clone(),

@@ -64,3 +64,31 @@ async fn what_hooks_saw_is_unknown_from_before_the_first_runs_until_all_have_suc
     assert!(runs(dir.path()) > before);
     assert!(fs::read_link(&hooked).is_ok());
 }
+
+#[tokio::test]
+async fn a_type_that_the_configuration_counts_on_and_the_grant_lacks_is_reported_until_it_is_counted_on_no_more() {
+    let (plane, dir) = (
+        Plane::start(SystemClock::shared()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let file = dir.path().join("agent.toml");
+    fs::write(&file, "uses = ['host', 'db']\n").unwrap();
+    let mut config = plane.config(&dir.path().join("data"));
+    config.settings = crate::Settings::load(&file).unwrap();
+    config.config_file = Some(file.clone());
+    let running = Running::start(config);
+    let complains = |r: &domain::fact::FactReport| {
+        r.failure
+            .as_ref()
+            .is_some_and(|f| f.step == "uses" && f.detail.contains("db") && !f.detail.contains("host"))
+    };
+    plane.reported("what is not granted", complains).await;
+    plane.reached().await;
+    fs::write(&file, "uses = ['host']\n").unwrap();
+    running.handle.reload();
+    plane.reported("the all-clear", |r| r.failure.is_none()).await;
+    fs::write(&file, "uses = ['db']\n").unwrap();
+    running.handle.reload();
+    plane.reported("what is not granted", complains).await;
+    running.stop().await;
+}
