@@ -11,7 +11,7 @@ use api::{
     route,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use domain::{AuthorityType, ClusterName, CommandId, NodeId, Timestamp, TokenHash, trust::Bundle};
+use domain::{AuthorityType, ClusterName, Code, CommandId, NodeId, Timestamp, TokenHash, trust::Bundle};
 use mtls::{Epochs, SessionRegistry};
 use pki::BundleError;
 use runtime::{backoff::Backoff, clock::SharedClock};

@@ -20,7 +20,9 @@ pub enum AgentError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// An address of ours, the probe endpoint's or that of the metrics, cannot be opened.
-    #[error("the agent cannot listen on {addr}: {source}; choose another address (--listen, or metrics_listen in its configuration)")]
+    #[error(
+        "the agent cannot listen on {addr}: {source}; choose another address (--listen, or metrics_listen in its configuration)"
+    )]
     Listen {
         /// The address.
         addr: SocketAddr,

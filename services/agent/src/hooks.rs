@@ -176,7 +176,9 @@ mod tests {
     #[tokio::test]
     async fn a_hook_that_succeeds_is_quiet_and_one_that_fails_says_how_and_nothing_that_may_be_secret() {
         assert!(hook(&["/bin/true"], 30).run().await.is_ok());
-        let failed = hook(&["/bin/sh", "-c", "echo hunter2 >&2; exit 7"], 30).run().await;
+        let failed = hook(&["/bin/sh", "-c", "echo hunter2 >&2; exit 7"], 30)
+            .run()
+            .await;
         let error = failed.expect_err("it exits 7");
         let message = format!("{error} {error:?}");
         assert!(message.contains("`/bin/sh` exited 7"), "{message}");

@@ -92,7 +92,10 @@ async fn run(mut config: Config) -> io::Result<Result<(), AgentError>> {
     });
     if let Some(listener) = endpoint {
         let readiness = Readiness::new();
-        watchers.spawn(follow(agent.handle().status(), readiness.part("agent", "a gateway")));
+        watchers.spawn(follow(
+            agent.handle().status(),
+            readiness.part("agent", "a gateway"),
+        ));
         let stop = shutdown.clone();
         watchers.spawn(async move {
             if let Err(error) = admin::serve(listener, metrics, readiness, stop).await {

@@ -152,6 +152,12 @@ impl Plane {
         self.inner.state.lock().unwrap()
     }
 
+    /// How many joins and how many recoveries were granted.
+    pub(crate) fn ways_in(&self) -> (u32, u32) {
+        let state = self.state();
+        (state.joins, state.recoveries)
+    }
+
     /// Enters a phase, with the same effect on keys as the real one.
     pub(crate) fn enter(&self, phase: Phase) {
         {
@@ -264,11 +270,7 @@ impl State {
     }
 }
 
-fn authority(
-    clock: &SharedClock,
-    authority_type: AuthorityType,
-    generation: u32,
-) -> (Arc<KeyPair>, CaCert) {
+fn authority(clock: &SharedClock, authority_type: AuthorityType, generation: u32) -> (Arc<KeyPair>, CaCert) {
     let key = KeyPair::generate();
     let cluster = CLUSTER.parse().unwrap();
     let blueprint = Blueprint {
@@ -348,9 +350,10 @@ impl Inner {
         };
         let (mut authorities, mut bundles) = (BTreeMap::new(), BTreeMap::new());
         for authority_type in granted {
-            let bundle = match authority_type {
-                AuthorityType::User => self.user_bundle(),
-                _ => self.bundle(),
+            let bundle = if authority_type == AuthorityType::User {
+                self.user_bundle()
+            } else {
+                self.bundle()
             };
             let row = desired_of_bundle(&bundle, Uses::usual(authority_type), None);
             authorities.insert(authority_type, row);

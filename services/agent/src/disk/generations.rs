@@ -236,7 +236,9 @@ impl DataDir {
     /// [`DiskError::Io`].
     pub fn unlink(&self, link: Link) -> Result<(), DiskError> {
         match fs::remove_file(self.root.join(link.name())) {
-            Ok(()) => off_the_loop(|| harden::sync_dir(&self.root)).map_err(|e| io_error("synced", &self.root, e)),
+            Ok(()) => {
+                off_the_loop(|| harden::sync_dir(&self.root)).map_err(|e| io_error("synced", &self.root, e))
+            }
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(io_error("removed", &self.root.join(link.name()), e)),
         }

@@ -224,12 +224,7 @@ impl Engine {
     }
 
     /// The control plane took the node back: with certificates of the current row, which is synced by that.
-    fn take_back(
-        &mut self,
-        spki: SpkiPin,
-        rejoining: bool,
-        answer: &JoinAnswer,
-    ) -> Result<(), AgentError> {
+    fn take_back(&mut self, spki: SpkiPin, rejoining: bool, answer: &JoinAnswer) -> Result<(), AgentError> {
         let Some(at) = self.requests.iter().position(|r| r.spki == spki) else {
             tracing::warn!("a way back was answered after another one");
             self.mending.attempt.fail();

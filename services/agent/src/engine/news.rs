@@ -285,7 +285,10 @@ impl Engine {
         // gets the same certificate.
         let checked = self.check_answer(&self.requests[at], pem);
         if let Err(why) = checked.and_then(|()| self.requests[at].answer(pem, position)) {
-            tracing::error!(why, "a certificate that came cannot be used; another one is asked for");
+            tracing::error!(
+                why,
+                "a certificate that came cannot be used; another one is asked for"
+            );
             let spki = self.requests[at].spki;
             self.forget(&spki);
             self.request.fail();

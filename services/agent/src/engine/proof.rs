@@ -107,8 +107,7 @@ impl Engine {
         let keep = keys_to_keep(&self.have());
         let is_stranded = self.dial.borrow().is_none();
         let is_way_back = |r: &Request| is_stranded && !matches!(r.purpose, Purpose::Row { .. });
-        let is_over =
-            |r: &Request| held.contains(&r.spki) || !(keep.contains(&r.spki) || is_way_back(r));
+        let is_over = |r: &Request| held.contains(&r.spki) || !(keep.contains(&r.spki) || is_way_back(r));
         let over: Vec<_> = self
             .requests
             .iter()

@@ -12,7 +12,10 @@ use api::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use domain::{AuthorizationId, Code, Phase, Position, Principal, NodeId, event::LeafUse, fact::FactReport, phase::Generation};
+use domain::{
+    AuthorizationId, Code, NodeId, Phase, Position, Principal, event::LeafUse, fact::FactReport,
+    phase::Generation,
+};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};

@@ -14,7 +14,10 @@ async fn an_agent_shows_its_certificates_what_it_installed_and_hooks_that_failed
     let flag = dir.path().join("works");
     fs::write(&flag, "").unwrap();
     let mut config = plane.config(&dir.path().join("data"));
-    let hook = format!("[[reload]]\ncommand = ['/usr/bin/test', '-e', '{}']\n", flag.display());
+    let hook = format!(
+        "[[reload]]\ncommand = ['/usr/bin/test', '-e', '{}']\n",
+        flag.display()
+    );
     config.settings = runtime::config::parse(&hook, Path::new("x")).unwrap();
     config.metrics = Some(metrics.clone());
     let running = Running::start(config);
@@ -34,7 +37,10 @@ async fn an_agent_shows_its_certificates_what_it_installed_and_hooks_that_failed
     let day_s = i64::try_from(domain::time::DAY_MS / 1000).unwrap();
     for role in ["client", "server"] {
         let name = format!("carousel_agent_certificate_expiry_seconds{{role=\"{role}\",type=\"host\"}} ");
-        let left = shown.lines().find_map(|line| line.strip_prefix(&name)).expect("it is shown");
+        let left = shown
+            .lines()
+            .find_map(|line| line.strip_prefix(&name))
+            .expect("it is shown");
         assert!((day_s - 120..=day_s).contains(&left.parse().unwrap()), "{left}");
     }
     running.stop().await;

@@ -8,7 +8,8 @@ use crate::{
 use super::*;
 
 #[tokio::test]
-async fn a_join_that_is_cut_short_after_any_of_its_writes_is_finished_by_the_next_start_with_the_same_token() {
+async fn a_join_that_is_cut_short_after_any_of_its_writes_is_finished_by_the_next_start_with_the_same_token()
+{
     for written in 0..=3 {
         let (plane, dir) = (
             Plane::start(SystemClock::shared()).await,

@@ -40,7 +40,7 @@ async fn a_node_whose_live_key_is_cut_short_or_gone_recovers_with_what_is_left()
         }
         let running = Running::start(without_token(&plane, dir.path()));
         plane.reached().await;
-        assert_eq!((plane.state().joins, plane.state().recoveries), (1, 1));
+        assert_eq!(plane.ways_in(), (1, 1));
         running.stop().await;
     }
 }
@@ -56,7 +56,7 @@ async fn a_node_with_no_key_left_asks_for_a_token_and_joins_again_with_it() {
     assert!(error.to_string().contains("carousel tokens add"), "{error}");
     let running = Running::start(plane.config(dir.path()));
     plane.reached().await;
-    assert_eq!((plane.state().joins, plane.state().recoveries), (2, 0));
+    assert_eq!(plane.ways_in(), (2, 0));
     running.stop().await;
 }
 
@@ -68,7 +68,13 @@ async fn a_node_whose_identity_is_cut_short_joins_again_as_who_its_certificate_s
     assert!(error.to_string().contains("agent.json is damaged"), "{error}");
     let running = Running::start(plane.config(dir.path()));
     plane.reached().await;
-    let rejoin = plane.state().rejoins.last().cloned().flatten().expect("it says who it was");
+    let rejoin = plane
+        .state()
+        .rejoins
+        .last()
+        .cloned()
+        .flatten()
+        .expect("it says who it was");
     assert_eq!(rejoin.node, plane.inner.node);
     assert!(rejoin.certificate.is_some() && rejoin.signature.is_some());
     running.stop().await;

@@ -29,8 +29,8 @@ async fn a_flood_of_idle_connections_does_not_keep_a_node_from_proving_what_it_i
         flood.extend(idle(&format!("127.0.0.{host}"), listen, 64).await);
     }
     plane.enter(Phase::Init);
-    let report = plane.reached().await;
-    assert_eq!(report.failure, None);
+    plane.reached().await;
+    assert!(plane.state().reports.iter().all(|r| r.failure.is_none()));
     drop(flood);
     running.stop().await;
 }

@@ -65,14 +65,20 @@ async fn a_way_back_waits_for_the_disk_before_it_asks_and_when_it_is_answered() 
     plane.rotate();
     plane.state().refuse_trust = Some(Code::NotFound);
     plane.state().refuse_recovery = Some(Code::NotServing);
+    plane.state().asked.clear();
     let running = Running::start(plane.config(dir.path()));
     let status = running.handle.status();
     let refused = |count| {
         let failure = status.borrow().failure.clone();
-        failure.filter(|f| f.step == "disk" && f.count > count).map(|f| f.count)
+        failure
+            .filter(|f| f.step == "disk" && f.count > count)
+            .map(|f| f.count)
     };
     let (keys, away) = (dir.path().join("keys"), dir.path().join("away"));
-    eventually("a look for trust", || (plane.state().trust_asked > 1).then_some(())).await;
+    eventually("a look for trust", || {
+        (plane.state().trust_asked > 1).then_some(())
+    })
+    .await;
     let block = || {
         fs::rename(&keys, &away).unwrap();
         fs::write(&keys, "").unwrap();
@@ -83,10 +89,11 @@ async fn a_way_back_waits_for_the_disk_before_it_asks_and_when_it_is_answered() 
     };
     block();
     plane.state().refuse_trust = None;
-    let seen = eventually("a key that cannot be kept", || refused(0)).await;
+    eventually("a key that cannot be kept", || refused(0)).await;
     assert_eq!(plane.state().asked.len(), 0, "a key that is not durable was sent");
     unblock();
     eventually("a request", || (!plane.state().asked.is_empty()).then_some(())).await;
+    let seen = refused(0).expect("a failure stays until something has passed");
     block();
     plane.state().refuse_recovery = None;
     eventually("an answer that cannot be kept", || refused(seen)).await;

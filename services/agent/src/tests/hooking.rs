@@ -5,7 +5,10 @@ use super::*;
 /// A configuration whose hook notes each run in a file, and fails while another file is missing.
 fn noting(plane: &Plane, dir: &Path) -> Config {
     let mut config = plane.config(&dir.join("data"));
-    let (runs, flag) = (dir.join("runs").display().to_string(), dir.join("works").display().to_string());
+    let (runs, flag) = (
+        dir.join("runs").display().to_string(),
+        dir.join("works").display().to_string(),
+    );
     let script = format!("echo x >> {runs}; test -e {flag}");
     let hook = format!("[[reload]]\ncommand = ['/bin/sh', '-c', '{script}']\n");
     config.settings = runtime::config::parse(&hook, Path::new("x")).unwrap();
@@ -51,7 +54,10 @@ async fn what_hooks_saw_is_unknown_from_before_the_first_runs_until_all_have_suc
     let config = noting(&plane, dir.path());
     one_life(&plane, &config).await;
     let hooked = config.data_dir.join("hooked");
-    assert_eq!(fs::read_link(&hooked).unwrap(), fs::read_link(config.data_dir.join("passed")).unwrap());
+    assert_eq!(
+        fs::read_link(&hooked).unwrap(),
+        fs::read_link(config.data_dir.join("passed")).unwrap()
+    );
     fs::remove_file(dir.path().join("works")).unwrap();
     let running = Running::start(config.clone());
     plane.enter(Phase::Init);
@@ -66,7 +72,8 @@ async fn what_hooks_saw_is_unknown_from_before_the_first_runs_until_all_have_suc
 }
 
 #[tokio::test]
-async fn a_type_that_the_configuration_counts_on_and_the_grant_lacks_is_reported_until_it_is_counted_on_no_more() {
+async fn a_type_that_the_configuration_counts_on_and_the_grant_lacks_is_reported_until_it_is_counted_on_no_more()
+ {
     let (plane, dir) = (
         Plane::start(SystemClock::shared()).await,
         tempfile::tempdir().unwrap(),

@@ -54,17 +54,28 @@ async fn a_rejoin_that_is_cut_short_after_its_answer_was_kept_is_finished_by_the
     );
     refused_with_a_large_grant(&plane, dir.path()).await;
     let before = tempfile::tempdir().unwrap();
-    for file in ["agent.json", "desired.json", "bundles/host.json", "bundles/user.json"] {
+    for file in [
+        "agent.json",
+        "desired.json",
+        "bundles/host.json",
+        "bundles/user.json",
+    ] {
         let kept = before.path().join(file.replace('/', "-"));
         fs::copy(dir.path().join(file), kept).unwrap();
     }
     // The certificate that the rejoin gives is the newest at once, so that its kept request stays until it passes.
     let mut config = plane.config(dir.path());
-    config.settings = runtime::config::parse("[[reload]]\ncommand = ['/bin/false']\n", Path::new("x")).unwrap();
+    config.settings =
+        runtime::config::parse("[[reload]]\ncommand = ['/bin/false']\n", Path::new("x")).unwrap();
     let running = Running::start(config);
     plane.reported("the failing hook", |r| r.failure.is_some()).await;
     running.stop().await;
-    for file in ["agent.json", "desired.json", "bundles/host.json", "bundles/user.json"] {
+    for file in [
+        "agent.json",
+        "desired.json",
+        "bundles/host.json",
+        "bundles/user.json",
+    ] {
         let kept = before.path().join(file.replace('/', "-"));
         fs::copy(kept, dir.path().join(file)).unwrap();
     }

@@ -14,7 +14,8 @@ async fn a_node_that_was_taken_back_and_whose_hook_fails_keeps_its_new_certifica
     clock.advance(Duration::from_millis(domain::time::DAY_MS + 1));
     plane.inner.install();
     let mut config = plane.config(dir.path());
-    config.settings = runtime::config::parse("[[reload]]\ncommand = ['/bin/false']\n", Path::new("x")).unwrap();
+    config.settings =
+        runtime::config::parse("[[reload]]\ncommand = ['/bin/false']\n", Path::new("x")).unwrap();
     // Its bundles have expired as well, so that it learns the row first and then comes back.
     let running = Running::start_by(config, clock.clone());
     let failed_again = |r: &domain::fact::FactReport| r.failure.as_ref().is_some_and(|f| f.count >= 3);
@@ -30,7 +31,11 @@ async fn keys_asked_for(plane: &Plane) -> usize {
         let asked = plane.state().asked.clone();
         (asked.len() >= 3).then_some(asked)
     });
-    asked.await.into_iter().collect::<std::collections::BTreeSet<_>>().len()
+    asked
+        .await
+        .into_iter()
+        .collect::<std::collections::BTreeSet<_>>()
+        .len()
 }
 
 #[tokio::test]
@@ -63,11 +68,15 @@ async fn an_answer_that_is_no_answer_yet_is_waited_out_with_the_same_key_by_join
     assert_eq!(running.end().await.exit_code(), 3);
     plane.state().refuse_join = Some(Code::NodeRemoved);
     let fresh = tempfile::tempdir().unwrap();
-    assert_eq!(Running::start(plane.config(fresh.path())).end().await.exit_code(), 3);
+    assert_eq!(
+        Running::start(plane.config(fresh.path())).end().await.exit_code(),
+        3
+    );
 }
 
 #[tokio::test]
-async fn the_certificate_of_a_generation_that_failed_is_durable_before_the_last_one_that_passed_is_put_back() {
+async fn the_certificate_of_a_generation_that_failed_is_durable_before_the_last_one_that_passed_is_put_back()
+{
     let (plane, dir) = (
         Plane::start(SystemClock::shared()).await,
         tempfile::tempdir().unwrap(),
@@ -75,7 +84,10 @@ async fn the_certificate_of_a_generation_that_failed_is_durable_before_the_last_
     let flag = dir.path().join("works");
     fs::write(&flag, "").unwrap();
     let mut config = plane.config(&dir.path().join("data"));
-    let hook = format!("[[reload]]\ncommand = ['/usr/bin/test', '-e', '{}']\n", flag.display());
+    let hook = format!(
+        "[[reload]]\ncommand = ['/usr/bin/test', '-e', '{}']\n",
+        flag.display()
+    );
     config.settings = runtime::config::parse(&hook, Path::new("x")).unwrap();
     let data = config.data_dir.clone();
     let running = Running::start(config);
@@ -90,7 +102,11 @@ async fn the_certificate_of_a_generation_that_failed_is_durable_before_the_last_
     let newest = plane.row().client_issuer;
     let disk = crate::disk::DataDir::open(&data).unwrap();
     let received = disk.requests().unwrap().into_iter().filter_map(|r| r.received);
-    assert!(received.map(|c| Some(c.leaf.issuer)).any(|issuer| issuer == newest));
+    assert!(
+        received
+            .map(|c| Some(c.leaf.issuer))
+            .any(|issuer| issuer == newest)
+    );
 }
 
 #[tokio::test]
@@ -103,7 +119,8 @@ async fn a_join_whose_row_moves_before_its_certificate_is_installed_recovers_wit
     let config = plane.config(dir.path());
     {
         let disk = crate::disk::DataDir::open(dir.path()).unwrap();
-        let joined = crate::enter::join(&config, &disk, &SystemClock::shared(), None, &CancellationToken::new());
+        let (clock, stop) = (SystemClock::shared(), CancellationToken::new());
+        let joined = crate::enter::join(&config, &disk, &clock, None, &stop);
         joined.await.unwrap().expect("it was not told to stop");
     }
     // The join was cut short, and its first result is given again: under a row that names another issuer by now.
@@ -113,7 +130,7 @@ async fn a_join_whose_row_moves_before_its_certificate_is_installed_recovers_wit
     }
     let running = Running::start(config);
     plane.reached().await;
-    assert_eq!((plane.state().joins, plane.state().recoveries), (1, 1));
+    assert_eq!(plane.ways_in(), (1, 1));
     running.stop().await;
 }
 

@@ -267,7 +267,7 @@ async fn nobody_there_and_somebody_without_tls_are_not_failures_of_trust() {
     let (hand, host) = (Hand::new(), Ca::new(AuthorityType::Host, 1));
     let (mine, sessions) = (epochs(&host, &node(1), &hand), SessionRegistry::new());
     let expect = Expect::AnyNode { cluster: cluster() };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let plain = async {
         let (mut tcp, _) = listener.accept().await.unwrap();

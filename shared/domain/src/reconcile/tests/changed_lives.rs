@@ -11,7 +11,9 @@ fn a_type_that_is_not_granted_any_more_is_neither_trusted_nor_reported() {
     let installed = carry_out(&mut have, &row(5, Phase::Standby, &[A], A, A), 10);
     assert_eq!(installed.len(), 1);
     assert_eq!(have.installed, settled().installed);
-    let reported = have.reported.map(|(generation, _)| facts(&generation, false, false));
+    let reported = have
+        .reported
+        .map(|(generation, _)| facts(&generation, false, false));
     assert_eq!(
         reported.map(|facts| facts.into_keys().collect::<Vec<_>>()),
         Some(vec![HOST])
@@ -66,6 +68,9 @@ fn the_newest_client_certificate_proves_the_node_until_a_later_one_has_passed() 
     }
     have.now = Timestamp(LIFE_MS as i64 / 2);
     carry_out(&mut have, &want, 40);
-    assert_eq!(have.last_passed.and_then(|g| g.client).map(|l| l.position), Some(Position(41)));
+    assert_eq!(
+        have.last_passed.and_then(|g| g.client).map(|l| l.position),
+        Some(Position(41))
+    );
     assert!(!have.received.contains(&newest));
 }
