@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent::{AgentError, Config, Pace, Server, Settings, Token, disk};
+use agent::{
+    AgentError, Config, Pace, Server, Settings, Token,
+    disk::{self, DiskError},
+};
 use clap::{Args, Parser, Subcommand};
 use domain::{Hostname, SpkiPin};
 use zeroize::Zeroizing;
@@ -87,7 +90,12 @@ impl StartArgs {
                  --token-file FILE (or - for stdin), or set CAROUSEL_TOKEN. This token should be removed: carousel tokens rm",
             ));
         }
-        let known = disk::peek_identity(&self.data_dir)?;
+        let known = match disk::peek_identity(&self.data_dir) {
+            Ok(known) => known,
+            // With a name and a token the node joins again; the agent says what is damaged where it has none.
+            Err(DiskError::Damaged { .. }) if self.hostname.is_some() => None,
+            Err(error) => return Err(error.into()),
+        };
         let hostname = self
             .hostname
             .or_else(|| known.as_ref().map(|identity| identity.hostname.clone()));
@@ -119,6 +127,7 @@ impl StartArgs {
             settings,
             config_file: self.config,
             pace: Pace::default(),
+            metrics: None,
         })
     }
 }

@@ -56,6 +56,12 @@ impl Attempt {
         self.backoff.reset();
     }
 
+    /// One step of several has succeeded: the next is due at once, and the pauses stay as long as they have grown.
+    pub(crate) fn proceed(&mut self) {
+        self.running = false;
+        self.next = None;
+    }
+
     /// It has failed: the next time is after a pause.
     pub(crate) fn fail(&mut self) {
         let pause = self.backoff.next_pause();

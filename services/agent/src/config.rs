@@ -3,21 +3,23 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use domain::{AuthorityType, Hostname, SpkiPin};
-use runtime::config::ConfigError;
-use serde::Deserialize;
+use runtime::{config::ConfigError, metrics::Metrics};
+use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use crate::hooks::Hook;
 
-/// The most labels that a node reports, and the most characters of a key or value: reports are small.
+/// The most labels that a node reports, the most bytes of a key or value, and of all of them as they are sent: a
+/// report that is too large is refused, and the gate waits for it.
 const MAX_LABELS: usize = 32;
-const MAX_LABEL_CHARS: usize = 64;
+const MAX_LABEL_BYTES: usize = 64;
+const MAX_LABELS_BYTES: usize = 2048;
 
 /// Everything that one agent needs to know. Programs that run many agents in one process (the demo, the
 /// benchmarks) make one of these for each.
@@ -43,6 +45,8 @@ pub struct Config {
     pub config_file: Option<PathBuf>,
     /// How fast it tries again.
     pub pace: Pace,
+    /// Where it counts, if anybody looks.
+    pub metrics: Option<Metrics>,
 }
 
 /// Pauses and limits. The defaults are those of the contract; the demo and tests use shorter ones.
@@ -172,6 +176,24 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// How long sessions on a retiring issuer may drain, in seconds; the cluster's setting is the limit.
     pub drain_timeout_s: Option<u64>,
+    /// Where `/metrics` and the health routes are served in plain HTTP: `ADDRESS:PORT`, or a port of the loopback.
+    /// Nowhere when it is not given. The one thing here that is read at the start alone.
+    #[serde(deserialize_with = "metrics_listen")]
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+/// A port alone means the loopback: the endpoint asks nobody who they are.
+fn metrics_listen<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        Port(u16),
+        Address(SocketAddr),
+    }
+    Ok(Some(match Given::deserialize(from)? {
+        Given::Port(port) => (Ipv4Addr::LOCALHOST, port).into(),
+        Given::Address(address) => address,
+    }))
 }
 
 impl Settings {
@@ -193,10 +215,12 @@ impl Settings {
         for hook in &self.reload {
             hook.check()?;
         }
-        let is_short = |text: &String| !text.is_empty() && text.chars().count() <= MAX_LABEL_CHARS;
-        if self.labels.len() > MAX_LABELS || !self.labels.iter().all(|(k, v)| is_short(k) && is_short(v)) {
+        let is_short = |text: &String| !text.is_empty() && text.len() <= MAX_LABEL_BYTES;
+        let sent = serde_json::to_vec(&self.labels).expect("a map of strings can be written");
+        let fits = self.labels.len() <= MAX_LABELS && sent.len() <= MAX_LABELS_BYTES;
+        if !fits || !self.labels.iter().all(|(k, v)| is_short(k) && is_short(v)) {
             return Err(format!(
-                "too many or too long labels: at most {MAX_LABELS}, each key and value at most {MAX_LABEL_CHARS} characters"
+                "too many or too long labels: at most {MAX_LABELS}, each key and value 1 to {MAX_LABEL_BYTES} bytes, and {MAX_LABELS_BYTES} bytes in all as JSON"
             ));
         }
         Ok(())
@@ -255,6 +279,23 @@ mod tests {
     }
 
     #[test]
+    fn labels_are_counted_in_bytes_as_the_report_carries_them() {
+        let is_taken = |count: usize, value: &str| {
+            let labels = (0..count).map(|n| (format!("label-{n:02}"), value.to_owned()));
+            let settings = Settings {
+                labels: labels.collect(),
+                ..Settings::default()
+            };
+            settings.check().is_ok()
+        };
+        assert!(is_taken(32, &"x".repeat(40)) && !is_taken(33, "x"));
+        assert!(is_taken(1, &"x".repeat(64)) && !is_taken(1, &"x".repeat(65)));
+        assert!(is_taken(1, &"é".repeat(32)) && !is_taken(1, &"é".repeat(33)));
+        assert!(!is_taken(32, &"x".repeat(64)), "too much in all");
+        assert!(!is_taken(32, &"\"".repeat(40)), "too much in all, as JSON");
+    }
+
+    #[test]
     fn the_file_names_hooks_labels_and_uses_and_refuses_what_it_does_not_know() {
         let path = Path::new("agent.toml");
         let text = "uses = ['db']\n[labels]\nrack = 'r1'\n[[reload]]\ncommand = ['/bin/true', 'x']\n";
@@ -262,6 +303,13 @@ mod tests {
         assert!(settings.check().is_ok());
         assert_eq!(settings.reload[0].command, ["/bin/true", "x"]);
         assert!(settings.uses.contains(&AuthorityType::Db));
+        assert_eq!(settings.metrics_listen, None);
+        for (given, address) in [("9464", "127.0.0.1:9464"), ("'[::]:9464'", "[::]:9464")] {
+            let text = format!("metrics_listen = {given}\n");
+            let settings: Settings = runtime::config::parse(&text, path).expect("valid");
+            assert_eq!(settings.metrics_listen, address.parse().ok());
+        }
+        assert!(runtime::config::parse::<Settings>("metrics_listen = true\n", path).is_err());
         assert!(runtime::config::parse::<Settings>("hooks = 1\n", path).is_err());
         let relative: Settings =
             runtime::config::parse("[[reload]]\ncommand = ['true']\n", path).expect("parses");

@@ -8,6 +8,7 @@
 //! D/keys/<pin>.json          each request for a certificate: its key, and the answer once it came
 //! D/generations/<n>/         client.* server.* trust.pem <type>/trust.pem manifest.json
 //! D/current -> generations/n what is live        D/passed -> generations/n  the last that passed its proof
+//! D/hooked -> generations/n  the last that the reload hooks have all seen
 //! D/status.json              for `carousel-agent status`
 //! ```
 //!
@@ -105,7 +106,7 @@ impl DataDir {
     /// Opens a data directory, making it if it is not there, and locks it.
     ///
     /// # Errors
-    /// [`DiskError`]: in use, exposed to others, newer, or unreadable.
+    /// [`DiskError`]: in use, exposed to others, newer, or unreadable. Damage is found where it matters.
     pub fn open(root: &Path) -> Result<Self, DiskError> {
         let made = |path: &Path| harden::create_private_dir(path).map_err(|e| io_error("made", path, e));
         made(root)?;
@@ -122,7 +123,11 @@ impl DataDir {
             made(&root.join(part))?;
         }
         let dir = Self { root, _lock: lock };
-        dir.identity()?; // A newer format is found before anything is written.
+        // A newer format is found before anything is written. What is damaged can be replaced by joining again.
+        match dir.identity() {
+            Ok(_) | Err(DiskError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
         dir.remove_strays();
         Ok(dir)
     }

@@ -43,6 +43,7 @@ use crate::{
 mod facts;
 mod mend;
 mod news;
+mod proof;
 mod publish;
 mod steps;
 
@@ -62,8 +63,13 @@ pub(crate) struct Engine {
     identity: Identity,
     /// What gateways and bundles have told; on disk as well.
     told: Told,
+    /// What they told last, verified, which the disk has refused so far: nothing of it counts yet. With it, whether
+    /// it names every row.
+    pending: Option<(Told, bool)>,
     installed: Stored,
     passed: Option<Stored>,
+    /// Where no generation was whole at the start: what could be read of them, to prove who this is.
+    salvaged: Vec<Credential>,
     requests: Vec<Request>,
     /// Whether hooks and handshake agree with what is installed.
     proof: Proof,
@@ -72,8 +78,12 @@ pub(crate) struct Engine {
     /// What the reload hooks have seen.
     hooked: Option<Generation>,
     failure: Option<Failure>,
+    /// Types that the configuration uses and the grant does not give.
+    ungranted: BTreeSet<AuthorityType>,
     /// No new installation before this, after a failure.
     install: Attempt,
+    /// What the disk has refused is written again, and what the proof could not find out is tried again, after this.
+    again: Attempt,
     serving: bool,
     listen: Option<std::net::SocketAddr>,
     synced: bool,
@@ -146,6 +156,11 @@ impl Engine {
     ) -> Result<Self, AgentError> {
         let passed = passed(&disk);
         let installed = installed(&disk, passed.as_ref())?;
+        let salvaged = if installed.number == 0 && !is_fresh {
+            disk.salvage()
+        } else {
+            vec![]
+        };
         let requests = disk.requests()?;
         let pace = config.pace.clone();
         let (news_sender, news) = mpsc::channel(NEWS_BOUND);
@@ -159,10 +174,11 @@ impl Engine {
         });
         // What was tried in a process that ended is tried anew; only what has passed need not be.
         let proof = Proof::Due;
-        let engine = Self {
+        let mut engine = Self {
             started: clock.monotonic(),
             turned_away: false,
             install: Attempt::after_failures(&pace),
+            again: Attempt::after_failures(&pace),
             request: Attempt::new(&pace),
             report: facts::Reporter::new(&pace),
             mending: mend::Mending::new(&pace),
@@ -172,12 +188,14 @@ impl Engine {
             refused: BTreeSet::new(),
             asking: BTreeMap::new(),
             told: joined.told,
+            pending: None,
             identity: joined.identity,
             // The answer to a join is the row that a gateway named, just now.
             synced: is_fresh,
             restored: false,
             hooked: None,
             failure: None,
+            ungranted: BTreeSet::new(),
             serving: false,
             listen: None,
             draining: None,
@@ -193,12 +211,15 @@ impl Engine {
             disk,
             installed,
             passed,
+            salvaged,
             requests,
             proof,
             dial,
             news,
             tasks,
         };
+        engine.resume_rejoin()?;
+        engine.compare_uses();
         engine.apply_epoch()?;
         Ok(engine)
     }
@@ -240,6 +261,7 @@ impl Engine {
 
     /// Takes the plan's steps until none is left that can be taken now.
     async fn converge(&mut self) -> Result<(), AgentError> {
+        self.adopt_pending()?;
         for _ in 0..MAX_ROUNDS {
             let steps = reconcile(&self.have(), &self.told.desired);
             let mut is_changed = false;
@@ -365,12 +387,7 @@ impl Engine {
 
     /// The authorities of the newest signed bundle of `host`.
     fn host_anchors(&self) -> Vec<pki::CaCert> {
-        let bundle = self
-            .told
-            .bundles
-            .get(&AuthorityType::Host)
-            .map(|held| &held.bundle);
-        bundle.into_iter().flat_map(pki::bundle::authorities).collect()
+        self.told.host_authorities()
     }
 
     /// A certificate with its key, wherever it is kept.
@@ -381,7 +398,9 @@ impl Engine {
             .map(|s| &s.material);
         let kept = materials.flat_map(|m| m.client.iter().chain(&m.server));
         let received = self.requests.iter().filter_map(|r| r.received.as_ref());
-        kept.chain(received).find(|c| c.leaf.spki == *spki)
+        kept.chain(received)
+            .chain(&self.salvaged)
+            .find(|c| c.leaf.spki == *spki)
     }
 
     fn now(&self) -> Timestamp {
@@ -398,9 +417,10 @@ impl Engine {
                 if settings.has_other_hooks(&self.config.settings) {
                     // What is new among the hooks has not seen the files yet.
                     self.proof = Proof::Due;
-                    self.passed_hooks(false);
+                    self.forget_hooked();
                 }
                 self.config.settings = settings;
+                self.compare_uses();
                 self.report.again();
                 tracing::info!(file = %path.display(), "the configuration was read again");
             }
@@ -422,14 +442,20 @@ fn passed(disk: &DataDir) -> Option<Stored> {
     })
 }
 
-/// The live generation; where it is damaged, the last one that passed takes its place.
+/// The live generation; where it is damaged, the last one that passed takes its place, and where that is as well, an
+/// empty one: the way back leads from there to new certificates.
 fn installed(disk: &DataDir, passed: Option<&Stored>) -> Result<Stored, DiskError> {
+    let nothing = || Stored {
+        number: 0,
+        material: Default::default(),
+    };
     match (disk.generation(Link::Current), passed) {
         (Ok(Some(stored)), _) => Ok(stored),
-        (Ok(None), None) => Ok(Stored {
-            number: 0,
-            material: Default::default(),
-        }),
+        (Ok(None), None) => Ok(nothing()),
+        (Err(error @ DiskError::Damaged { .. }), None) => {
+            tracing::error!(%error, "no generation is whole; looking for the way back");
+            Ok(nothing())
+        }
         (Ok(None) | Err(DiskError::Damaged { .. }), Some(passed)) => {
             tracing::warn!(
                 generation = passed.number,

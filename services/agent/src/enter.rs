@@ -11,7 +11,7 @@ use api::{
     route,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use domain::{AuthorityType, ClusterName, CommandId, NodeId, Timestamp, TokenHash, trust::Bundle};
+use domain::{AuthorityType, ClusterName, Code, CommandId, NodeId, Timestamp, TokenHash, trust::Bundle};
 use mtls::{Epochs, SessionRegistry};
 use pki::BundleError;
 use runtime::{backoff::Backoff, clock::SharedClock};
@@ -27,6 +27,7 @@ use crate::{
     },
     error::AgentError,
     gateway::{self, Trouble, Trust},
+    leaf::{self, Wanted},
     tls,
 };
 
@@ -119,15 +120,13 @@ fn needed(config: &Config) -> Result<&Token, AgentError> {
 }
 
 /// The request of an earlier attempt with the same token, or a new one: the same token with another key
-/// would be a second use.
+/// would be a second use. One that was answered counts too: a join that was cut short after its first
+/// durable act is asked again, and the same token with the same key gives the first result.
 fn request_for(disk: &DataDir, token: &Token, now: Timestamp) -> Result<Request, AgentError> {
     let purpose = Purpose::Join {
         token: TokenHash(pki::sha256(token.reveal().as_bytes())),
     };
-    let kept = disk
-        .requests()?
-        .into_iter()
-        .find(|r| r.purpose == purpose && r.received.is_none());
+    let kept = disk.requests()?.into_iter().find(|r| r.purpose == purpose);
     if let Some(request) = kept {
         return Ok(request);
     }
@@ -148,11 +147,16 @@ enum Tried {
 
 impl From<Trouble> for Tried {
     fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::NoAnswer(why) => Self::Wait(why),
-            Trouble::Untrusted(why) => Self::Distrust(why),
-            Trouble::No(code, text) => Self::End(AgentError::Refused { code, text }),
-            Trouble::Refused(_, text) | Trouble::Gone(_, text) => Self::Distrust(text),
+        match (trouble.is_final(), trouble) {
+            (
+                true,
+                Trouble::No(code, text) | Trouble::Gone(code, text) | Trouble::Refused(Some(code), text),
+            ) => Self::End(AgentError::Refused { code, text }),
+            (_, Trouble::Untrusted(why)) => Self::Distrust(why),
+            (_, Trouble::NoAnswer(why) | Trouble::Refused(None, why)) => Self::Wait(why),
+            (_, Trouble::No(code, text) | Trouble::Gone(code, text) | Trouble::Refused(Some(code), text)) => {
+                Self::Wait(format!("{code}: {text}"))
+            }
         }
     }
 }
@@ -171,11 +175,8 @@ async fn attempt(
         .expect("checked before the first attempt");
     let signed = gateway::fetch_bundle(server, AuthorityType::Host)
         .await
-        .map_err(|e| match Trouble::of(&e) {
-            // Without trust there is nothing to distrust: whoever it is does not speak our protocol.
-            Trouble::Untrusted(why) | Trouble::Refused(_, why) | Trouble::NoAnswer(why) => Tried::Wait(why),
-            other @ (Trouble::Gone(..) | Trouble::No(..)) => other.into(),
-        })?;
+        // Nobody in particular says this, so that it decides nothing: a stranger's "no" would end the join.
+        .map_err(|e| Tried::Wait(gateway::in_words(&e)))?;
     let now = Timestamp(clock.now_ms());
     let bundle =
         pki::bundle::verify(&signed, pin, now, None, AuthorityType::Host).map_err(|error| match error {
@@ -263,6 +264,12 @@ fn keep(
     let now = Timestamp(clock.now_ms());
     let told = Told::offered(None, &identity, &answer.desired, &answer.bundles, now)
         .map_err(|e| unusable(e.to_string()))?;
+    let wanted = Wanted {
+        cluster: &identity.cluster,
+        node: identity.node,
+        usage: answer.usage,
+    };
+    leaf::check(&answer.certificate, &told.host_authorities(), wanted).map_err(unusable)?;
     // Crash points: before the last line the next start joins again, with the same token and key, and gets
     // the same answer; after it, everything that the plan needs is there.
     disk.keep_request(request)?;
@@ -301,7 +308,8 @@ pub(crate) async fn recover(way: Return, request: Request) -> WayBack {
         cluster: way.cluster,
     };
     let client = gateway::client(&way.server, trust, &SessionRegistry::new());
-    let mut last = Trouble::Refused(None, "no key of an earlier certificate is left".into());
+    let text = "no key of an earlier certificate is left";
+    let mut last = Trouble::Refused(Some(Code::RecoveryRefused), text.into());
     for proof in &way.proofs {
         let body = RecoverRequest {
             certificate: pki::pem::encode("CERTIFICATE", &proof.certificate),
@@ -311,8 +319,8 @@ pub(crate) async fn recover(way: Return, request: Request) -> WayBack {
         match client.post::<_, JoinAnswer>(route::RECOVER, &body).await {
             Ok(answer) => return WayBack::Answer(Box::new(answer)),
             Err(error) => match Trouble::of(&error) {
-                trouble @ (Trouble::NoAnswer(_) | Trouble::Untrusted(_)) => return WayBack::Later(trouble),
-                trouble @ (Trouble::Refused(..) | Trouble::Gone(..) | Trouble::No(..)) => last = trouble,
+                trouble if trouble.is_final() => last = trouble,
+                trouble => return WayBack::Later(trouble),
             },
         }
     }
@@ -334,7 +342,7 @@ pub(crate) async fn rejoin(way: Return, request: Request, token: Token, config: 
     .await;
     match joined {
         Ok(answer) => WayBack::Answer(Box::new(answer)),
-        Err(trouble @ (Trouble::NoAnswer(_) | Trouble::Untrusted(_))) => WayBack::Later(trouble),
-        Err(trouble @ (Trouble::Refused(..) | Trouble::Gone(..) | Trouble::No(..))) => WayBack::No(trouble),
+        Err(trouble) if trouble.is_final() => WayBack::No(trouble),
+        Err(trouble) => WayBack::Later(trouble),
     }
 }

@@ -19,8 +19,10 @@ pub enum AgentError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The probe endpoint's address cannot be opened.
-    #[error("the probe endpoint cannot listen on {addr}: {source}; choose another --listen address")]
+    /// An address of ours, the probe endpoint's or that of the metrics, cannot be opened.
+    #[error(
+        "the agent cannot listen on {addr}: {source}; choose another address (--listen, or metrics_listen in its configuration)"
+    )]
     Listen {
         /// The address.
         addr: SocketAddr,

@@ -97,6 +97,31 @@ impl Trouble {
         }
     }
 
+    /// Does a gateway that proved itself say for good that there is no way in: about the token, the name or the
+    /// proof? Whatever else it says (the row moved on, nothing is signed yet, a code of a later version) may be over
+    /// by the next time. What it says by TLS alone does not count: without a certificate of ours there is nothing
+    /// that it could refuse in that way.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(
+                Code::TokenUnknown
+                    | Code::TokenExpired
+                    | Code::TokenUsed
+                    | Code::TokenInvalid
+                    | Code::NameNotGranted
+                    | Code::NameTaken
+                    | Code::NameReserved
+                    | Code::AddressNotGranted
+                    | Code::RecoveryRefused
+                    | Code::CertificateSuperseded
+                    | Code::NodeRemoved
+                    | Code::CsrInvalid
+                    | Code::KeyReused
+            )
+        )
+    }
+
     /// What happened, for a person.
     pub(crate) fn text(&self) -> &str {
         match self {

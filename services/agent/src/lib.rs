@@ -15,17 +15,15 @@
 
 use std::sync::Arc;
 
-use domain::Timestamp;
+use domain::{NodeId, Principal, Timestamp};
 use mtls::{Epochs, SessionRegistry, TrustEpoch};
+use pki::Certificate;
 use runtime::clock::SharedClock;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    disk::{
-        DataDir, DiskError, Identity,
-        generations::{Credential, Link},
-    },
+    disk::{DataDir, DiskError, Identity, generations::Credential},
     engine::Engine,
     enter::Joined,
 };
@@ -44,6 +42,7 @@ mod engine;
 mod enter;
 mod error;
 mod gateway;
+mod leaf;
 mod link;
 mod listener;
 mod tls;
@@ -161,11 +160,17 @@ impl Agent {
     /// What the data directory knows. Where it is damaged and a token is given, the node joins again,
     /// proven by whatever key is left.
     fn known(&self, disk: &DataDir) -> Result<Known, AgentError> {
-        let Some(identity) = disk.identity()? else {
-            return Ok(Known::Nothing(None));
+        let has_token = self.config.token.is_some() && !self.config.ca_pins.is_empty();
+        let identity = match disk.identity() {
+            Ok(Some(identity)) => identity,
+            Ok(None) => return Ok(Known::Nothing(None)),
+            Err(error @ DiskError::Damaged { .. }) if has_token => {
+                tracing::warn!(%error, "joining again with the token");
+                return Ok(Known::Nothing(named_by_certificate(disk)));
+            }
+            Err(error) => return Err(error.into()),
         };
         self.compare(&identity);
-        let has_token = self.config.token.is_some() && !self.config.ca_pins.is_empty();
         match disk.told(&identity) {
             Ok(Some(told)) => Ok(Known::Joined(Box::new(Joined { identity, told }))),
             Ok(None) | Err(DiskError::Damaged { .. }) if has_token => {
@@ -209,16 +214,25 @@ async fn check_listen(config: &Config) -> Result<(), AgentError> {
 
 enum Known {
     Joined(Box<Joined>),
-    Nothing(Option<(domain::NodeId, Option<Credential>)>),
+    Nothing(Option<(NodeId, Option<Credential>)>),
 }
 
-/// Any certificate with its key that is left on disk, to prove who this was.
+/// Any certificate with its key that is left on disk, to prove who this was: the newest.
 fn any_credential(disk: &DataDir) -> Option<Credential> {
-    let stored = [Link::Current, Link::Passed]
+    let received = disk.requests().unwrap_or_default();
+    let received = received.into_iter().filter_map(|r| r.received);
+    disk.salvage()
         .into_iter()
-        .filter_map(|link| disk.generation(link).ok().flatten());
-    let credentials = stored
-        .flat_map(|s| [s.material.client, s.material.server])
-        .flatten();
-    credentials.max_by_key(|c| c.leaf.position)
+        .chain(received)
+        .max_by_key(|c| c.leaf.position)
+}
+
+/// Who this was, by the name in such a certificate.
+fn named_by_certificate(disk: &DataDir) -> Option<(NodeId, Option<Credential>)> {
+    let credential = any_credential(disk)?;
+    let uri = Certificate::parse(&credential.certificate).ok()?.uri?;
+    match domain::identity::parse_uri(&uri) {
+        Some((_, Principal::Node(node))) => Some((node, Some(credential))),
+        Some(_) | None => None,
+    }
 }

@@ -5,16 +5,19 @@ use std::{
     process::ExitCode,
 };
 
-use agent::{Agent, AgentError, AgentStatus, Config, disk};
+use agent::{Agent, AgentError, AgentStatus, Config, Stage, disk};
 use clap::Parser;
 use domain::Timestamp;
 use runtime::{
+    admin,
     clock::{Clock, SystemClock},
     harden,
+    metrics::Metrics,
+    readiness::{Part, Readiness},
     shutdown::{Hangups, Signals},
     telemetry::{Telemetry, TelemetryConfig},
 };
-use tokio::task::JoinSet;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use args::{Cli, Command, StartArgs, StatusArgs};
@@ -62,9 +65,18 @@ fn start_agent(start: StartArgs) -> ExitCode {
 }
 
 /// Runs the agent until a signal ends it or it cannot go on.
-async fn run(config: Config) -> io::Result<Result<(), AgentError>> {
+async fn run(mut config: Config) -> io::Result<Result<(), AgentError>> {
     let (signals, mut hangups) = (Signals::install()?, Hangups::install()?);
     let shutdown = CancellationToken::new();
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+    let endpoint = match config.settings.metrics_listen {
+        Some(addr) => match TcpListener::bind(addr).await {
+            Ok(listener) => Some(listener),
+            Err(source) => return Ok(Err(AgentError::Listen { addr, source })),
+        },
+        None => None,
+    };
+    config.metrics = endpoint.is_some().then(|| metrics.clone());
     let agent = match Agent::new(config, SystemClock::shared()) {
         Ok(agent) => agent,
         Err(error) => return Ok(Err(error)),
@@ -78,9 +90,36 @@ async fn run(config: Config) -> io::Result<Result<(), AgentError>> {
             handle.reload();
         }
     });
+    if let Some(listener) = endpoint {
+        let readiness = Readiness::new();
+        watchers.spawn(follow(
+            agent.handle().status(),
+            readiness.part("agent", "a gateway"),
+        ));
+        let stop = shutdown.clone();
+        watchers.spawn(async move {
+            if let Err(error) = admin::serve(listener, metrics, readiness, stop).await {
+                tracing::error!(%error, "metrics are served no more");
+            }
+        });
+    }
     let ended = agent.run(shutdown).await;
     watchers.shutdown().await;
     Ok(ended)
+}
+
+/// Ready while it serves; the node's own monitoring reads no more from it than that.
+async fn follow(mut status: watch::Receiver<AgentStatus>, part: Part) {
+    loop {
+        match status.borrow_and_update().stage {
+            Stage::Serving => part.ready(),
+            Stage::Joining | Stage::Syncing => part.waiting("a gateway"),
+            Stage::Stopped => part.failed("the agent has ended"),
+        }
+        if status.changed().await.is_err() {
+            return; // The agent is gone.
+        }
+    }
 }
 
 /// `carousel-agent status`: data on stdout, complaints on stderr.

@@ -2,13 +2,13 @@
 //! HTTP, that does what a test tells it and remembers what it was told.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use api::node::DesiredUpdate;
+use api::{join::RejoinProof, node::DesiredUpdate};
 use domain::{
     AuthorityType, AuthorizationId, CertDigest, ClusterName, Code, DesiredState, MemberId, NodeId, Phase,
     Position, Principal, Serial, SpkiPin, Timestamp,
@@ -47,6 +47,7 @@ pub(crate) struct Inner {
     cluster: ClusterName,
     pub(crate) node: NodeId,
     pub(crate) bundle_key: KeyPair,
+    user_ca: CaCert,
     state: Mutex<State>,
     epochs: Epochs,
     sessions: SessionRegistry,
@@ -63,12 +64,26 @@ pub(crate) struct State {
     pub(crate) ttl_ms: u64,
     pub(crate) reports: Vec<FactReport>,
     pub(crate) issued: BTreeMap<CertDigest, (NodeId, SpkiPin)>,
+    /// The requests that came with joins and recoveries, whatever was answered.
+    pub(crate) asked: Vec<String>,
+    /// Who each join said that it was before.
+    pub(crate) rejoins: Vec<Option<RejoinProof>>,
     pub(crate) joins: u32,
     pub(crate) recoveries: u32,
+    /// The token is good for one key, as most are: another one is refused, the same one gets the first result.
+    pub(crate) one_use: bool,
+    /// The types that the node is granted: `host`, and perhaps `user`.
+    pub(crate) granted: BTreeSet<AuthorityType>,
+    pub(crate) used_by: Option<(SpkiPin, Vec<u8>, Position)>,
     /// Answers of this kind instead of the usual ones.
     pub(crate) refuse_join: Option<Code>,
     pub(crate) refuse_recovery: Option<Code>,
     pub(crate) refuse_certificates: bool,
+    pub(crate) refuse_trust: Option<Code>,
+    /// The next certificates are for somebody else, this many.
+    pub(crate) misissue: u32,
+    /// How often the signed bundle was asked for without trust.
+    pub(crate) trust_asked: u32,
 }
 
 impl Plane {
@@ -79,7 +94,8 @@ impl Plane {
     pub(crate) async fn start_at(clock: SharedClock, addr: SocketAddr) -> Self {
         let listener = TcpListener::bind(addr).await.unwrap();
         let nothing = TrustEpoch::builder(tls::now(&clock)).build().unwrap();
-        let active = authority(&clock, 1);
+        let active = authority(&clock, AuthorityType::Host, 1);
+        let user_ca = authority(&clock, AuthorityType::User, 1).1;
         let state = State {
             active,
             prepared: None,
@@ -90,17 +106,26 @@ impl Plane {
             ttl_ms: DAY_MS,
             reports: vec![],
             issued: BTreeMap::new(),
+            asked: vec![],
+            rejoins: vec![],
             joins: 0,
             recoveries: 0,
+            one_use: false,
+            granted: [AuthorityType::Host].into(),
+            used_by: None,
             refuse_join: None,
             refuse_recovery: None,
             refuse_certificates: false,
+            refuse_trust: None,
+            misissue: 0,
+            trust_asked: 0,
         };
         let inner = Arc::new(Inner {
             clock,
             cluster: CLUSTER.parse().unwrap(),
             node: NodeId(uuid::Uuid::from_u128(7)),
             bundle_key: KeyPair::generate(),
+            user_ca,
             state: Mutex::new(state),
             epochs: Epochs::new(nothing),
             sessions: SessionRegistry::new(),
@@ -127,6 +152,12 @@ impl Plane {
         self.inner.state.lock().unwrap()
     }
 
+    /// How many joins and how many recoveries were granted.
+    pub(crate) fn ways_in(&self) -> (u32, u32) {
+        let state = self.state();
+        (state.joins, state.recoveries)
+    }
+
     /// Enters a phase, with the same effect on keys as the real one.
     pub(crate) fn enter(&self, phase: Phase) {
         {
@@ -137,7 +168,11 @@ impl Plane {
             match (from, phase) {
                 (Phase::Standby, Phase::Init) => {
                     state.generation += 1;
-                    state.prepared = Some(authority(&self.inner.clock, state.generation));
+                    state.prepared = Some(authority(
+                        &self.inner.clock,
+                        AuthorityType::Host,
+                        state.generation,
+                    ));
                 }
                 (Phase::UpdateServers, Phase::Standby) => state.active = state.prepared.take().unwrap(),
                 (Phase::Rollback, Phase::Standby) => state.prepared = None,
@@ -177,6 +212,7 @@ impl Plane {
             listen: Some("127.0.0.1:0".parse().unwrap()),
             settings: Settings::default(),
             config_file: None,
+            metrics: None,
             pace: Pace {
                 retry_min: Duration::from_millis(10),
                 retry_max: Duration::from_millis(100),
@@ -234,12 +270,12 @@ impl State {
     }
 }
 
-fn authority(clock: &SharedClock, generation: u32) -> (Arc<KeyPair>, CaCert) {
+fn authority(clock: &SharedClock, authority_type: AuthorityType, generation: u32) -> (Arc<KeyPair>, CaCert) {
     let key = KeyPair::generate();
     let cluster = CLUSTER.parse().unwrap();
     let blueprint = Blueprint {
         cluster: &cluster,
-        authority_type: AuthorityType::Host,
+        authority_type,
         generation,
         serial: Serial::of_random(pki::random()),
         now: Timestamp(clock.now_ms()),
@@ -285,27 +321,59 @@ impl Inner {
         }
     }
 
+    /// The bundle of `user`, whose authority stays the same.
+    fn user_bundle(&self) -> Bundle {
+        let authority = BundleAuthority {
+            id: self.user_ca.pin(),
+            kind: KeyKind::Tls,
+            status: AuthorityStatus::Active,
+            generation: 1,
+            certificate: self.user_ca.to_base64(),
+        };
+        Bundle {
+            authority_type: AuthorityType::User,
+            phase: Phase::Standby,
+            revision: Position(5),
+            authorities: vec![authority],
+            ..self.bundle()
+        }
+    }
+
     pub(crate) fn signed(&self) -> SignedBundle {
         pki::bundle::sign(&self.bundle(), &self.bundle_key, vec![])
     }
 
     pub(crate) fn update(&self) -> DesiredUpdate {
-        let (row, signed) = (desired_of_bundle(&self.bundle(), Uses::ALL, None), self.signed());
-        let desired = DesiredState {
-            position: row.revision,
-            names: vec!["n1.acme.cluster".parse().unwrap()],
-            authorities: [(AuthorityType::Host, row)].into(),
-            drain_timeout_ms: 200,
-            node_ttl_ms: self.state().ttl_ms,
+        let (granted, node_ttl_ms) = {
+            let state = self.state();
+            (state.granted.clone(), state.ttl_ms)
         };
-        DesiredUpdate {
-            desired,
-            bundles: [(AuthorityType::Host, signed)].into(),
+        let (mut authorities, mut bundles) = (BTreeMap::new(), BTreeMap::new());
+        for authority_type in granted {
+            let bundle = if authority_type == AuthorityType::User {
+                self.user_bundle()
+            } else {
+                self.bundle()
+            };
+            let row = desired_of_bundle(&bundle, Uses::usual(authority_type), None);
+            authorities.insert(authority_type, row);
+            bundles.insert(
+                authority_type,
+                pki::bundle::sign(&bundle, &self.bundle_key, vec![]),
+            );
         }
+        let desired = DesiredState {
+            position: Position(self.state().revision),
+            names: vec!["n1.acme.cluster".parse().unwrap()],
+            authorities,
+            drain_timeout_ms: 200,
+            node_ttl_ms,
+        };
+        DesiredUpdate { desired, bundles }
     }
 
     /// Puts the gateway's own trust and certificate for the phase in force, and tells everybody.
-    fn install(&self) {
+    pub(crate) fn install(&self) {
         let bundle = self.bundle();
         let key = KeyPair::generate();
         let holder = Principal::Gateway(MemberId(uuid::Uuid::from_u128(1)));

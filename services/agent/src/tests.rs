@@ -13,6 +13,15 @@ use crate::{
     testing::{Plane, eventually},
 };
 
+mod counting;
+mod cut_short;
+mod damage;
+mod flood;
+mod full_disk;
+mod hooking;
+mod other_lives;
+mod ways_back;
+
 /// An agent that runs beside the test.
 struct Running {
     handle: Handle,

@@ -92,6 +92,20 @@ pub(crate) enum NotProven {
     OtherTrust,
 }
 
+impl NotProven {
+    /// Does it leave open what is in force? Nobody answered in time, or there was no way to ask: a host that is short
+    /// of descriptors, a flood. What is installed may be as good as what was there before.
+    pub(crate) fn is_open(&self) -> bool {
+        match self {
+            Self::Port(_) => true,
+            Self::Handshake(error) => {
+                matches!(error, TlsError::Timeout { .. } | TlsError::Unreachable { .. })
+            }
+            Self::OtherCertificate | Self::OtherTrust => false,
+        }
+    }
+}
+
 /// Proves that what the current epoch holds is in force: a real handshake with the node's own listener,
 /// bytes both ways, the certificate served, and exactly its authorities named in the CertificateRequest.
 ///

@@ -8,11 +8,15 @@ use serde::{Deserialize, Serialize};
 use crate::{
     access::Uses,
     authority::AuthorityType,
+    command::Mode,
     id::{Hostname, NodeId, Position, RotationId, SpkiPin},
     phase::Phase,
     state::{ClusterState, TypeState},
     time::Timestamp,
 };
+
+/// Sessions may drain for at most this part of a grace period.
+const DRAIN_SHARE_OF_GRACE: u64 = 30;
 
 /// What a node (or a member) should hold. Pushed whenever it changes; level-triggered, so that a node
 /// that missed any number of them needs only the newest.
@@ -24,7 +28,7 @@ pub struct DesiredState {
     pub names: Vec<Hostname>,
     /// Per authority type in use.
     pub authorities: BTreeMap<AuthorityType, DesiredAuthority>,
-    /// How long sessions on the retiring issuer may drain.
+    /// How long sessions on the retiring issuer may drain, in milliseconds.
     pub drain_timeout_ms: u64,
     /// Life of the certificates, to know when half of it is over.
     pub node_ttl_ms: u64,
@@ -73,7 +77,6 @@ pub struct DesiredAuthority {
 /// is missing here means "keep what you have".
 pub fn desired(state: &ClusterState, node: &NodeId) -> Option<DesiredState> {
     let node = state.nodes.get(node)?;
-    let settings = state.settings();
     let authorities: BTreeMap<_, _> = node
         .grant
         .uses
@@ -84,9 +87,19 @@ pub fn desired(state: &ClusterState, node: &NodeId) -> Option<DesiredState> {
         position: authorities.values().map(|a| a.revision).max().unwrap_or_default(),
         names: node.names.clone(),
         authorities,
-        drain_timeout_ms: settings.drain_timeout_ms,
-        node_ttl_ms: settings.node_ttl_ms,
+        drain_timeout_ms: drain_timeout_ms(state),
+        node_ttl_ms: state.settings().node_ttl_ms,
     })
+}
+
+/// How long sessions may drain: as the cluster says, but never more than a thirtieth of the grace period of a
+/// semi-automatic rotation in progress, so that a step which is due waits for stragglers and not for sessions.
+fn drain_timeout_ms(state: &ClusterState) -> u64 {
+    let rotations = state.types.values().filter_map(|of| of.rotation.as_ref());
+    rotations
+        .filter(|rotation| rotation.mode == Mode::Automatic)
+        .map(|rotation| rotation.grace_period_ms / DRAIN_SHARE_OF_GRACE)
+        .fold(state.settings().drain_timeout_ms, u64::min)
 }
 
 /// What a gateway should hold: all roles in `host` with server certificates of both authorities while

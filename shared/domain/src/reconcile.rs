@@ -182,6 +182,9 @@ pub enum Step {
 
 /// The steps that can be taken now, in order. Empty when nothing is left to do.
 ///
+/// `want` names every type that the node is granted, also where the newest message left one out because its row
+/// was not signed yet: what is not in it is trusted no more.
+///
 /// At most one of `Restore`, `Install` and `Prove` is among them: each changes what the next depends on.
 pub fn reconcile(have: &Have, want: &DesiredState) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -307,6 +310,12 @@ pub fn presentable<'a>(have: &'a Have, refused: &BTreeSet<SpkiPin>) -> Option<&'
         .or_else(|| have.installed.client.as_ref().filter(is_usable))
 }
 
+/// Is a certificate at hand that the plan will install and the node can then present, so that no way back is
+/// needed? It may have to wait: after a failed proof nothing is installed for a while.
+pub fn has_way_forward(have: &Have, want: &DesiredState, refused: &BTreeSet<SpkiPin>) -> bool {
+    row_of(have, want, LEAF_TYPE).is_some_and(|row| leaves::has_client_at_hand(have, row, refused))
+}
+
 /// May a gateway hand out this desired state? Only after its own trust and certificates satisfy the row:
 /// else an agent that obeys presents something to it that it does not accept yet, and is locked out.
 pub fn may_hand_out(own: &TypeFacts, row: &DesiredAuthority) -> bool {
@@ -349,7 +358,8 @@ fn change(have: &Have, want: &DesiredState) -> Option<Step> {
 
 /// May what passed before be served again? While running, yes: the gate waits for this node. But where nothing
 /// has passed since the start, it may be of a time before the node slept, and trust what was retired meanwhile:
-/// the row is kept then, and proven again. (What was reported has passed since the start.)
+/// the row is kept then, and proven again. (What was reported has passed since the start.) Nor is a certificate
+/// put back whose life is over: nobody would accept it, and what failed may be the renewal of just that.
 fn may_go_back_to(have: &Have, want: &DesiredState, passed: &Generation) -> bool {
     let is_within_rows = || {
         want.authorities
@@ -362,7 +372,9 @@ fn may_go_back_to(have: &Have, want: &DesiredState, passed: &Generation) -> bool
                     .is_none_or(|trusted| trusted.is_subset(&row.trusted))
             })
     };
-    have.reported.is_some() || !holds(Rule::HoldBeforeServing) || is_within_rows()
+    let row = row_of(have, want, LEAF_TYPE);
+    leaves::none_has_expired(passed, row, have.now)
+        && (have.reported.is_some() || !holds(Rule::HoldBeforeServing) || is_within_rows())
 }
 
 /// The next generation on the way: widened, or with the certificates, or narrowed; none when it is there.
@@ -393,6 +405,11 @@ fn next_generation(have: &Have, want: &DesiredState) -> Option<Generation> {
                 next.trusted.insert(*t, row.trusted.clone());
             }
         }
+        // What the node is not granted any more goes as well: `want` names a type for as long as it is granted. A
+        // report that held on to another one would be refused for ever.
+        let is_granted = |t: &AuthorityType| *t == LEAF_TYPE || want.authorities.contains_key(t);
+        next.trusted.retain(|t, _| is_granted(t));
+        next.revisions.retain(|t, _| is_granted(t));
     }
     (next != have.installed).then_some(next)
 }

@@ -25,7 +25,7 @@ use crate::{
     credential::Credential,
     epoch::TrustEpoch,
     epochs::Epochs,
-    error::{PeerFault, TlsError},
+    error::{PeerFault, TlsError, refused_by_peer},
     identity::{Expect, PeerIdentity},
     registry::{Session, SessionRegistry},
     verdict::{Verdict, failure, judged, peer_of},
@@ -146,8 +146,20 @@ async fn handshake(addr: &str, config: ClientConfig) -> Result<Handshaken, TlsEr
     let (result, verdict) = timeout_at(deadline, judged(connecting)).await.map_err(late)?;
     match result {
         Ok(stream) => Ok((stream, verdict)),
-        Err(error) => Err(failure(error, verdict)),
+        Err(error) => Err(unanswered(error, verdict)),
     }
+}
+
+/// Why there is no connection. An alert within the handshake is nobody's word: it may come in plain text from whoever
+/// sits in between, and a server judges our certificate only after our last message (RFC 8446, section 4.4.2.4). So
+/// it is a broken connection, and only an alert that comes later, under the keys of a server that proved itself, says
+/// that we were refused.
+fn unanswered(error: io::Error, verdict: Option<Verdict>) -> TlsError {
+    let is_judged = matches!(verdict, Some(Err(_)));
+    if !is_judged && refused_by_peer(&error).is_some() {
+        return TlsError::Broken(error);
+    }
+    failure(error, verdict)
 }
 
 /// The name for the handshake's server name indication; identity is not read from it.

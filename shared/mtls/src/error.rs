@@ -123,7 +123,7 @@ pub enum TlsError {
     /// We refuse the peer.
     #[error(transparent)]
     Peer(#[from] PeerFault),
-    /// The peer refuses us.
+    /// The peer refuses us. Of a server only after the handshake, when it has proved who it is.
     #[error("the peer refused the connection: {0}")]
     Refused(PeerRefusal),
     /// The authority of our own certificate was dropped while the handshake went on.

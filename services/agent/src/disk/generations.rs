@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder},
-    io::Write,
+    io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink},
     path::{Path, PathBuf},
 };
@@ -20,7 +20,7 @@ use domain::{
     reconcile::{Generation, Leaf},
 };
 use pki::{CaCert, Certificate, KeyPair};
-use runtime::harden;
+use runtime::harden::{self, SecretFileError};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -161,13 +161,15 @@ impl LeafEntry {
     }
 }
 
-/// The two links of the data directory.
+/// The links of the data directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Link {
     /// What is live.
     Current,
     /// The last one that passed its proof.
     Passed,
+    /// The one whose files the reload hooks have all seen.
+    Hooked,
 }
 
 impl Link {
@@ -175,6 +177,7 @@ impl Link {
         match self {
             Self::Current => "current",
             Self::Passed => "passed",
+            Self::Hooked => "hooked",
         }
     }
 }
@@ -227,14 +230,16 @@ impl DataDir {
         off_the_loop(|| harden::sync_dir(&self.root)).map_err(|e| io_error("synced", &self.root, e))
     }
 
-    /// Takes a link away: nothing has passed any more.
+    /// Takes a link away, durably: nothing has passed, or was seen by hooks, any more.
     ///
     /// # Errors
     /// [`DiskError::Io`].
     pub fn unlink(&self, link: Link) -> Result<(), DiskError> {
         match fs::remove_file(self.root.join(link.name())) {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Ok(()) => {
+                off_the_loop(|| harden::sync_dir(&self.root)).map_err(|e| io_error("synced", &self.root, e))
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(io_error("removed", &self.root.join(link.name()), e)),
         }
     }
@@ -272,11 +277,29 @@ impl DataDir {
         }))
     }
 
+    /// Every certificate with its key that can still be read, of whatever generation, the newest first: where none is
+    /// whole they still prove who the node is.
+    pub fn salvage(&self) -> Vec<Credential> {
+        let mut found = Vec::new();
+        for number in self.numbers().unwrap_or_default() {
+            let path = self.root.join("generations").join(number.to_string());
+            let Ok(Some(manifest)) = read_json::<Manifest>(&path.join("manifest.json")) else {
+                continue;
+            };
+            for (role, entry) in [("client", manifest.client), ("server", manifest.server)] {
+                found.extend(credential(&path, role, entry.as_ref()).ok().flatten());
+            }
+        }
+        found.sort_by_key(|c: &Credential| std::cmp::Reverse(c.leaf.position));
+        found.dedup_by_key(|c| c.leaf.spki);
+        found
+    }
+
     /// Removes generations that nothing points at, except the newest few.
     pub fn prune_generations(&self) {
         let Ok(numbers) = self.numbers() else { return };
         let newest = numbers.last().copied().unwrap_or(0);
-        let linked = [Link::Current, Link::Passed].map(|link| self.number_of(link));
+        let linked = [Link::Current, Link::Passed, Link::Hooked].map(|link| self.number_of(link));
         for number in numbers
             .into_iter()
             .filter(|n| n + KEPT <= newest && !linked.contains(&Some(*n)))
@@ -367,7 +390,7 @@ fn put(path: &Path, before: &Path, content: &[u8]) -> Result<(), DiskError> {
 fn make_dir(path: &Path) -> Result<(), DiskError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(io_error("made", path, e)),
     }
 }
@@ -391,9 +414,15 @@ fn credential(path: &Path, role: &str, entry: Option<&LeafEntry>) -> Result<Opti
         path: certificate.clone(),
         why,
     };
-    let key = Zeroizing::new(harden::read_owner_only(&key, super::MAX_FILE_BYTES)?);
+    let key = match harden::read_owner_only(&key, super::MAX_FILE_BYTES) {
+        Ok(key) => Zeroizing::new(key),
+        Err(SecretFileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Err(damaged("its key is missing".into()));
+        }
+        Err(error) => return Err(error.into()),
+    };
     let key = std::str::from_utf8(&key).map_err(|_| damaged("its key is not text".into()))?;
-    let pem = fs::read_to_string(&certificate).map_err(|e| io_error("read", &certificate, e))?;
+    let pem = text_of(&certificate)?;
     let ders = pki::pem::certificates(&pem).ok_or_else(|| damaged("not PEM".into()))?;
     let der = ders
         .first()
@@ -408,6 +437,21 @@ fn credential(path: &Path, role: &str, entry: Option<&LeafEntry>) -> Result<Opti
     Ok(Some(credential))
 }
 
+/// A file of a generation as text. One that is missing, or is no text, is damage like any other.
+fn text_of(path: &Path) -> Result<String, DiskError> {
+    fs::read_to_string(path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => DiskError::Damaged {
+            path: path.to_owned(),
+            why: "it is missing".into(),
+        },
+        ErrorKind::InvalidData => DiskError::Damaged {
+            path: path.to_owned(),
+            why: "not text".into(),
+        },
+        _ => io_error("read", path, e),
+    })
+}
+
 fn anchors(path: &Path, manifest: &Manifest) -> Result<BTreeMap<SpkiPin, CaCert>, DiskError> {
     let mut anchors = BTreeMap::new();
     for (authority_type, pins) in &manifest.trusted {
@@ -416,7 +460,7 @@ fn anchors(path: &Path, manifest: &Manifest) -> Result<BTreeMap<SpkiPin, CaCert>
             path: file.clone(),
             why,
         };
-        let pem = fs::read_to_string(&file).map_err(|e| io_error("read", &file, e))?;
+        let pem = text_of(&file)?;
         let ders = pki::pem::certificates(&pem).ok_or_else(|| damaged("not PEM".into()))?;
         for der in &ders {
             let ca = CaCert::from_der(der).map_err(|e| damaged(e.to_string()))?;

@@ -5,10 +5,11 @@
 //! nobody has any more would be lost, and in the case of a join the token with it. The same file, with the
 //! same signed request and the same id, is sent again after a crash and gets the same certificate.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use domain::{
-    AuthorityType, CommandId, Position, SpkiPin, Timestamp, TokenHash, event::LeafUse, reconcile::InFlight,
+    AuthorityType, CommandId, NodeId, Position, SpkiPin, Timestamp, TokenHash, event::LeafUse,
+    reconcile::InFlight,
 };
 use pki::KeyPair;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,16 @@ pub enum Purpose {
     },
 }
 
+/// What a rejoin has made of the node. It is kept with the answer, in one write, so that a start which finds it can
+/// do the rest: everything that follows from it is a file of its own.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Admission {
+    /// Who the node is now.
+    pub node: NodeId,
+    /// The types that the new grant names, all of them.
+    pub granted: BTreeSet<AuthorityType>,
+}
+
 /// One request, with its key.
 #[derive(Clone)]
 pub struct Request {
@@ -53,6 +64,8 @@ pub struct Request {
     pub key: Zeroizing<String>,
     /// The answer, once it came.
     pub received: Option<Credential>,
+    /// What else the answer to a rejoin said.
+    pub admission: Option<Admission>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -67,6 +80,8 @@ struct RequestFile {
     certificate: Option<String>,
     #[serde(default)]
     position: Option<Position>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    admission: Option<Admission>,
 }
 
 impl Request {
@@ -81,6 +96,24 @@ impl Request {
             csr: pki::csr::make_pem(&pair),
             key: pair.to_pem(),
             received: None,
+            admission: None,
+        }
+    }
+
+    /// The request that a certificate of the row may have come from, where its own file is gone.
+    pub fn answered(credential: &Credential, id: CommandId, made: Timestamp) -> Self {
+        Self {
+            purpose: Purpose::Row {
+                usage: credential.leaf.usage,
+                issuer: credential.leaf.issuer,
+            },
+            id,
+            spki: credential.leaf.spki,
+            made,
+            csr: pki::csr::make_pem(&credential.pair()),
+            key: credential.key.clone(),
+            received: Some(credential.clone()),
+            admission: None,
         }
     }
 
@@ -134,6 +167,7 @@ impl DataDir {
             key: request.key.to_string(),
             certificate: received.map(|c| pki::pem::encode("CERTIFICATE", &c.certificate)),
             position: received.map(|c| c.leaf.position),
+            admission: request.admission.clone(),
         };
         let written = write_json(&self.request_path(&request.spki), &file);
         zeroize::Zeroize::zeroize(&mut file.key);
@@ -199,6 +233,7 @@ fn of_file(file: Option<RequestFile>, path: &std::path::Path) -> Result<Option<R
         csr: file.csr,
         key,
         received: None,
+        admission: file.admission,
     };
     if let Some((certificate, position)) = file.certificate.as_deref().zip(file.position) {
         request.answer(certificate, position).map_err(damaged)?;

@@ -215,7 +215,7 @@ fn a_directory_of_a_newer_version_or_that_others_can_change_is_refused_in_words(
         "{newer}"
     );
     fs::write(&path, r#"{"version":1,"node":"secret"#).unwrap();
-    let damaged = DataDir::open(&root).unwrap_err().to_string();
+    let damaged = DataDir::open(&root).unwrap().identity().unwrap_err().to_string();
     assert!(
         damaged.contains("damaged") && !damaged.contains("secret"),
         "{damaged}"

@@ -5,7 +5,10 @@
 //! its type, so the next start derives the row from it. The other way round there would be a row that
 //! nobody has signed.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use domain::{
     AuthorityType, DesiredState, Timestamp,
@@ -14,7 +17,8 @@ use domain::{
     reconcile::{accepts_revision, desired_of_bundle},
     trust::{Bundle, SignedBundle},
 };
-use pki::BundleError;
+use pki::{BundleError, CaCert};
+use runtime::harden;
 use serde::{Deserialize, Serialize};
 
 use super::{DataDir, DiskError, FORMAT_VERSION, Identity, io_error, read_json, write_json};
@@ -152,6 +156,23 @@ impl Told {
         told.take_bundle(identity, authority_type, signed, now)?;
         told.derive_rows();
         Ok(told)
+    }
+
+    /// The authorities of the newest bundle of `host`.
+    pub fn host_authorities(&self) -> Vec<CaCert> {
+        let held = self.bundles.get(&AuthorityType::Host);
+        held.into_iter()
+            .flat_map(|held| pki::bundle::authorities(&held.bundle))
+            .collect()
+    }
+
+    /// What is left of it under another grant, which names these types.
+    #[must_use]
+    pub fn narrowed(&self, granted: &BTreeSet<AuthorityType>) -> Self {
+        let mut told = self.clone();
+        told.bundles.retain(|t, _| granted.contains(t));
+        told.desired.authorities.retain(|t, _| granted.contains(t));
+        told
     }
 
     /// Would a start that finds these bundles above the desired state of `before` come to the same? Then that
@@ -314,6 +335,22 @@ impl DataDir {
             };
             write_json(&self.root.join("desired.json"), &file)?;
         }
+        // Crash point: a bundle of a type that is not granted any more brings its row back at the next start, which
+        // finds the rejoin that took it in its kept request and narrows again.
+        let gone = before.into_iter().flat_map(|b| b.bundles.keys());
+        self.forget_bundles(gone.filter(|t| !told.bundles.contains_key(t)))
+    }
+
+    /// Removes the bundles of these types, durably.
+    fn forget_bundles<'a>(&self, types: impl Iterator<Item = &'a AuthorityType>) -> Result<(), DiskError> {
+        let mut is_changed = false;
+        for authority_type in types {
+            is_changed |= remove(&self.bundle_path(*authority_type))?;
+        }
+        let dir = self.root.join("bundles");
+        if is_changed {
+            harden::sync_dir(&dir).map_err(|e| io_error("synced", &dir, e))?;
+        }
         Ok(())
     }
 
@@ -324,16 +361,21 @@ impl DataDir {
     pub fn forget_told(&self) -> Result<(), DiskError> {
         let bundles = AuthorityType::all().map(|t| self.bundle_path(t));
         for path in bundles.chain([self.root.join("desired.json")]) {
-            match fs::remove_file(&path) {
-                Ok(()) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(io_error("removed", &path, e)),
-            }
+            remove(&path)?;
         }
         Ok(())
     }
 
     fn bundle_path(&self, authority_type: AuthorityType) -> std::path::PathBuf {
         self.root.join("bundles").join(format!("{authority_type}.json"))
+    }
+}
+
+/// Removes a file. True if it was there.
+fn remove(path: &std::path::Path) -> Result<bool, DiskError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(io_error("removed", path, e)),
     }
 }

@@ -123,10 +123,26 @@ impl Engine {
             generation,
             on_retiring: retiring.is_some_and(|issuer| stands(issuer) && !only_excluded(issuer)),
             of_excluded: retiring.is_some_and(|issuer| stands(issuer) && only_excluded(issuer)),
-            failure: self.failure.clone(),
+            failure: self.complaint(),
             unsynced: self.serving && !self.synced,
             is_current,
         })
+    }
+
+    /// What keeps the node from the desired state; else what keeps its applications from what they count on.
+    pub(super) fn complaint(&self) -> Option<Failure> {
+        let uses = || {
+            let names: Vec<_> = self.ungranted.iter().map(|t| t.name()).collect();
+            (!names.is_empty()).then(|| Failure {
+                step: "uses".into(),
+                detail: format!(
+                    "the configuration uses {}, which the node's token did not grant",
+                    names.join(", ")
+                ),
+                count: 1,
+            })
+        };
+        self.failure.clone().or_else(uses)
     }
 
     fn send(&mut self, what: Reportable) {

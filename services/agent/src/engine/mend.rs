@@ -6,20 +6,23 @@
 
 use std::time::Duration;
 
-use domain::{Code, CommandId, SpkiPin, trust::SignedBundle};
+use api::join::JoinAnswer;
+use domain::{Code, CommandId, SpkiPin, reconcile::has_way_forward, trust::SignedBundle};
 
 use super::{Done, Engine, leaves};
 use crate::{
     attempt::Attempt,
     config::{Pace, Token},
     disk::{
+        DiskError, Identity,
         generations::{Credential, Link},
-        requests::{Purpose, Request},
-        trust::NotTaken,
+        requests::{Admission, Purpose, Request},
+        trust::{NotTaken, Told},
     },
     enter::{self, Return, WayBack},
     error::AgentError,
     gateway::{self, Trouble, in_words},
+    leaf::{self, Wanted},
     tls,
 };
 
@@ -51,9 +54,17 @@ impl Mending {
         self.wants_trust = true;
     }
 
+    /// A gateway speaks to this node: the next way back, if there is one, begins at once.
     pub(super) fn healed(&mut self) {
-        (self.wants_trust, self.has_looked, self.by_token) = (false, false, false);
+        self.came_back();
         self.attempt.succeed();
+    }
+
+    /// The node was taken back. Not until a gateway has spoken to it is it known that this was of use, and each
+    /// way back is an event in the log: the pauses go on growing.
+    fn came_back(&mut self) {
+        (self.wants_trust, self.has_looked, self.by_token) = (false, false, false);
+        self.attempt.fail();
     }
 }
 
@@ -77,6 +88,10 @@ impl Engine {
             (self.mending.wants_trust, self.mending.has_looked) = (false, false);
             return Ok(());
         }
+        if has_way_forward(&self.have(), &self.told.desired, &self.refused) {
+            // It waits for its installation, after a failure. Another certificate would fare no better.
+            return Ok(());
+        }
         let epochs = tls::to_gateways(self.host_anchors(), None, tls::now(&self.clock))
             .map_err(|e| AgentError::Certificates(in_words(&e)))?;
         let way = Return {
@@ -97,7 +112,14 @@ impl Engine {
             },
             None => Purpose::Recover,
         };
-        let request = self.request_of(purpose)?;
+        let request = match self.request_of(purpose) {
+            Ok(request) => request,
+            Err(error) => {
+                self.mending.attempt.fail();
+                self.disk_refused(&error);
+                return Ok(());
+            }
+        };
         self.mending.attempt.start();
         let (spki, config) = (request.spki, self.config.clone());
         self.tasks.spawn(async move {
@@ -124,15 +146,15 @@ impl Engine {
         };
         let authority_type = domain::AuthorityType::Host;
         match self
-            .told
+            .newest_told()
             .with_bundle(&self.identity, authority_type, &signed, self.now())
         {
             Ok(told) => {
-                self.mending.attempt.succeed();
+                self.mending.attempt.proceed();
                 if told.bundles != self.told.bundles {
                     tracing::info!("installed newer trust from a signed bundle");
                 }
-                self.adopt(told)?;
+                self.adopt(told, false)?;
             }
             Err(
                 error @ (NotTaken::Older { .. }
@@ -183,7 +205,7 @@ impl Engine {
                 self.turned_away = true;
                 self.forget(&spki);
                 self.mending.by_token = true;
-                self.mending.attempt.succeed();
+                self.mending.attempt.proceed();
                 Ok(())
             }
             WayBack::No(trouble) => {
@@ -202,47 +224,42 @@ impl Engine {
     }
 
     /// The control plane took the node back: with certificates of the current row, which is synced by that.
-    fn take_back(
-        &mut self,
-        spki: SpkiPin,
-        rejoining: bool,
-        answer: &api::join::JoinAnswer,
-    ) -> Result<(), AgentError> {
-        let Some(request) = self.requests.iter_mut().find(|r| r.spki == spki) else {
+    fn take_back(&mut self, spki: SpkiPin, rejoining: bool, answer: &JoinAnswer) -> Result<(), AgentError> {
+        let Some(at) = self.requests.iter().position(|r| r.spki == spki) else {
             tracing::warn!("a way back was answered after another one");
             self.mending.attempt.fail();
             return Ok(());
         };
-        if let Err(why) = request.answer(&answer.certificate, answer.position) {
+        let checked = self.check_return(answer);
+        let request = &mut self.requests[at];
+        if let Err(why) = checked.and_then(|()| request.answer(&answer.certificate, answer.position)) {
             tracing::warn!(why, "the answer to the way back cannot be used");
             self.forget(&spki);
             self.mending.attempt.fail();
             return Ok(());
         }
-        // Crash point: the certificate is kept with its key; the next start goes on from it.
-        self.disk.keep_request(request)?;
-        if answer.node != self.identity.node {
-            tracing::warn!(before = %self.identity.node, now = %answer.node, "the control plane gave this node a new id");
-            self.identity.node = answer.node;
-            self.disk.keep_identity(&self.identity)?;
-        }
-        if rejoining {
-            // What passed before is another life's: it is neither presented nor restored. The new grant may
-            // also leave out types of the old one.
-            self.told
-                .desired
-                .authorities
-                .retain(|t, _| answer.desired.authorities.contains_key(t));
-            self.disk.unlink(Link::Passed)?;
-            self.passed = None;
-        }
         let leaf = request
             .received
             .as_ref()
             .map(|credential| credential.leaf.clone());
+        // The answer to a join names every type of the grant, and the grant is another one now.
+        let admission = rejoining.then(|| Admission {
+            node: answer.node,
+            granted: answer.desired.authorities.keys().copied().collect(),
+        });
+        request.admission.clone_from(&admission);
+        // Crash point: the certificate is kept with its key, and with what else a rejoin changes; the next start
+        // goes on from it.
+        let kept = self.disk.keep_request(request);
+        if let Err(error) = kept.and_then(|()| admission.map_or(Ok(()), |a| self.begin_anew(&a))) {
+            // The key is durable, and the same request gets the same answer: it is asked for again.
+            (self.requests[at].received, self.requests[at].admission) = (None, None);
+            self.mending.attempt.fail();
+            self.disk_refused(&error);
+            return Ok(());
+        }
         let is_taken = self.learn(&answer.desired, &answer.bundles)?;
         if is_taken {
-            self.synced |= self.names_all(&answer.desired);
             self.turned_away = false;
         }
         let now = self.now();
@@ -259,7 +276,66 @@ impl Engine {
             return Ok(());
         }
         tracing::info!(position = %answer.position, rejoining, "the control plane took this node back");
-        self.mending.healed();
+        self.mending.came_back();
+        Ok(())
+    }
+
+    /// Is the certificate in the answer this node's? By the authorities of the answer's own bundles, which may be newer
+    /// than those that are held; where these are not taken the answer is of no use anyway, and said to be so.
+    fn check_return(&self, answer: &JoinAnswer) -> Result<(), String> {
+        let before = Some(self.newest_told());
+        let offered = Told::offered(
+            before,
+            &self.identity,
+            &answer.desired,
+            &answer.bundles,
+            self.now(),
+        );
+        let wanted = Wanted {
+            cluster: &self.identity.cluster,
+            node: answer.node,
+            usage: answer.usage,
+        };
+        offered.map_or(Ok(()), |told| {
+            leaf::check(&answer.certificate, &told.host_authorities(), wanted)
+        })
+    }
+
+    /// Finishes a rejoin that a start finds answered: until its certificate has passed, the process may have ended
+    /// between any two files of it.
+    pub(super) fn resume_rejoin(&mut self) -> Result<(), DiskError> {
+        let has_passed = |spki: SpkiPin| {
+            let passed = self.passed.as_ref().map(|p| &p.material.generation);
+            passed.is_some_and(|g| leaves(g).any(|leaf| leaf.spki == spki))
+        };
+        let admissions = self.requests.iter().filter(|r| !has_passed(r.spki));
+        let admissions = admissions.filter_map(|r| r.received.as_ref().zip(r.admission.as_ref()));
+        let newest = admissions.max_by_key(|(credential, _)| credential.leaf.position);
+        match newest.map(|(_, admission)| admission.clone()) {
+            Some(admission) => self.begin_anew(&admission),
+            None => Ok(()),
+        }
+    }
+
+    /// What passed before a rejoin is another life's: it is neither presented nor restored. The new grant may also
+    /// leave out types of the old one, which are not in `want` from here on.
+    fn begin_anew(&mut self, admission: &Admission) -> Result<(), DiskError> {
+        if admission.node != self.identity.node {
+            tracing::warn!(before = %self.identity.node, now = %admission.node, "the control plane gave this node a new id");
+            let identity = Identity {
+                node: admission.node,
+                ..self.identity.clone()
+            };
+            self.disk.keep_identity(&identity)?;
+            self.identity = identity;
+        }
+        self.disk.unlink(Link::Passed)?;
+        self.passed = None;
+        let told = self.told.narrowed(&admission.granted);
+        if told != self.told {
+            self.disk.keep_told(&told, Some(&self.told))?;
+            self.told = told;
+        }
         Ok(())
     }
 
@@ -273,6 +349,9 @@ impl Engine {
             .flat_map(leaves)
             .cloned()
             .chain(self.received())
+            .chain(self.salvaged.iter().map(|c| c.leaf.clone()))
+            // One for servers alone is never superseded and proves nothing: an old copy of it would do as well.
+            .filter(|leaf| leaf.usage.client())
             .collect();
         known.sort_by_key(|leaf| std::cmp::Reverse(leaf.position));
         known.dedup_by_key(|leaf| leaf.spki);
@@ -284,7 +363,7 @@ impl Engine {
     }
 
     /// The kept request of this purpose, or a new one, durable before it is sent.
-    fn request_of(&mut self, purpose: Purpose) -> Result<Request, AgentError> {
+    fn request_of(&mut self, purpose: Purpose) -> Result<Request, DiskError> {
         let kept = self
             .requests
             .iter()

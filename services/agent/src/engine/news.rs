@@ -1,14 +1,20 @@
 //! What comes in: from the link, and from the tasks beside the loop.
 
+use std::collections::BTreeSet;
+
 use domain::{AuthorityType, Code, CommandId, DesiredState, SpkiPin};
 use pki::Certificate;
 
 use super::{Done, Engine};
 use crate::{
     attempt::Attempt,
-    disk::{requests::LEAF_TYPE, trust::Told},
+    disk::{
+        requests::{LEAF_TYPE, Request},
+        trust::Told,
+    },
     error::AgentError,
     gateway::Trouble,
+    leaf::{self, Wanted},
     link::News,
 };
 
@@ -22,9 +28,7 @@ impl Engine {
             News::Desired { server, update } => {
                 self.server = server;
                 self.connected = true;
-                let names_all = self.names_all(&update.desired);
                 if self.learn(&update.desired, &update.bundles)? {
-                    self.synced |= names_all;
                     self.trouble = None;
                     self.turned_away = false;
                     self.mending.healed();
@@ -67,7 +71,7 @@ impl Engine {
 
     /// Does it name the row of every type that this node uses? A type whose newest row is not signed yet is
     /// missing, and what is on disk for it may be of before the node slept.
-    pub(super) fn names_all(&self, desired: &DesiredState) -> bool {
+    fn names_all(&self, desired: &DesiredState) -> bool {
         let mut used = self.told.desired.authorities.keys().chain([&AuthorityType::Host]);
         used.all(|t| desired.authorities.contains_key(t))
     }
@@ -78,10 +82,16 @@ impl Engine {
         desired: &DesiredState,
         bundles: &std::collections::BTreeMap<AuthorityType, domain::trust::SignedBundle>,
     ) -> Result<bool, AgentError> {
-        match Told::offered(Some(&self.told), &self.identity, desired, bundles, self.now()) {
+        let names_all = self.names_all(desired);
+        match Told::offered(
+            Some(self.newest_told()),
+            &self.identity,
+            desired,
+            bundles,
+            self.now(),
+        ) {
             Ok(told) => {
-                self.adopt(told)?;
-                self.compare_uses();
+                self.adopt(told, names_all)?;
                 Ok(true)
             }
             Err(error) => {
@@ -92,12 +102,29 @@ impl Engine {
         }
     }
 
-    /// Keeps what was told, and lets its deny lists count at once.
-    pub(super) fn adopt(&mut self, told: Told) -> Result<(), AgentError> {
+    /// The newest that was told, also where the disk has refused it: an earlier document is not taken after it.
+    pub(super) fn newest_told(&self) -> &Told {
+        self.pending.as_ref().map_or(&self.told, |(told, _)| told)
+    }
+
+    /// Keeps what was told, and lets it count. Where the disk refuses, what was told before stays in force and the
+    /// node goes on serving and reporting it: a row that a restart would not find must not be held.
+    pub(super) fn adopt(&mut self, told: Told, names_all: bool) -> Result<(), AgentError> {
+        let is_waiting = self.pending.take().is_some() && !self.again.is_due();
         if told == self.told {
+            self.synced |= names_all;
             return Ok(());
         }
-        self.disk.keep_told(&told, Some(&self.told))?;
+        if is_waiting {
+            self.pending = Some((told, names_all));
+            return Ok(());
+        }
+        if let Err(error) = self.disk.keep_told(&told, Some(&self.told)) {
+            self.pending = Some((told, names_all));
+            self.disk_refused(&error);
+            return Ok(());
+        }
+        self.disk_took();
         for (authority_type, row) in &told.desired.authorities {
             let before = self.told.desired.authorities.get(authority_type);
             if before.is_none_or(|before| before.revision != row.revision) {
@@ -105,25 +132,38 @@ impl Engine {
             }
         }
         self.told = told;
+        self.synced |= names_all;
+        self.compare_uses();
         self.apply_epoch()
     }
 
-    /// Says once for each change which types the configuration counts on and the grant does not give.
-    fn compare_uses(&mut self) {
+    /// Tries again to keep what the disk has refused.
+    pub(super) fn adopt_pending(&mut self) -> Result<(), AgentError> {
+        if !self.again.is_due() {
+            return Ok(());
+        }
+        match self.pending.take() {
+            Some((told, names_all)) => self.adopt(told, names_all),
+            None => Ok(()),
+        }
+    }
+
+    /// Compares the types that the configuration counts on with those that are granted: a difference is a failure
+    /// that the node reports until it is gone. Said once for each change.
+    pub(super) fn compare_uses(&mut self) {
         let granted = &self.told.desired.authorities;
-        let missing: Vec<_> = self
-            .config
-            .settings
-            .uses
-            .iter()
-            .filter(|t| !granted.contains_key(t))
-            .collect();
-        for authority_type in missing {
+        let uses = self.config.settings.uses.iter();
+        let missing: BTreeSet<_> = uses.filter(|t| !granted.contains_key(t)).copied().collect();
+        if missing == self.ungranted {
+            return;
+        }
+        for authority_type in &missing {
             tracing::error!(
                 %authority_type,
                 "the configuration uses an authority type that this node's token did not grant; join again with a token made with --use {authority_type}"
             );
         }
+        self.ungranted = missing;
     }
 
     fn lost(&mut self, dial: u64, trouble: Trouble) {
@@ -237,15 +277,34 @@ impl Engine {
         let spki = pki::pem::certificates(pem)
             .and_then(|ders| ders.first().and_then(|der| Certificate::parse(der).ok()))
             .map(|read| read.spki);
-        let request = self
-            .requests
-            .iter_mut()
-            .find(|r| Some(r.spki) == spki && r.received.is_none());
-        let Some(request) = request else { return };
+        let at = |r: &Request| Some(r.spki) == spki && r.received.is_none();
+        let Some(at) = self.requests.iter().position(at) else {
+            return;
+        };
         // Not durable, and need not be: the key is, and a start that finds it without an answer asks again and
         // gets the same certificate.
-        if let Err(why) = request.answer(pem, position) {
-            tracing::warn!(why, "a certificate that came cannot be used");
+        let checked = self.check_answer(&self.requests[at], pem);
+        if let Err(why) = checked.and_then(|()| self.requests[at].answer(pem, position)) {
+            tracing::error!(
+                why,
+                "a certificate that came cannot be used; another one is asked for"
+            );
+            let spki = self.requests[at].spki;
+            self.forget(&spki);
+            self.request.fail();
         }
+    }
+
+    /// Is it what the request asked for?
+    fn check_answer(&self, request: &Request, pem: &str) -> Result<(), String> {
+        let Some(flight) = request.in_flight() else {
+            return Ok(());
+        };
+        let wanted = Wanted {
+            cluster: &self.identity.cluster,
+            node: self.identity.node,
+            usage: flight.usage,
+        };
+        leaf::check(pem, &self.host_anchors(), wanted)
     }
 }

@@ -13,6 +13,7 @@ impl Engine {
     /// Publishes the state if it changed, and writes it to disk then and every few seconds.
     pub(super) fn publish(&mut self, ended: Option<&Result<(), AgentError>>) {
         let mut status = self.status();
+        self.count(&status);
         if let Some(ended) = ended {
             status.stage = Stage::Stopped;
             status.connected = false;
@@ -42,6 +43,39 @@ impl Engine {
             tracing::warn!(%error, "the status file could not be written");
         }
         self.saved = Some((status, now));
+    }
+
+    /// Shows what changes with time, and whether a gateway is heard.
+    fn count(&self, status: &AgentStatus) {
+        let Some(metrics) = &self.config.metrics else {
+            return;
+        };
+        metrics
+            .gauge("carousel_agent_synced", &[])
+            .set(i64::from(status.synced));
+        let leaves = [("client", &status.client), ("server", &status.server_certificate)];
+        for (role, leaf) in leaves {
+            let Some(leaf) = leaf else { continue };
+            // Of one that has expired it is how long ago, as a negative number.
+            let left_ms = leaf.not_after.0 - status.time.0;
+            metrics
+                .gauge(
+                    "carousel_agent_certificate_expiry_seconds",
+                    &[AuthorityType::Host.name(), role],
+                )
+                .set(left_ms / 1000);
+        }
+    }
+
+    /// Counts a generation by how it came to be the live one.
+    pub(super) fn count_installed(&self, outcome: &str) {
+        let Some(metrics) = &self.config.metrics else {
+            return;
+        };
+        for authority_type in self.installed.material.generation.trusted.keys() {
+            let labels = [authority_type.name(), outcome];
+            metrics.counter("carousel_agent_installs_total", &labels).inc();
+        }
     }
 
     fn status(&self) -> AgentStatus {
@@ -100,7 +134,7 @@ impl Engine {
             client: leaf(&installed.client),
             server_certificate: leaf(&installed.server),
             reported: self.report.position(),
-            failure: self.failure.clone(),
+            failure: self.complaint(),
             trouble: self.trouble.clone(),
             ..AgentStatus::starting(
                 self.identity.hostname.clone(),

@@ -1,18 +1,19 @@
 //! The steps of the plan, taken: files, the proof, the listener, sessions.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use domain::{
-    AuthorityType, CommandId, SpkiPin,
+    CommandId, SpkiPin,
     event::LeafUse,
-    fact::Failure,
     reconcile::{Generation, Proof, Step},
 };
+use mtls::TrustEpoch;
 use tokio::{net::TcpListener, time::Instant};
 
 use super::{Done, Engine, host_revision, leaves};
 use crate::{
     disk::{
+        DiskError,
         generations::{Link, Material, Stored},
         requests::{Purpose, Request},
     },
@@ -22,9 +23,6 @@ use crate::{
     listener, tls,
 };
 
-/// The most that a failure's text may have, in characters; reports are small.
-const MAX_DETAIL: usize = 300;
-
 impl Engine {
     /// Takes a step. True if the plan is to be asked again, because what it depends on has changed.
     pub(super) async fn take(&mut self, step: Step) -> Result<bool, AgentError> {
@@ -33,15 +31,14 @@ impl Engine {
                 self.send_report();
                 Ok(false)
             }
-            Step::Install(next) if self.install.is_due() => self.install(next),
-            Step::Install(_) => Ok(false),
-            Step::Prove => self.prove().await,
-            Step::Restore => self.restore().await,
+            Step::Install(next) => Ok(self.install.is_due() && self.install(next)),
+            Step::Prove => Ok(self.prove().await),
+            Step::Restore => Ok(self.restore()),
             Step::Discard { spki } => {
                 self.forget(&spki);
                 Ok(true)
             }
-            Step::Request { usage, issuer } => self.request(usage, issuer),
+            Step::Request { usage, issuer } => Ok(self.request(usage, issuer)),
             Step::Serve => self.serve().await,
             Step::Drain { issuer } => {
                 self.drain(issuer);
@@ -55,12 +52,20 @@ impl Engine {
     }
 
     /// Writes a generation, lets `current` point at it and puts its trust and certificates in force here.
-    fn install(&mut self, next: Generation) -> Result<bool, AgentError> {
+    fn install(&mut self, next: Generation) -> bool {
         let material = match self.material(next) {
             Ok(material) => material,
             Err(why) => {
                 self.fail("install", why);
-                return Ok(false);
+                return false;
+            }
+        };
+        // What TLS cannot use is not installed: once `current` points at it there is no way but on.
+        let epoch = match self.epoch_of(&material) {
+            Ok(epoch) => epoch,
+            Err(why) => {
+                self.fail("install", why);
+                return false;
             }
         };
         let written = self.disk.write_generation(&material).and_then(|number| {
@@ -80,12 +85,13 @@ impl Engine {
                 self.installed = Stored { number, material };
                 self.proof = Proof::Due;
                 self.restored = false;
-                self.apply_epoch()?;
-                Ok(true)
+                self.put_in_force(epoch);
+                self.disk.prune_generations();
+                true
             }
             Err(error) => {
                 self.fail("disk", error.to_string());
-                Ok(false)
+                false
             }
         }
     }
@@ -124,10 +130,21 @@ impl Engine {
         })
     }
 
-    /// Puts what is installed in force for new handshakes, and closes sessions that it does not accept.
+    /// What TLS trusts and presents under this generation.
+    fn epoch_of(&self, material: &Material) -> Result<Arc<TrustEpoch>, String> {
+        let epoch = tls::of_material(material, Some(&self.told), tls::now(&self.clock));
+        epoch.map_err(|e| in_words(&e))
+    }
+
+    /// Puts what is installed in force again, under the deny lists of now.
     pub(super) fn apply_epoch(&self) -> Result<(), AgentError> {
-        let epoch = tls::of_material(&self.installed.material, Some(&self.told), tls::now(&self.clock))
-            .map_err(|e| AgentError::Certificates(in_words(&e)))?;
+        let epoch = self.epoch_of(&self.installed.material);
+        self.put_in_force(epoch.map_err(AgentError::Certificates)?);
+        Ok(())
+    }
+
+    /// Lets an epoch count for new handshakes, and closes sessions that it does not accept.
+    fn put_in_force(&self, epoch: Arc<TrustEpoch>) {
         let closed = self.shared.epochs.install(epoch, &self.shared.sessions);
         if closed > 0 {
             tracing::info!(
@@ -135,98 +152,26 @@ impl Engine {
                 "sessions of peers that are not trusted any more were closed"
             );
         }
-        Ok(())
-    }
-
-    /// Hooks first, then the handshake: what passes both is what may be presented and reported.
-    async fn prove(&mut self) -> Result<bool, AgentError> {
-        if matches!(self.proof, Proof::Failed { .. }) && !self.install.is_due() {
-            return Ok(false);
-        }
-        let found = match self.run_hooks().await {
-            Ok(()) => {
-                let (epochs, sessions) = (self.shared.epochs.clone(), self.shared.sessions.clone());
-                let (cluster, node) = (self.identity.cluster.clone(), self.identity.node);
-                tls::prove(self.listen, &epochs, &sessions, &cluster, node)
-                    .await
-                    .map_err(|e| ("proof", in_words(&e)))
-            }
-            Err(why) => Err(("reload", why)),
-        };
-        if self.shutdown.is_cancelled() {
-            return Ok(false);
-        }
-        match found {
-            Ok(()) => self.pass()?,
-            Err((step, why)) => {
-                self.fail(step, why);
-                self.proof = Proof::Failed {
-                    count: self.failure.as_ref().map_or(1, |f| f.count),
-                };
-            }
-        }
-        Ok(true)
-    }
-
-    /// The installed generation passed: it is the one to present, to report and to come back to.
-    fn pass(&mut self) -> Result<(), AgentError> {
-        self.proof = Proof::Passed;
-        if self.passed.as_ref().map(|p| p.number) != Some(self.installed.number) {
-            // Crash point: before this line the next start proves this generation again.
-            self.disk.point(Link::Passed, self.installed.number)?;
-            self.passed = Some(self.installed.clone());
-            tracing::info!(generation = self.installed.number, "proven");
-        }
-        self.passed_hooks(true);
-        if !self.restored {
-            self.failure = None;
-            self.install.succeed();
-        }
-        // Its keys lie in the generation now, and everything that was asked for before it is answered by it.
-        let held: BTreeSet<_> = leaves(&self.installed.material.generation)
-            .map(|l| l.spki)
-            .collect();
-        let is_stranded = self.dial.borrow().is_none();
-        let is_over = |r: &Request| {
-            held.contains(&r.spki) || (!is_stranded && r.in_flight().is_none() && r.received.is_none())
-        };
-        let over: Vec<_> = self
-            .requests
-            .iter()
-            .filter(|r| is_over(r))
-            .map(|r| r.spki)
-            .collect();
-        over.iter().for_each(|spki| self.forget(spki));
-        self.disk.prune_generations();
-        Ok(())
-    }
-
-    /// Notes a failure and makes the next attempt wait.
-    pub(super) fn fail(&mut self, step: &str, why: String) {
-        let count = self.failure.as_ref().map_or(0, |f| f.count) + 1;
-        let detail: String = why.chars().take(MAX_DETAIL).collect();
-        tracing::error!(
-            step,
-            count,
-            detail,
-            "this node cannot go on to the desired state; it tries again"
-        );
-        self.failure = Some(Failure {
-            step: step.to_owned(),
-            detail,
-            count,
-        });
-        self.install.fail();
     }
 
     /// Puts the last generation that passed back, whole; hooks run again, so that applications come along.
-    async fn restore(&mut self) -> Result<bool, AgentError> {
+    fn restore(&mut self) -> bool {
         let Some(passed) = self.passed.clone() else {
-            return Ok(false);
+            return false;
         };
-        if let Err(error) = self.disk.point(Link::Current, passed.number) {
+        let epoch = match self.epoch_of(&passed.material) {
+            Ok(epoch) => epoch,
+            Err(why) => {
+                self.fail("install", why);
+                return false;
+            }
+        };
+        // Crash point: before the link moves the next start proves what failed once more; after it, the certificates
+        // of what failed lie among the requests. A gateway may have been shown them, and then nothing earlier counts.
+        let kept = self.keep_failed(&passed.material.generation);
+        if let Err(error) = kept.and_then(|()| self.disk.point(Link::Current, passed.number)) {
             self.fail("disk", error.to_string());
-            return Ok(false);
+            return false;
         }
         tracing::warn!(
             generation = passed.number,
@@ -234,48 +179,36 @@ impl Engine {
         );
         self.installed = passed;
         self.restored = true;
-        self.passed_hooks(false);
-        self.apply_epoch()?;
+        self.count_installed("restored");
         self.proof = Proof::Due;
-        Ok(true)
+        self.put_in_force(epoch);
+        self.disk.prune_generations();
+        true
     }
 
-    /// Runs the hooks that care for what has changed since they last ran.
-    async fn run_hooks(&mut self) -> Result<(), String> {
-        let now = &self.installed.material.generation;
-        let changed: Vec<AuthorityType> = match &self.hooked {
-            Some(before) => {
-                let leaves_changed = before.client != now.client || before.server != now.server;
-                let is_changed = |t: &AuthorityType| {
-                    before.trusted.get(t) != now.trusted.get(t)
-                        || (*t == AuthorityType::Host && leaves_changed)
-                };
-                now.trusted.keys().copied().filter(is_changed).collect()
-            }
-            None => now.trusted.keys().copied().collect(),
-        };
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let hooks = self.config.settings.reload.clone();
-        for hook in hooks.iter().filter(|hook| hook.concerns(&changed)) {
-            tokio::select! {
-                () = self.shutdown.cancelled() => return Err("the agent was stopped".into()),
-                ran = hook.run() => ran.map_err(|e| e.to_string())?,
-            }
+    /// Keeps the certificates of what is installed, with their keys, outside its generation.
+    fn keep_failed(&mut self, passed: &Generation) -> Result<(), DiskError> {
+        let held: BTreeSet<_> = leaves(passed).map(|leaf| leaf.spki).collect();
+        let failed = &self.installed.material;
+        let failed: Vec<_> = failed.client.iter().chain(&failed.server).cloned().collect();
+        for credential in failed.into_iter().filter(|c| !held.contains(&c.leaf.spki)) {
+            let spki = credential.leaf.spki;
+            let at = self.requests.iter().position(|r| r.spki == spki);
+            let at = at.unwrap_or_else(|| {
+                let id = CommandId(enter::fresh_uuid(self.now()));
+                self.requests.push(Request::answered(&credential, id, self.now()));
+                self.requests.len() - 1
+            });
+            self.requests[at].received = Some(credential);
+            self.disk.keep_request(&self.requests[at])?;
         }
         Ok(())
     }
 
-    /// Notes whether hooks have seen what is installed.
-    pub(super) fn passed_hooks(&mut self, have_seen: bool) {
-        self.hooked = have_seen.then(|| self.installed.material.generation.clone());
-    }
-
     /// Makes a key, keeps it, and asks for a certificate.
-    fn request(&mut self, usage: LeafUse, issuer: SpkiPin) -> Result<bool, AgentError> {
+    fn request(&mut self, usage: LeafUse, issuer: SpkiPin) -> bool {
         if !self.request.is_due() || self.dial.borrow().is_none() {
-            return Ok(false);
+            return false;
         }
         let id = CommandId(enter::fresh_uuid(self.now()));
         let request = Request::new(Purpose::Row { usage, issuer }, id, self.now());
@@ -284,11 +217,11 @@ impl Engine {
         if let Err(error) = self.disk.keep_request(&request) {
             self.request.fail();
             self.fail("disk", error.to_string());
-            return Ok(false);
+            return false;
         }
         self.requests.push(request);
         self.ask_again();
-        Ok(true)
+        true
     }
 
     /// Throws a request and its key away.
@@ -325,10 +258,9 @@ impl Engine {
             "unsynced: no gateway has answered"
         };
         tracing::info!(listen = ?self.listen, how, "serving");
-        // Hooks saw what passed before this start; only what differs from that is new to them.
-        if let Some(passed) = &self.passed {
-            self.hooked = Some(passed.material.generation.clone());
-        }
+        // Only what differs from what hooks have seen before this start is new to them.
+        let seen = self.disk.generation(Link::Hooked);
+        self.hooked = seen.ok().flatten().map(|stored| stored.material.generation);
         Ok(true)
     }
 

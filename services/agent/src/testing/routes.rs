@@ -12,7 +12,10 @@ use api::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use domain::{AuthorizationId, Code, Phase, Principal, event::LeafUse, phase::Generation};
+use domain::{
+    AuthorizationId, Code, NodeId, Phase, Position, Principal, event::LeafUse, fact::FactReport,
+    phase::Generation,
+};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
@@ -51,7 +54,11 @@ impl Inner {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         match (parts.method, parts.uri.path()) {
-            (Method::GET, "/v1/trust/host") => json(&self.signed()),
+            (Method::GET, "/v1/trust/host") => {
+                self.state().trust_asked += 1;
+                let refused = self.state().refuse_trust;
+                refused.map_or_else(|| json(&self.signed()), problem)
+            }
             (Method::POST, "/v1/join") => self.join(&body),
             (Method::POST, "/v1/recover") => self.recover(&body),
             (method, path) => {
@@ -63,7 +70,12 @@ impl Inner {
                     (Method::GET, "/v1/node/stream") => self.stream(),
                     (Method::POST, "/v1/node/certificates") => self.certificate(&body),
                     (Method::POST, "/v1/node/facts") => {
-                        self.state().reports.push(serde_json::from_slice(&body).unwrap());
+                        let report: FactReport = serde_json::from_slice(&body).unwrap();
+                        let granted = self.state().granted.clone();
+                        if !report.authorities.keys().all(|t| granted.contains(t)) {
+                            return problem(Code::TypeNotGranted);
+                        }
+                        self.state().reports.push(report);
                         Response::builder()
                             .status(StatusCode::NO_CONTENT)
                             .body(empty())
@@ -77,18 +89,32 @@ impl Inner {
 
     fn join(&self, body: &[u8]) -> Response<Body> {
         let asked: JoinRequest = serde_json::from_slice(body).unwrap();
+        self.state().asked.push(asked.csr.clone());
+        self.state().rejoins.push(asked.rejoin.clone());
         if let Some(code) = self.state().refuse_join {
             return problem(code);
         }
         if asked.token != TOKEN {
             return problem(Code::TokenUnknown);
         }
-        self.state().joins += 1;
-        self.first(&asked.csr)
+        let key = pki::csr::parse_and_verify(asked.csr.as_bytes()).unwrap();
+        let used = {
+            let state = self.state();
+            state.used_by.clone().filter(|_| state.one_use)
+        };
+        match used {
+            Some((spki, der, position)) if spki == key.spki => self.answer(&der, position),
+            Some(_) => problem(Code::TokenUsed),
+            None => {
+                self.state().joins += 1;
+                self.first(&asked.csr)
+            }
+        }
     }
 
     fn recover(&self, body: &[u8]) -> Response<Body> {
         let asked: RecoverRequest = serde_json::from_slice(body).unwrap();
+        self.state().asked.push(asked.csr.clone());
         if let Some(code) = self.state().refuse_recovery {
             return problem(code);
         }
@@ -120,13 +146,18 @@ impl Inner {
         assert!(usage == LeafUse::Client || client == server || bundle.phase == Phase::UpdateServers);
         let holder = Principal::Node(self.node);
         let (der, position) = self.issue(&holder, usage, client, &key.public_key, key.spki);
+        self.state().used_by = Some((key.spki, der.clone(), position));
+        self.answer(&der, position)
+    }
+
+    fn answer(&self, der: &[u8], position: Position) -> Response<Body> {
         let update = self.update();
         json(&JoinAnswer {
             node: self.node,
             cluster: self.cluster.clone(),
             position,
-            certificate: pki::pem::encode("CERTIFICATE", &der),
-            usage,
+            certificate: pki::pem::encode("CERTIFICATE", der),
+            usage: Certificate::parse(der).unwrap().usage().unwrap(),
             bundles: update.bundles,
             desired: update.desired,
         })
@@ -144,8 +175,18 @@ impl Inner {
         if asked.issuer != row {
             return problem(Code::StaleView);
         }
+        let holder = {
+            let mut state = self.state();
+            let is_wrong = state.misissue > 0;
+            state.misissue = state.misissue.saturating_sub(1);
+            if is_wrong {
+                NodeId(uuid::Uuid::from_u128(99))
+            } else {
+                self.node
+            }
+        };
         let (der, position) = self.issue(
-            &Principal::Node(self.node),
+            &Principal::Node(holder),
             asked.usage,
             row.unwrap(),
             &key.public_key,

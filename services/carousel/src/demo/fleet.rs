@@ -151,6 +151,7 @@ impl Fleet {
                 listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
                 settings: AgentSettings::default(),
                 config_file: None,
+                metrics: None,
                 pace: Pace {
                     retry_min: Duration::from_millis(50),
                     tick: Duration::from_millis(100),

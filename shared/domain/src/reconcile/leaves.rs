@@ -1,5 +1,7 @@
 //! The node's own certificates in the plan: which are missing, which may be installed, which must go.
 
+use std::collections::BTreeSet;
+
 use crate::{
     desired::DesiredAuthority,
     event::LeafUse,
@@ -39,6 +41,26 @@ pub(super) fn are_alive(have: &Have, row: &DesiredAuthority) -> bool {
                 .as_ref()
                 .is_some_and(|leaf| have.now < leaf.not_after)
         })
+}
+
+/// Is every certificate of the generation that the row asks for (each one, without a row) within its life?
+pub(super) fn none_has_expired(
+    generation: &Generation,
+    row: Option<&DesiredAuthority>,
+    now: Timestamp,
+) -> bool {
+    ROLES
+        .iter()
+        .filter(|role| row.is_none_or(|row| role.issuer(row).is_some()))
+        .filter_map(|role| role.of(generation).as_ref())
+        .all(|leaf| now < leaf.not_after)
+}
+
+/// Is there a certificate at hand that the node will present once the plan has installed it?
+pub(super) fn has_client_at_hand(have: &Have, row: &DesiredAuthority, refused: &BTreeSet<SpkiPin>) -> bool {
+    have.received
+        .iter()
+        .any(|leaf| !refused.contains(&leaf.spki) && Role::Client.fits(have, row, leaf))
 }
 
 /// The requests that are to be made: per role where the issuer is not the row's or the life is half over,
@@ -83,6 +105,10 @@ pub(super) fn take_received(have: &Have, row: &DesiredAuthority, into: &mut Gene
 
 /// Received certificates that fit no role: the row has moved on since they were asked for, or a newer one
 /// is installed. They are thrown away; what is missing is asked for again.
+///
+/// One that may be the newest that a gateway was shown is not among them: after a join, a recovery or a failed
+/// proof nothing earlier may count any more, and its key is the only proof of who the node is. It fits no role and is
+/// never installed; once a later one has passed it is thrown away as well.
 pub(super) fn unfit(have: &Have, row: &DesiredAuthority) -> Vec<SpkiPin> {
     // What is installed may still stand in the list after a crash; its key is in use.
     let is_installed = |leaf: &Leaf| {
@@ -92,7 +118,12 @@ pub(super) fn unfit(have: &Have, row: &DesiredAuthority) -> Vec<SpkiPin> {
                 .is_some_and(|l| l.spki == leaf.spki)
         })
     };
-    let is_unfit = |leaf: &&Leaf| !is_installed(leaf) && !ROLES.iter().any(|role| role.fits(have, row, leaf));
+    let passed = have.last_passed.as_ref().and_then(|g| g.client.as_ref());
+    let is_proof =
+        |leaf: &Leaf| leaf.usage.client() && passed.is_none_or(|passed| leaf.position > passed.position);
+    let is_unfit = |leaf: &&Leaf| {
+        !is_installed(leaf) && !is_proof(leaf) && !ROLES.iter().any(|role| role.fits(have, row, leaf))
+    };
     have.received
         .iter()
         .filter(is_unfit)

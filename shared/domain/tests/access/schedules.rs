@@ -3,6 +3,7 @@
 use domain::{
     NodeId, Phase, Principal,
     command::{Answer, Expectation, LaggingPolicy, Mode, Order, Rotate},
+    desired,
     refusal::Code,
     time::HOUR_MS,
 };
@@ -158,4 +159,26 @@ fn rollback_needs_two_lagging_nodes_one_never_decides_for_the_fleet() {
         (of.phase, of.rotation.as_ref().unwrap().mode),
         (Phase::Rollback, Mode::Manual)
     );
+}
+
+#[test]
+fn sessions_drain_for_no_longer_than_a_thirtieth_of_the_grace_period() {
+    let mut world = World::new();
+    let [node, ..] = fleet(&mut world);
+    let told = |world: &World| desired(&world.state, &node).map(|d| d.drain_timeout_ms);
+    let usual = world.state.settings().drain_timeout_ms;
+    assert_eq!(told(&world), Some(usual));
+    let short = Rotate {
+        grace_period_ms: Some(30 * 1_000),
+        ..automatic(LaggingPolicy::Hold)
+    };
+    world.ask(admin(), Order::Rotate(short)).unwrap();
+    assert_eq!(told(&world), Some(1_000));
+    // By hand there is no step that could be late.
+    let by_hand = Rotate {
+        manual: false,
+        ..to(Some(Phase::Rollback))
+    };
+    world.ask(admin(), Order::Rotate(by_hand)).unwrap();
+    assert_eq!(told(&world), Some(usual));
 }

@@ -5,6 +5,10 @@ use domain::{
     event::LeafUse,
     time::{HOUR_MS, MINUTE_MS},
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -263,7 +267,7 @@ async fn nobody_there_and_somebody_without_tls_are_not_failures_of_trust() {
     let (hand, host) = (Hand::new(), Ca::new(AuthorityType::Host, 1));
     let (mine, sessions) = (epochs(&host, &node(1), &hand), SessionRegistry::new());
     let expect = Expect::AnyNode { cluster: cluster() };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let plain = async {
         let (mut tcp, _) = listener.accept().await.unwrap();
@@ -283,4 +287,28 @@ async fn nobody_there_and_somebody_without_tls_are_not_failures_of_trust() {
         "{error:?}"
     );
     assert!(error.to_string().contains(&addr) && sessions.is_empty());
+}
+
+/// A stranger in between needs no key to send an alert in plain text; were it believed, it could end an agent.
+#[tokio::test]
+async fn an_alert_before_the_server_has_proved_itself_is_not_a_refusal() {
+    let (hand, host) = (Hand::new(), Ca::new(AuthorityType::Host, 1));
+    let mine = epochs(&host, &node(1), &hand);
+    for alert in [42, 44, 45, 46, 48, 49, 116] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let stranger = async {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            tcp.write_all(&[21, 3, 3, 0, 2, 2, alert]).await.unwrap();
+            tcp.shutdown().await.unwrap();
+            let _ = tcp.read_to_end(&mut Vec::new()).await;
+        };
+        let (expect, sessions) = (Expect::Gateway { cluster: cluster() }, SessionRegistry::new());
+        let (result, ()) = tokio::join!(connect(&addr, &mine, &sessions, &expect), stranger);
+        let error = result.unwrap_err();
+        assert!(
+            matches!(error, TlsError::Broken(_)) && !error.is_trust_failure(),
+            "{alert}: {error:?}"
+        );
+    }
 }
