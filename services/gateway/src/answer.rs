@@ -37,6 +37,8 @@ pub(crate) struct Asked {
     /// What stands in place of the part in braces.
     pub(crate) part: String,
     pub(crate) query: Option<String>,
+    /// Method and path as they came: what a command is aimed at stands there as often as in its body.
+    pub(crate) target: String,
     /// The raw body; empty for `GET`.
     pub(crate) body: Bytes,
 }
@@ -96,12 +98,14 @@ async fn respond(
         Bytes::new()
     };
     let query = uri.query().map(ToOwned::to_owned);
+    let target = format!("{method} {}", uri.path());
     let asked = Asked {
         app,
         caller,
         connection,
         part,
         query,
+        target,
         body,
     };
     let is_public = route.accepts == Accepts::Public;
@@ -153,13 +157,13 @@ async fn dispatch(endpoint: Endpoint, asked: &Asked) -> Reply {
 }
 
 impl Asked {
-    /// A command of the caller, with the digest of the body as it came.
+    /// A command of the caller, with the digest of the request as it came.
     pub(crate) fn command(&self, id: CommandId, reason: Option<String>, order: Order) -> Command {
         Command {
             id,
             principal: self.caller.principal.clone(),
             credential: self.caller.credential(),
-            digest: BodyDigest(execution::sha256(&self.body)),
+            digest: digest_of(&self.target, &self.body),
             reason,
             order,
         }
@@ -217,6 +221,14 @@ impl Asked {
         };
         self.parameter(name).map(parse).transpose()
     }
+}
+
+/// The digest of a request: its target and its body. The body of an exclusion names nobody, so with the body
+/// alone an id that is used again for another node would get the first answer, and nothing would be done.
+fn digest_of(target: &str, body: &[u8]) -> BodyDigest {
+    // No path holds a line break: two different requests never read as one.
+    let whole = [target.as_bytes(), b"\n", body].concat();
+    BodyDigest(execution::sha256(&whole))
 }
 
 fn is_noop(answer: &domain::Answer) -> bool {

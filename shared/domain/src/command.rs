@@ -87,7 +87,7 @@ pub struct Command {
     pub principal: Principal,
     /// The client certificate that was presented.
     pub credential: Option<CertDigest>,
-    /// The digest of the body as the sender sent it.
+    /// The digest of the request as the sender sent it: method, path and body.
     pub digest: BodyDigest,
     /// Why, for the audit log.
     pub reason: Option<String>,

@@ -54,7 +54,7 @@ pub struct Header {
 pub struct CommandRef {
     /// The command's id; with the actor the key of idempotency.
     pub id: CommandId,
-    /// The digest of its body.
+    /// The digest of its method, path and body.
     pub digest: BodyDigest,
 }
 

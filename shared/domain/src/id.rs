@@ -145,7 +145,7 @@ sha256_ids! {
     CertDigest;
     /// SHA-256 of a join token's 32 bytes.
     TokenHash;
-    /// SHA-256 of a command's body, to tell a repeated command from a reused id.
+    /// SHA-256 of a command's method, path and body, to tell a repeated command from a reused id.
     BodyDigest;
 }
 
