@@ -109,7 +109,13 @@ async fn respond(
         body,
     };
     let is_public = route.accepts == Accepts::Public;
-    let result = dispatch(route.endpoint, &asked).await;
+    let result = match dispatch(route.endpoint, &asked).await {
+        // Whoever may not is told that, whatever else is wrong with what was sent: authorisation comes first.
+        Err(no) if no.0.status < 500 && !asked.caller.may(route.action) => {
+            Err(asked.caller.lacks(route.action))
+        }
+        result => result,
+    };
     if let (true, Err(no)) = (is_public && route.endpoint != Endpoint::Trust, &result) {
         asked.app.strangers.count(no.code().name());
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use domain::{
     CertDigest, Code, NodeId, Order, Principal, Refusal, UserName,
-    access::{RoleName, permits},
+    access::{Action, RoleName, permits},
     identity::identify,
 };
 use mtls::PeerIdentity;
@@ -42,6 +42,31 @@ impl Caller {
         }
     }
 
+    /// May it do this, by its kind and its roles?
+    pub(crate) fn may(&self, action: Action) -> bool {
+        permits(&self.principal, &self.roles, action)
+    }
+
+    /// What it lacks, for people.
+    pub(crate) fn lacks(&self, action: Action) -> No {
+        let needed = match action {
+            Action::Rotate => "the role operator",
+            Action::Administer => "the role admin",
+            _ => "a role",
+        };
+        let has: Vec<_> = self
+            .roles
+            .iter()
+            .map(|r| format!("{r:?}").to_lowercase())
+            .collect();
+        let text = format!(
+            "{} has the roles [{}]; this needs {needed}",
+            self.principal,
+            has.join(", ")
+        );
+        No::new(Code::NotPermitted, text)
+    }
+
     /// The digest of the certificate it presented.
     pub(crate) fn credential(&self) -> Option<CertDigest> {
         self.peer.as_ref().map(|p| p.digest)
@@ -54,6 +79,9 @@ impl Caller {
 }
 
 /// Lets a request in, or says why not: identity first, then the kind of principal, then its roles now.
+///
+/// The roles of a command are looked at where it is decided and not here: so its refusal is on record, and the
+/// log says who tried what.
 pub(crate) async fn admit(app: &App, connection: &Connection, route: &Route) -> Result<Caller, No> {
     if route.accepts == Accepts::Public {
         // A certificate that was presented says nothing here: the answer is for everybody.
@@ -85,19 +113,21 @@ pub(crate) async fn admit(app: &App, connection: &Connection, route: &Route) -> 
         Principal::User(name) => app.fold.read(|s| s.users.get(name).cloned().unwrap_or_default()),
         _ => BTreeSet::new(),
     };
-    if !permits(&principal, &roles, route.action) {
-        return Err(No::new(Code::NotPermitted, lacks(&principal, &roles, route)));
-    }
-    match &principal {
-        Principal::Node(node) => app.presences.saw(*node, app.now()),
-        Principal::User(_) => present(app, &principal, &peer).await,
-        _ => {}
-    }
-    Ok(Caller {
+    let caller = Caller {
         principal,
         roles,
-        peer: Some(peer),
-    })
+        peer: Some(peer.clone()),
+    };
+    if !route.is_command() && !caller.may(route.action) {
+        return Err(caller.lacks(route.action));
+    }
+    let principal = &caller.principal;
+    match principal {
+        Principal::Node(node) => app.presences.saw(*node, app.now()),
+        Principal::User(_) => present(app, principal, &peer).await,
+        _ => {}
+    }
+    Ok(caller)
 }
 
 /// Would the certificate still be let in? Asked at each heartbeat of a stream, because a stream outlives the
@@ -167,20 +197,6 @@ async fn present(app: &App, holder: &Principal, peer: &PeerIdentity) {
         // The next request says it again.
         tracing::warn!(%error, %holder, "the first use of a certificate could not be recorded");
     }
-}
-
-fn lacks(principal: &Principal, roles: &BTreeSet<RoleName>, route: &Route) -> String {
-    use domain::access::Action;
-    let needed = match route.action {
-        Action::Rotate => "the role operator",
-        Action::Administer => "the role admin",
-        _ => "a role",
-    };
-    let has: Vec<_> = roles.iter().map(|r| format!("{r:?}").to_lowercase()).collect();
-    format!(
-        "{principal} has the roles [{}]; this needs {needed}",
-        has.join(", ")
-    )
 }
 
 fn unauthenticated() -> No {
