@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config, hub::Hub, presence::Presences, reply::No, serving::Serving, strangers::Strangers,
+    config::Config, firsts::Firsts, hub::Hub, presence::Presences, reply::No, serving::Serving, strangers::Strangers,
 };
 
 /// How long an answer may wait for something that others do: a signature, a bundle, a gate.
@@ -36,6 +36,7 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) serving: Serving,
     pub(crate) presences: Presences,
+    pub(crate) firsts: Firsts,
     pub(crate) hub: Hub,
     pub(crate) epochs: Epochs,
     pub(crate) sessions: SessionRegistry,

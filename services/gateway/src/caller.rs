@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use domain::{
-    CertDigest, Code, NodeId, Order, Principal, Refusal, UserName,
+    CertDigest, Code, NodeId, Principal, Refusal, UserName,
     access::{Action, RoleName, permits},
     identity::identify,
 };
@@ -12,6 +12,7 @@ use mtls::PeerIdentity;
 use crate::{
     app::{App, READ_PATIENCE},
     door::Connection,
+    firsts,
     reply::No,
     route::{Accepts, Route},
 };
@@ -123,8 +124,13 @@ pub(crate) async fn admit(app: &App, connection: &Connection, route: &Route) -> 
     }
     let principal = &caller.principal;
     match principal {
-        Principal::Node(node) => app.presences.saw(*node, app.now()),
-        Principal::User(_) => present(app, principal, &peer).await,
+        Principal::Node(node) => {
+            app.presences.saw(*node, app.now());
+            app.firsts.saw(app, *node, peer.digest);
+        }
+        // A person reports nothing: the time condition of the authority before ends with this alone. If it could
+        // not be recorded, the next request says it again.
+        Principal::User(_) => drop(firsts::record(app, principal, peer.digest).await),
         _ => {}
     }
     Ok(caller)
@@ -173,30 +179,6 @@ fn alert(app: &App, connection: &Connection, peer: &PeerIdentity, refusal: &Refu
         &refusal.text,
         app.clock.monotonic(),
     );
-}
-
-/// Records that a person's certificate is in use, the first time: the time condition of the authority that
-/// issued the one before ends with it.
-async fn present(app: &App, holder: &Principal, peer: &PeerIdentity) {
-    let is_new = app.fold.read(|s| {
-        s.certificates
-            .get(&peer.digest)
-            .is_some_and(|c| c.presented.is_none())
-    });
-    if !is_new {
-        return;
-    }
-    let order = Order::PresentCredential {
-        holder: holder.clone(),
-        certificate: peer.digest,
-    };
-    let command = app
-        .executor
-        .own_command(Principal::Gateway(app.config.member), order);
-    if let Err(error) = app.executor.execute(command).await {
-        // The next request says it again.
-        tracing::warn!(%error, %holder, "the first use of a certificate could not be recorded");
-    }
 }
 
 fn unauthenticated() -> No {

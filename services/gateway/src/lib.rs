@@ -28,6 +28,7 @@ pub use config::{Config, GatewayError};
 pub use member::CredentialError;
 
 use app::App;
+use firsts::Firsts;
 use hub::Hub;
 use member::Member;
 use presence::Presences;
@@ -39,6 +40,7 @@ mod app;
 mod caller;
 mod config;
 mod door;
+mod firsts;
 mod handout;
 mod hub;
 mod member;
@@ -150,6 +152,7 @@ impl Gateway {
             }
         });
         tasks.spawn(Hub::run(app.clone(), app.shutdown.clone()));
+        tasks.spawn(Firsts::run(app.clone()));
         tasks.spawn(member.run(ready));
         tasks.spawn(door::run(app.clone(), listener));
         shutdown.cancelled().await;
@@ -181,6 +184,7 @@ fn app(config: Config, parts: Parts) -> App {
         strangers: Strangers::new(metrics.clone(), now),
         serving: Serving::new(clock.clone()),
         presences: Presences::default(),
+        firsts: Firsts::default(),
         hub: Hub::new(),
         epochs: Epochs::new(nothing),
         sessions: SessionRegistry::new(),

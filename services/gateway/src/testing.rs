@@ -11,7 +11,7 @@ use api::{
     shape::{AuthorityDoc, CertificateDoc, ConsumerDoc, NodeDoc, RotationDoc, Status, TokenDoc, UserDoc},
 };
 use domain::{
-    AuthorityType, ClusterName, ClusterState, CommandId, MemberId, Order, Position, Principal, Timestamp,
+    AuthorityType, ClusterName, ClusterState, CommandId, Fact, MemberId, Order, Position, Principal, Timestamp,
     id::SystemActor,
 };
 use eventlog::{MemoryLog, SharedLog};
@@ -49,6 +49,7 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) admin: (KeyPair, Vec<u8>),
     pub(crate) member: MemberId,
+    pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -94,6 +95,7 @@ impl World {
             dir,
             admin,
             member,
+            metrics: Metrics::new("test"),
             stop,
             tasks,
         }
@@ -130,7 +132,7 @@ impl World {
             queries: Arc::new(Nothing),
             audit: Arc::new(Nothing),
             clock: self.clock.clone(),
-            metrics: Metrics::new("test"),
+            metrics: self.metrics.clone(),
         };
         let gateway = Gateway::open(config, parts).await?;
         let (addr, ready, stop) = (
@@ -175,6 +177,12 @@ impl World {
     /// The administrator's client.
     pub(crate) fn admin(&self, addr: &str) -> Client {
         self.client(addr, Some((&self.admin.0, &self.admin.1)))
+    }
+
+    /// Everything that happened.
+    pub(crate) async fn facts(&self) -> Vec<Fact> {
+        let records = self.fold.log().read(1, 10_000).await.unwrap();
+        records.iter().map(|r| execution::codec::decode(r).unwrap().fact).collect()
     }
 
     pub(crate) fn id(&self) -> CommandId {

@@ -27,6 +27,7 @@ use pki::{KeyPair, csr, pem};
 use crate::testing::{Running, SOON, World};
 
 mod commands;
+mod firsts;
 mod strangers;
 
 /// A node as a test plays it.

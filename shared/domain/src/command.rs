@@ -272,7 +272,7 @@ pub enum Order {
         report: FactReport,
         seen: Seen,
     },
-    /// A person's certificate that is newer than others was seen in use.
+    /// A certificate of a person or a node was seen in use for the first time.
     PresentCredential {
         holder: Principal,
         certificate: CertDigest,
