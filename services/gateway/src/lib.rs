@@ -49,6 +49,7 @@ mod presence;
 mod reply;
 mod route;
 mod serving;
+mod source;
 mod strangers;
 #[cfg(test)]
 mod testing;
@@ -154,6 +155,7 @@ impl Gateway {
         tasks.spawn(Hub::run(app.clone(), app.shutdown.clone()));
         tasks.spawn(Firsts::run(app.clone()));
         tasks.spawn(member.run(ready));
+        tasks.spawn(door::summaries(app.clone()));
         tasks.spawn(door::run(app.clone(), listener));
         shutdown.cancelled().await;
         // The right to serve ends first, then what is open; the member's stop is recorded meanwhile.

@@ -103,7 +103,14 @@ impl World {
 
     /// Starts a gateway and waits until it serves.
     pub(crate) async fn gateway(&self) -> Running {
-        let running = self.start_gateway("127.0.0.1:0").await.unwrap();
+        self.gateway_with(|_| {}).await
+    }
+
+    /// The same with other limits.
+    pub(crate) async fn gateway_with(&self, adjust: impl FnOnce(&mut Config)) -> Running {
+        let mut config = self.config("127.0.0.1:0");
+        adjust(&mut config);
+        let running = self.open_gateway(config).await.unwrap();
         let (addr, stop, tasks, ready) = running;
         assert!(
             tokio::time::timeout(SOON, ready.wait())
@@ -117,6 +124,10 @@ impl World {
         &self,
         listen: &str,
     ) -> Result<(String, CancellationToken, JoinSet<()>, crate::Ready), crate::GatewayError> {
+        self.open_gateway(self.config(listen)).await
+    }
+
+    fn config(&self, listen: &str) -> Config {
         let mut config = Config::new(
             listen.parse().unwrap(),
             self.dir.path().join("gateway"),
@@ -126,6 +137,13 @@ impl World {
             burst: 20,
             per_second: 1.0,
         };
+        config
+    }
+
+    async fn open_gateway(
+        &self,
+        config: Config,
+    ) -> Result<(String, CancellationToken, JoinSet<()>, crate::Ready), crate::GatewayError> {
         let parts = Parts {
             fold: self.fold.clone(),
             executor: self.executor.clone(),

@@ -27,6 +27,7 @@ use pki::{KeyPair, csr, pem};
 use crate::testing::{Running, SOON, World};
 
 mod commands;
+mod door;
 mod firsts;
 mod strangers;
 
