@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config, firsts::Firsts, hub::Hub, presence::Presences, reply::No, serving::Serving, strangers::Strangers,
+    config::Config, firsts::Firsts, hub::Hub, limits::NodeLimits, presence::Presences, reply::No, serving::Serving, strangers::Strangers,
 };
 
 /// How long an answer may wait for something that others do: a signature, a bundle, a gate.
@@ -43,6 +43,7 @@ pub(crate) struct App {
     /// The row of each type that the gateway's own trust and certificates satisfy.
     pub(crate) held: watch::Sender<BTreeMap<AuthorityType, Position>>,
     pub(crate) joins: KeyedLimit<IpAddr>,
+    pub(crate) nodes: NodeLimits,
     pub(crate) strangers: Strangers,
     pub(crate) shutdown: CancellationToken,
 }

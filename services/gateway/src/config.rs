@@ -32,6 +32,11 @@ pub struct Config {
     pub stranger_life: Duration,
     /// How often one source address may join or recover. Renewals come with a certificate and are not counted.
     pub joins: Rate,
+    /// How often one node may report. Each may be an event, and one stolen key must not fill the log.
+    pub node_reports: Rate,
+    /// How often one node may ask for a certificate with a new key, likewise. A new row begins the count anew, so
+    /// that no rotation is too quick for it.
+    pub node_certificates: Rate,
 }
 
 impl Config {
@@ -54,6 +59,14 @@ impl Config {
             joins: Rate {
                 burst: 512,
                 per_second: 64.0,
+            },
+            node_reports: Rate {
+                burst: 20,
+                per_second: 1.0,
+            },
+            node_certificates: Rate {
+                burst: 16,
+                per_second: 1.0 / 30.0,
             },
         }
     }

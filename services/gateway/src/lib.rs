@@ -30,6 +30,7 @@ pub use member::CredentialError;
 use app::App;
 use firsts::Firsts;
 use hub::Hub;
+use limits::NodeLimits;
 use member::Member;
 use presence::Presences;
 use serving::Serving;
@@ -43,6 +44,7 @@ mod door;
 mod firsts;
 mod handout;
 mod hub;
+mod limits;
 mod member;
 mod oracle;
 mod presence;
@@ -183,6 +185,7 @@ fn app(config: Config, parts: Parts) -> App {
         .expect("an epoch without anchors and certificates can always be built");
     App {
         joins: KeyedLimit::new(config.joins, MAX_SOURCES, now),
+        nodes: fold.read(|state| NodeLimits::new(&config, state.settings().node_ttl_ms, now)),
         strangers: Strangers::new(metrics.clone(), now),
         serving: Serving::new(clock.clone()),
         presences: Presences::default(),

@@ -33,6 +33,12 @@ impl No {
         Self::new(Code::BadRequest, detail.to_string())
     }
 
+    /// Too often; the time after which it is not too often any more is rounded up, so that it is believed.
+    pub(crate) fn limited(text: &str, wait: Duration) -> Self {
+        let seconds = u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX);
+        Self::new(Code::RateLimited, text).retry_after(seconds.max(1))
+    }
+
     pub(crate) fn code(&self) -> Code {
         self.0.code
     }

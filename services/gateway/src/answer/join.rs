@@ -126,7 +126,7 @@ fn limit(asked: &Asked) -> Result<(), No> {
         .try_take(asked.connection.from, now)
         .map_err(|wait| {
             let text = "too many joins and recoveries from this address; renewals are not counted";
-            No::new(Code::RateLimited, text).retry_after(wait.as_secs().max(1))
+            No::limited(text, wait)
         })
 }
 

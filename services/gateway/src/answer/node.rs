@@ -167,13 +167,15 @@ pub(super) async fn desired(asked: &Asked) -> Reply {
 
 /// `POST /v1/node/certificates`.
 pub(super) async fn certificate(asked: &Asked) -> Reply {
-    asked.caller.node()?;
+    let node = asked.caller.node()?;
     let request: CertificateRequest = reply::parse(&asked.body)?;
+    let key = key_of(&request.csr)?;
+    asked.app.nodes.certificate(&asked.app, node, key.spki)?;
     let order = Order::RequestCertificate {
         authority_type: request.authority_type,
         usage: request.usage,
         issuer: request.issuer,
-        key: key_of(&request.csr)?,
+        key,
     };
     let answered = asked.execute(asked.command(request.id, None, order)).await?;
     let Answer::Authorized { authorization } = answered.answer else {
@@ -193,7 +195,25 @@ pub(super) async fn certificate(asked: &Asked) -> Reply {
 
 /// `POST /v1/node/facts`: with what the gateway saw of the connection that the report came by.
 pub(super) async fn facts(asked: &Asked) -> Reply {
+    let result = report(asked).await;
+    let outcome = match &result {
+        Ok(outcome) => outcome,
+        Err(no) if matches!(no.code(), Code::ReportTooOften | Code::RateLimited) => "limited",
+        Err(_) => "refused",
+    };
+    asked
+        .app
+        .metrics
+        .counter("carousel_node_reports_total", &[outcome])
+        .inc();
+    result?;
+    reply::done()
+}
+
+/// What became of a report.
+async fn report(asked: &Asked) -> Result<&'static str, No> {
     let node = asked.caller.node()?;
+    asked.app.nodes.report(&asked.app, node)?;
     if asked.body.len() > MAX_REPORT_BYTES {
         let text = format!("a fact report has at most {MAX_REPORT_BYTES} bytes");
         return Err(No::new(Code::TooLarge, text));
@@ -207,20 +227,12 @@ pub(super) async fn facts(asked: &Asked) -> Reply {
         from: Some(asked.connection.from.to_canonical().to_string()),
     };
     let before = asked.app.fold.position();
-    let result = asked
+    let answered = asked
         .execute_own(Principal::Node(node), Order::Report { node, report, seen })
-        .await;
-    let outcome = match &result {
-        Ok(answered) if answered.position > before => "recorded",
-        Ok(_) => "unchanged",
-        Err(no) if no.code() == Code::ReportTooOften => "limited",
-        Err(_) => "refused",
-    };
-    asked
-        .app
-        .metrics
-        .counter("carousel_node_reports_total", &[outcome])
-        .inc();
-    result?;
-    reply::done()
+        .await?;
+    Ok(if answered.position > before {
+        "recorded"
+    } else {
+        "unchanged"
+    })
 }

@@ -45,7 +45,7 @@ async fn hears(w: &World, gateway: &Running, node: &Node, stream: &mut EventStre
 async fn a_connection_without_a_certificate_ends_by_itself_and_a_nodes_stream_does_not() {
     let w = World::new().await;
     let gateway = w
-        .gateway_with(|config| config.stranger_life = Duration::from_millis(300))
+        .gateway_with(|config| config.stranger_life = Duration::from_secs(2))
         .await;
     let (node, _) = join(&w, &gateway, "n1.example").await;
     let mut stream = open_stream(&w, &gateway, &node).await;
