@@ -6,6 +6,7 @@ use bytes::Bytes;
 use domain::{BodyDigest, Code, Command, CommandId, Order, Principal, command::Answered};
 use http::{Method, Request, Response, request::Parts};
 use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
@@ -21,6 +22,7 @@ mod check;
 mod commands;
 mod events;
 mod join;
+mod leave;
 mod node;
 mod plan;
 mod probe;
@@ -41,6 +43,8 @@ pub(crate) struct Asked {
     pub(crate) target: String,
     /// The raw body; empty for `GET`.
     pub(crate) body: Bytes,
+    /// The term in which it was asked: an answer counts only as long as that lasts.
+    pub(crate) term: CancellationToken,
 }
 
 /// Answers a request, whatever comes of it.
@@ -81,15 +85,31 @@ async fn respond(
     matched: Matched,
     request: Request<Incoming>,
 ) -> Reply {
-    let Matched { route, part } = matched;
     // The right to serve comes before everything but the public documents: a gateway that fell behind must
     // not even say who somebody is.
-    if route.endpoint != Endpoint::Trust
-        && let Err(why) = app.serving.check()
-    {
-        let text = format!("this gateway may not serve now: {why}; ask again, or another one");
-        return Err(No::new(Code::NotServing, text).retry_after(1));
+    if matched.route.endpoint == Endpoint::Trust {
+        return let_in(app, connection, matched, request, CancellationToken::new()).await;
     }
+    let term = app.serving.term().map_err(not_serving)?;
+    let result = let_in(app.clone(), connection, matched, request, term.clone()).await;
+    // And after it, whatever the answer is: it may have waited for longer than the right lasted.
+    app.serving.still(&term).map_err(not_serving)?;
+    result
+}
+
+fn not_serving(why: String) -> No {
+    let text = format!("this gateway may not serve now: {why}; ask again, or another one");
+    No::new(Code::NotServing, text).retry_after(1)
+}
+
+async fn let_in(
+    app: Arc<App>,
+    connection: Connection,
+    matched: Matched,
+    request: Request<Incoming>,
+    term: CancellationToken,
+) -> Reply {
+    let Matched { route, part } = matched;
     let caller = admit(&app, &connection, route).await?;
     let (Parts { uri, method, .. }, request) = split(request);
     let body = if method == Method::POST {
@@ -107,6 +127,7 @@ async fn respond(
         query,
         target,
         body,
+        term,
     };
     let is_public = route.accepts == Accepts::Public;
     let result = match dispatch(route.endpoint, &asked).await {
