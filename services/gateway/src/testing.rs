@@ -127,7 +127,7 @@ impl World {
         self.open_gateway(self.config(listen)).await
     }
 
-    fn config(&self, listen: &str) -> Config {
+    pub(crate) fn config(&self, listen: &str) -> Config {
         let mut config = Config::new(
             listen.parse().unwrap(),
             self.dir.path().join("gateway"),
@@ -140,10 +140,8 @@ impl World {
         config
     }
 
-    async fn open_gateway(
-        &self,
-        config: Config,
-    ) -> Result<(String, CancellationToken, JoinSet<()>, crate::Ready), crate::GatewayError> {
+    /// A gateway that listens and is not run.
+    pub(crate) async fn open(&self, config: Config) -> Result<Gateway, crate::GatewayError> {
         let parts = Parts {
             fold: self.fold.clone(),
             executor: self.executor.clone(),
@@ -152,7 +150,14 @@ impl World {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
         };
-        let gateway = Gateway::open(config, parts).await?;
+        Gateway::open(config, parts).await
+    }
+
+    async fn open_gateway(
+        &self,
+        config: Config,
+    ) -> Result<(String, CancellationToken, JoinSet<()>, crate::Ready), crate::GatewayError> {
+        let gateway = self.open(config).await?;
         let (addr, ready, stop) = (
             gateway.address().to_string(),
             gateway.ready(),
