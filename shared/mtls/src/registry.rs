@@ -301,6 +301,11 @@ impl Session {
         self.entry.stands_under(epoch)
     }
 
+    /// Asks its holder to end it soon.
+    pub(crate) fn ask_to_end(&self) {
+        self.entry.drain.cancel();
+    }
+
     /// Who is at the other end, as it was when the session began.
     pub fn peer(&self) -> Option<&PeerIdentity> {
         self.entry.peer.as_ref()
