@@ -119,6 +119,18 @@ impl App {
     /// `signer_unavailable` after 10 s (asking again with the same key gives the same certificate), or if
     /// the signer refused; `stale_view` if the authorisation was voided.
     pub(crate) async fn certificate(&self, authorization: AuthorizationId) -> Result<Issued, No> {
+        self.certificate_by(authorization, Instant::now() + PATIENCE).await
+    }
+
+    /// The same until a moment.
+    ///
+    /// # Errors
+    /// As [`App::certificate`].
+    pub(crate) async fn certificate_by(
+        &self,
+        authorization: AuthorizationId,
+        deadline: Instant,
+    ) -> Result<Issued, No> {
         enum Found {
             At(Position),
             No(Refusal),
@@ -143,7 +155,6 @@ impl App {
                 .find(|c| c.authorization == authorization);
             found.map(|c| Found::At(c.position))
         };
-        let deadline = Instant::now() + PATIENCE;
         let known = self.fold.read(|state| {
             let waits = state.pending.contains_key(&authorization);
             find(state).or_else(|| if waits { None } else { older(state) })

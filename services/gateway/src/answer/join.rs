@@ -8,14 +8,15 @@ use api::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
-    Answer, AuthorityType, Code, Hostname, Order, Position, Principal, TokenHash,
-    command::{Join, KeyRequest, Rejoin},
+    Answer, AuthorityType, Code, Hostname, NodeId, Order, Position, Principal, TokenHash,
+    command::{Answered, Join, KeyRequest, Rejoin},
 };
 use pki::{Certificate, csr, pem, statement};
+use tokio::time::Instant;
 
 use super::Asked;
 use crate::{
-    app::App,
+    app::{App, Issued, PATIENCE},
     handout,
     hub::Hub,
     reply::{self, No, Reply},
@@ -94,11 +95,7 @@ pub(super) async fn recover(asked: &Asked) -> Reply {
 /// Executes, waits for the certificate, and answers with the row at or after the event [M].
 async fn joined(asked: &Asked, order: Order) -> Reply {
     let app = &asked.app;
-    let answered = asked.execute_own(Principal::Anonymous, order).await?;
-    let Answer::Joined { node, authorization } = answered.answer else {
-        return Err(No::new(Code::Internal, "a join was answered with something else"));
-    };
-    let issued = app.certificate(authorization).await?;
+    let (answered, node, issued) = certified(asked, order).await?;
     let at_least = joined_at(app, node).max(answered.position);
     let update = handout::with_bundles(app, handout::whole(app, node, at_least).await?).await?;
     app.presences.saw(node, app.now());
@@ -113,7 +110,29 @@ async fn joined(asked: &Asked, order: Order) -> Reply {
     })
 }
 
-fn joined_at(app: &Arc<App>, node: domain::NodeId) -> Position {
+/// Executes until the certificate is there. An authorisation may be voided before it is signed, because its
+/// authority went meanwhile: then the same token and key get another one. The joiner has no view that could be
+/// stale, and would take that for a refusal.
+async fn certified(asked: &Asked, order: Order) -> Result<(Answered, NodeId, Issued), No> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answered = asked.execute_own(Principal::Anonymous, order.clone()).await?;
+        let Answer::Joined { node, authorization } = answered.answer else {
+            return Err(No::new(Code::Internal, "a join was answered with something else"));
+        };
+        match asked.app.certificate_by(authorization, deadline).await {
+            Ok(issued) => return Ok((answered, node, issued)),
+            Err(no) if no.code() != Code::StaleView => return Err(no),
+            Err(_) if Instant::now() < deadline => {}
+            Err(_) => {
+                let text = "the rows change faster than certificates are signed: ask again with the same request";
+                return Err(No::new(Code::SignerUnavailable, text).retry_after(1));
+            }
+        }
+    }
+}
+
+fn joined_at(app: &Arc<App>, node: NodeId) -> Position {
     app.fold
         .read(|s| s.nodes.get(&node).map(|n| n.joined).unwrap_or_default())
 }
