@@ -29,6 +29,7 @@ use crate::testing::{Running, SOON, World};
 mod commands;
 mod door;
 mod firsts;
+mod joining;
 mod lapses;
 mod limits;
 mod strangers;
