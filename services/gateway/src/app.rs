@@ -1,17 +1,25 @@
 //! What all parts of the gateway share, and the waits that several of them need.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use api::{Audit, Queries};
 use domain::{
     AuthorityType, AuthorizationId, CertDigest, ClusterName, ClusterState, Code, Position, Refusal, SpkiPin,
     Timestamp, event::LeafUse, state::AuthorizationOutcome,
 };
-use execution::{Executor, Fold, codec};
+use execution::{Behind, Executor, Fold, codec};
 use mtls::{Epochs, SessionRegistry};
 use runtime::{clock::SharedClock, metrics::Metrics, ratelimit::KeyedLimit};
 use tokio::{
-    sync::watch,
+    sync::{Mutex, watch},
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -43,9 +51,25 @@ pub(crate) struct App {
     /// The row of each type that the gateway's own trust and certificates satisfy.
     pub(crate) held: watch::Sender<BTreeMap<AuthorityType, Position>>,
     pub(crate) joins: KeyedLimit<IpAddr>,
+    pub(crate) recoveries: KeyedLimit<IpAddr>,
+    pub(crate) readings: Readings,
     pub(crate) nodes: NodeLimits,
     pub(crate) strangers: Strangers,
     pub(crate) shutdown: CancellationToken,
+}
+
+/// Readings to the log's end that strangers ask for: one at a time, and all who wait meanwhile share the next.
+#[derive(Default)]
+pub(crate) struct Readings {
+    begun: AtomicU64,
+    last: Mutex<Reading>,
+}
+
+/// Which reading was the last, and how it ended.
+#[derive(Default)]
+struct Reading {
+    number: u64,
+    failed: Option<Behind>,
 }
 
 /// A certificate as the log has it.
@@ -84,6 +108,20 @@ impl App {
     /// Folds up to what was durable now, so that the caller reads its own writes.
     pub(crate) async fn catch_up(&self) -> Result<Position, No> {
         Ok(self.fold.catch_up(READ_PATIENCE).await?)
+    }
+
+    /// The same for callers of whom nothing is known: however many ask, the log is read by one at a time.
+    pub(crate) async fn catch_up_together(&self) -> Result<(), Behind> {
+        let arrived = self.readings.begun.load(Ordering::SeqCst);
+        let mut last = self.readings.last.lock().await;
+        // A reading that began after we arrived holds whatever was durable then.
+        if last.number <= arrived {
+            let number = self.readings.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            let failed = self.fold.catch_up(READ_PATIENCE).await.err();
+            // Written down only when it is done: its caller may go away in between.
+            *last = Reading { number, failed };
+        }
+        last.failed.clone().map_or(Ok(()), Err)
     }
 
     /// Waits until `look` finds something in the state, woken by every change of it, of the gateway's own
@@ -214,5 +252,24 @@ impl App {
             .ok_or_else(|| unavailable(format!("position {position} cannot be read")))?;
         let event = codec::decode(record).map_err(|e| unavailable(e.to_string()))?;
         Ok(event.fact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+
+    use crate::testing::World;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn however_many_strangers_ask_the_log_is_read_to_its_end_by_one_at_a_time() {
+        let w = World::new().await;
+        let app = w.open(w.config("127.0.0.1:0")).await.unwrap().app;
+        let outcomes = join_all((0..50).map(|_| app.catch_up_together())).await;
+        assert!(outcomes.iter().all(Result::is_ok));
+        // The first one's, and one that began after all the others had come.
+        assert_eq!(app.readings.begun.load(Ordering::SeqCst), 2);
     }
 }

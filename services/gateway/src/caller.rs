@@ -10,11 +10,12 @@ use domain::{
 use mtls::PeerIdentity;
 
 use crate::{
-    app::{App, READ_PATIENCE},
+    app::App,
     door::Connection,
     firsts,
     reply::No,
     route::{Accepts, Route},
+    strangers::Alert,
 };
 
 /// A caller that was let in.
@@ -155,7 +156,7 @@ async fn identity(app: &App, peer: &PeerIdentity) -> Result<Principal, Refusal> 
     };
     match look() {
         Err(refusal) if refusal.code == Code::CertificateUnknown => {
-            if app.fold.catch_up(READ_PATIENCE).await.is_err() {
+            if app.catch_up_together().await.is_err() {
                 let text =
                     "the log cannot be read to its end now, and this certificate is not known before it";
                 return Err(Refusal::new(Code::LogUnavailable, text));
@@ -168,8 +169,8 @@ async fn identity(app: &App, peer: &PeerIdentity) -> Result<Principal, Refusal> 
 
 fn alert(app: &App, connection: &Connection, peer: &PeerIdentity, refusal: &Refusal) {
     let kind = match refusal.code {
-        Code::CertificateSuperseded => "superseded",
-        Code::CertificateUnknown => "unknown",
+        Code::CertificateSuperseded => Alert::Superseded,
+        Code::CertificateUnknown => Alert::Unknown,
         _ => return,
     };
     app.strangers.alert(

@@ -30,7 +30,7 @@ pub struct Config {
     pub per_source: usize,
     /// How long a connection without a certificate that the log knows may stand.
     pub stranger_life: Duration,
-    /// How often one source address may join or recover. Renewals come with a certificate and are not counted.
+    /// How often one source may join, and as often again recover. Renewals come with a certificate and are not counted.
     pub joins: Rate,
     /// How often one node may report. Each may be an event, and one stolen key must not fill the log.
     pub node_reports: Rate,

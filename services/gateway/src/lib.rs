@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{Config, GatewayError};
 pub use member::CredentialError;
 
-use app::App;
+use app::{App, Readings};
 use firsts::Firsts;
 use hub::Hub;
 use limits::NodeLimits;
@@ -58,7 +58,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-/// The most source addresses whose joins are counted one by one.
+/// The most sources whose joins and recoveries are counted one by one.
 const MAX_SOURCES: usize = 16_384;
 
 /// What the gateway is given: handles of this process.
@@ -185,6 +185,8 @@ fn app(config: Config, parts: Parts) -> App {
         .expect("an epoch without anchors and certificates can always be built");
     App {
         joins: KeyedLimit::new(config.joins, MAX_SOURCES, now),
+        recoveries: KeyedLimit::new(config.joins, MAX_SOURCES, now),
+        readings: Readings::default(),
         nodes: fold.read(|state| NodeLimits::new(&config, state.settings().node_ttl_ms, now)),
         strangers: Strangers::new(metrics.clone(), now),
         serving: Serving::new(clock.clone()),

@@ -1,6 +1,6 @@
 //! The public routes: trust documents, joining, recovering.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use api::{
     join::{JoinAnswer, JoinRequest, RECOVER_CONTEXT, REJOIN_CONTEXT, RecoverRequest, RejoinProof},
@@ -12,6 +12,7 @@ use domain::{
     command::{Answered, Join, KeyRequest, Rejoin},
 };
 use pki::{Certificate, csr, pem, statement};
+use runtime::ratelimit::KeyedLimit;
 use tokio::time::Instant;
 
 use super::Asked;
@@ -20,6 +21,8 @@ use crate::{
     handout,
     hub::Hub,
     reply::{self, No, Reply},
+    source,
+    strangers::Alert,
 };
 
 /// `GET /v1/trust/{type}`: the newest signed bundle. Served by every gateway at all times, also one that
@@ -42,7 +45,7 @@ pub(super) async fn trust(asked: &Asked) -> Reply {
 
 /// `POST /v1/join`.
 pub(super) async fn join(asked: &Asked) -> Reply {
-    limit(asked)?;
+    limit(asked, &asked.app.joins)?;
     let request: JoinRequest = reply::parse(&asked.body)?;
     let hostname: Hostname = request.hostname.parse().map_err(No::bad_request)?;
     let key = key_of(&request.csr)?;
@@ -63,7 +66,8 @@ pub(super) async fn join(asked: &Asked) -> Reply {
 
 /// `POST /v1/recover`: a request signed with the key of a certificate that the log knows.
 pub(super) async fn recover(asked: &Asked) -> Reply {
-    limit(asked)?;
+    // Counted apart: guesses at tokens must not keep out nodes that come back.
+    limit(asked, &asked.app.recoveries)?;
     let request: RecoverRequest = reply::parse(&asked.body)?;
     let key = key_of(&request.csr)?;
     let refused = |text: &str| No::new(Code::RecoveryRefused, text);
@@ -76,7 +80,7 @@ pub(super) async fn recover(asked: &Asked) -> Reply {
     let proven_by = certificate.digest;
     // A certificate issued a moment ago elsewhere may not be folded yet.
     if asked.app.fold.read(|s| !s.certificates.contains_key(&proven_by)) {
-        asked.app.catch_up().await?;
+        asked.app.catch_up_together().await?;
     }
     let result = joined(asked, Order::Recover { node, proven_by, key }).await;
     if let Err(no) = &result
@@ -87,7 +91,7 @@ pub(super) async fn recover(asked: &Asked) -> Reply {
         asked
             .app
             .strangers
-            .alert("superseded", uri, asked.connection.from, &no.0.detail, now);
+            .alert(Alert::Superseded, uri, asked.connection.from, &no.0.detail, now);
     }
     result
 }
@@ -137,14 +141,12 @@ fn joined_at(app: &Arc<App>, node: NodeId) -> Position {
         .read(|s| s.nodes.get(&node).map(|n| n.joined).unwrap_or_default())
 }
 
-fn limit(asked: &Asked) -> Result<(), No> {
+fn limit(asked: &Asked, of_source: &KeyedLimit<IpAddr>) -> Result<(), No> {
     let now = asked.app.clock.monotonic();
-    asked
-        .app
-        .joins
-        .try_take(asked.connection.from, now)
+    of_source
+        .try_take(source::of(asked.connection.from), now)
         .map_err(|wait| {
-            let text = "too many joins and recoveries from this address; renewals are not counted";
+            let text = "too many of these from this address; renewals are not counted";
             No::limited(text, wait)
         })
 }

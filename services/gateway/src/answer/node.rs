@@ -94,7 +94,9 @@ impl Open {
                     if changed.is_err() { return None; }
                     self.due = true;
                 }
-                Some(certificate) = self.subscription.certificates.recv() => {
+                certificate = self.subscription.certificates.recv() => {
+                    // None: newer streams of this node took its place.
+                    let certificate = certificate?;
                     let data = serde_json::to_string(&certificate).ok()?;
                     return Some(reply::event(CERTIFICATE_EVENT, Some(certificate.position.0), &data));
                 }

@@ -1,11 +1,16 @@
 //! What one node may do to the log.
 
-use api::{ClientError, Problem, node::DesiredUpdate, route};
+use api::{
+    ClientError, Problem,
+    node::{CERTIFICATE_EVENT, DesiredUpdate},
+    route,
+};
 use domain::{AuthorityType, BootId, Code, Phase, event::LeafUse, fact::FactReport};
 use pki::KeyPair;
+use tokio::time::timeout;
 
-use super::{join, rotate};
-use crate::testing::World;
+use super::{join, open_stream, rotate};
+use crate::testing::{SOON, World};
 
 fn problem(result: Result<impl std::fmt::Debug, ClientError>) -> Problem {
     match result {
@@ -42,6 +47,27 @@ async fn one_node_that_asks_on_and_on_is_held_back_until_the_row_changes_and_ano
     node.request(&w, &gateway, &KeyPair::generate(), usage, None)
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_opens_stream_after_stream_keeps_the_newest() {
+    let w = World::new().await;
+    let gateway = w.gateway().await;
+    let (node, _) = join(&w, &gateway, "n1.example").await;
+    let mut streams = vec![];
+    for _ in 0..5 {
+        let mut stream = open_stream(&w, &gateway, &node).await;
+        assert!(stream.next().await.unwrap().is_some(), "each begins with the desired state");
+        streams.push(stream);
+    }
+    let ending = async { while streams[0].next().await.unwrap().is_some() {} };
+    timeout(SOON, ending).await.expect("the oldest ends");
+    let (key, usage) = (KeyPair::generate(), LeafUse::Both);
+    node.request(&w, &gateway, &key, usage, None).await.unwrap();
+    for stream in &mut streams[1..] {
+        let event = timeout(SOON, stream.next()).await.expect("it is pushed to all others");
+        assert_eq!(event.unwrap().expect("it stands").name, CERTIFICATE_EVENT);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
