@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::{BodyDigest, Code, Command, CommandId, Order, Principal, command::Answered};
-use http::{Method, Request, Response, request::Parts};
+use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -56,6 +56,8 @@ pub(crate) async fn answer(
     let begun = app.clock.monotonic();
     let found = route::find(request.method(), request.uri().path());
     let template = found.as_ref().map_or("none", |m| m.route.path);
+    let methods = matches!(found, Err(Unmatched::NoMethod)).then(|| route::methods(request.uri().path()));
+    let methods = methods.and_then(|methods| HeaderValue::try_from(methods).ok());
     let span = tracing::info_span!("request", method = %request.method(), route = template);
     if let Some(parent) = request.headers().get("traceparent").and_then(|v| v.to_str().ok()) {
         runtime::telemetry::with_parent(&span, parent);
@@ -66,10 +68,14 @@ pub(crate) async fn answer(
             Err(unmatched) => Err(no_route(unmatched, request.method())),
         }
     };
-    let response = match asking.instrument(span).await {
+    let mut response = match asking.instrument(span).await {
         Ok(response) => response,
         Err(no) => reply::problem(&no),
     };
+    // A 405 says what there is instead (RFC 9110, section 15.5.6).
+    if let Some(methods) = methods {
+        response.headers_mut().insert(header::ALLOW, methods);
+    }
     let took = app.clock.monotonic().saturating_sub(begun);
     let status = response.status();
     let seconds = app

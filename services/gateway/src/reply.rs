@@ -97,7 +97,12 @@ impl From<QueryError> for No {
             QueryError::NotFound(_) => Code::NotFound,
             QueryError::Unavailable(_) => Code::LogUnavailable,
         };
-        Self::new(code, error.to_string())
+        let no = Self::new(code, error.to_string());
+        match error {
+            // Both pass by themselves; what is not there stays away.
+            QueryError::Lagging(_) | QueryError::Unavailable(_) => no.retry_after(1),
+            QueryError::NotFound(_) => no,
+        }
     }
 }
 
@@ -203,6 +208,14 @@ mod tests {
     fn data_with_line_breaks_stays_one_event() {
         let bytes = event("event", Some(7), "{\"a\":\n1}");
         assert_eq!(bytes, "event: event\nid: 7\ndata: {\"a\":\ndata: 1}\n\n");
+    }
+
+    #[test]
+    fn what_passes_by_itself_says_when_to_ask_again() {
+        let after = |error: QueryError| No::from(error).0.retry_after_s;
+        assert_eq!(after(QueryError::Lagging("3 behind".into())), Some(1));
+        assert_eq!(after(QueryError::Unavailable("no".into())), Some(1));
+        assert_eq!(after(QueryError::NotFound("no".into())), None);
     }
 
     #[test]

@@ -188,6 +188,15 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Matched, Unmatched> {
     })
 }
 
+/// The methods that a path takes, as the header `Allow` lists them.
+pub(crate) fn methods(path: &str) -> String {
+    let routes = ROUTES
+        .iter()
+        .filter(|route| matches(route.path, path).is_some());
+    let methods: Vec<_> = routes.map(|route| route.method).collect();
+    methods.join(", ")
+}
+
 impl Accepts {
     /// Does it accept a principal of this kind?
     pub(crate) fn kind(self, principal: &Principal) -> bool {

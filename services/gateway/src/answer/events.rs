@@ -26,7 +26,7 @@ pub(super) async fn page(asked: &Asked) -> Reply {
     }
     let limit = limit.clamp(1, MAX_PAGE);
     let records = asked.app.fold.log().read(after + 1, limit).await;
-    let records = records.map_err(|e| No::new(Code::LogUnavailable, e.to_string()))?;
+    let records = records.map_err(|e| No::new(Code::LogUnavailable, e.to_string()).retry_after(1))?;
     let records: Result<Vec<_>, _> = records.iter().map(record).collect();
     reply::json(&records?)
 }
