@@ -25,7 +25,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config, firsts::Firsts, hub::Hub, limits::NodeLimits, presence::Presences, reply::No, serving::Serving, strangers::Strangers,
+    config::Config, firsts::Firsts, hub::Hub, limits::NodeLimits, presence::Presences, reply::No,
+    serving::Serving, strangers::Strangers,
 };
 
 /// How long an answer may wait for something that others do: a signature, a bundle, a gate.
@@ -157,7 +158,8 @@ impl App {
     /// `signer_unavailable` after 10 s (asking again with the same key gives the same certificate), or if
     /// the signer refused; `stale_view` if the authorisation was voided.
     pub(crate) async fn certificate(&self, authorization: AuthorizationId) -> Result<Issued, No> {
-        self.certificate_by(authorization, Instant::now() + PATIENCE).await
+        self.certificate_by(authorization, Instant::now() + PATIENCE)
+            .await
     }
 
     /// The same until a moment.
@@ -257,7 +259,7 @@ impl App {
 
 #[cfg(test)]
 mod tests {
-    use futures::future::join_all;
+    use futures::future::{join, join_all};
 
     use crate::testing::World;
 
@@ -267,9 +269,14 @@ mod tests {
     async fn however_many_strangers_ask_the_log_is_read_to_its_end_by_one_at_a_time() {
         let w = World::new().await;
         let app = w.open(w.config("127.0.0.1:0")).await.unwrap().app;
-        let outcomes = join_all((0..50).map(|_| app.catch_up_together())).await;
+        let readings = || app.readings.begun.load(Ordering::SeqCst);
+        // One is under way while they come.
+        let under_way = app.readings.last.lock().await;
+        let coming = join_all((0..50).map(|_| app.catch_up_together()));
+        let (outcomes, ()) = join(coming, async { drop(under_way) }).await;
         assert!(outcomes.iter().all(Result::is_ok));
-        // The first one's, and one that began after all the others had come.
-        assert_eq!(app.readings.begun.load(Ordering::SeqCst), 2);
+        assert_eq!(readings(), 1, "they share the one that began after they came");
+        app.catch_up_together().await.unwrap();
+        assert_eq!(readings(), 2, "whoever comes later is not answered from before");
     }
 }

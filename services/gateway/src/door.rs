@@ -22,13 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    answer,
-    app::App,
-    caller::still_counts,
-    config::Config,
-    reply::Body,
-    source,
-    strangers::SUMMARY_EVERY,
+    answer, app::App, caller::still_counts, config::Config, reply::Body, source, strangers::SUMMARY_EVERY,
 };
 use places::{Place, Places};
 
@@ -109,7 +103,9 @@ fn most(config: &Config) -> usize {
     let files = runtime::harden::open_files();
     // Where the limit is tight, half of it: a door that is too small is better than a log without a file.
     let places = files.saturating_sub(OTHER_FILES).max(files / 2);
-    usize::try_from(places).map_or(config.max_connections, |places| places.min(config.max_connections))
+    usize::try_from(places).map_or(config.max_connections, |places| {
+        places.min(config.max_connections)
+    })
 }
 
 async fn connection(app: Arc<App>, tcp: TcpStream, from: SocketAddr, place: Place) {

@@ -190,9 +190,7 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Matched, Unmatched> {
 
 /// The methods that a path takes, as the header `Allow` lists them.
 pub(crate) fn methods(path: &str) -> String {
-    let routes = ROUTES
-        .iter()
-        .filter(|route| matches(route.path, path).is_some());
+    let routes = ROUTES.iter().filter(|route| matches(route.path, path).is_some());
     let methods: Vec<_> = routes.map(|route| route.method).collect();
     methods.join(", ")
 }

@@ -110,8 +110,19 @@ mod tests {
         let written = (0..5_000)
             .filter(|n| strangers.alert(Alert::Unknown, &format!("carousel://c/node/{n}"), from, "", now))
             .count();
-        assert!(written < 2_000, "a flood is not written down name by name: {written}");
-        let about = |n: u32| strangers.alert(Alert::Superseded, &format!("carousel://c/node/{n}"), from, "", now);
+        assert!(
+            written < 2_000,
+            "a flood is not written down name by name: {written}"
+        );
+        let about = |n: u32| {
+            strangers.alert(
+                Alert::Superseded,
+                &format!("carousel://c/node/{n}"),
+                from,
+                "",
+                now,
+            )
+        };
         assert!(about(1) && about(2), "each node's alert is");
         assert!(!about(1), "once a minute");
     }

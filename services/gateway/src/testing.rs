@@ -11,8 +11,8 @@ use api::{
     shape::{AuthorityDoc, CertificateDoc, ConsumerDoc, NodeDoc, RotationDoc, Status, TokenDoc, UserDoc},
 };
 use domain::{
-    AuthorityType, ClusterName, ClusterState, CommandId, Fact, MemberId, Order, Position, Principal, Timestamp,
-    id::SystemActor,
+    AuthorityType, ClusterName, ClusterState, CommandId, Fact, MemberId, Order, Position, Principal,
+    Timestamp, id::SystemActor,
 };
 use eventlog::{MemoryLog, SharedLog};
 use execution::{Executor, Fold};
@@ -205,7 +205,10 @@ impl World {
     /// Everything that happened.
     pub(crate) async fn facts(&self) -> Vec<Fact> {
         let records = self.fold.log().read(1, 10_000).await.unwrap();
-        records.iter().map(|r| execution::codec::decode(r).unwrap().fact).collect()
+        records
+            .iter()
+            .map(|r| execution::codec::decode(r).unwrap().fact)
+            .collect()
     }
 
     pub(crate) fn id(&self) -> CommandId {

@@ -199,7 +199,9 @@ fn is_dns_name(s: &str) -> bool {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         })
         && !s.rsplit('.').next().is_some_and(is_number)
 }
@@ -407,7 +409,14 @@ mod tests {
         ] {
             assert!(address.parse::<Hostname>().is_err(), "{address}");
         }
-        for name in ["n1.example", "10.0.0.5.example", "0x7f.example", "db-7", "0xg", "7b"] {
+        for name in [
+            "n1.example",
+            "10.0.0.5.example",
+            "0x7f.example",
+            "db-7",
+            "0xg",
+            "7b",
+        ] {
             assert!(name.parse::<Hostname>().is_ok(), "{name}");
         }
     }

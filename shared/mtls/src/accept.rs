@@ -68,10 +68,7 @@ pub async fn accept(
         .await
         .map_err(late)?
         .map_err(TlsError::of_io)?;
-    let named = hello
-        .client_hello()
-        .certificate_authorities()
-        .map(<[_]>::to_vec);
+    let named = hello.client_hello().certificate_authorities().map(<[_]>::to_vec);
     let epoch = epochs.load();
     let (credential, config) = epoch.serve(named.as_deref()).ok_or(TlsError::NotServing)?;
     let handshake = hello.into_stream(config.clone()).into_fallible();

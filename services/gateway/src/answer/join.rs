@@ -129,7 +129,8 @@ async fn certified(asked: &Asked, order: Order) -> Result<(Answered, NodeId, Iss
             Err(no) if no.code() != Code::StaleView => return Err(no),
             Err(_) if Instant::now() < deadline => {}
             Err(_) => {
-                let text = "the rows change faster than certificates are signed: ask again with the same request";
+                let text =
+                    "the rows change faster than certificates are signed: ask again with the same request";
                 return Err(No::new(Code::SignerUnavailable, text).retry_after(1));
             }
         }

@@ -114,7 +114,9 @@ async fn first_that_answers(
     places: &[SocketAddr],
     expect: &Expect,
 ) -> Result<ProbeResult, TlsError> {
-    let (last, others) = places.split_last().expect("there is a place, or it was said why not");
+    let (last, others) = places
+        .split_last()
+        .expect("there is a place, or it was said why not");
     for place in others {
         match mtls::probe(&place.to_string(), &app.epochs, &app.sessions, expect).await {
             Err(TlsError::Unreachable { .. } | TlsError::Timeout { .. }) => {}
@@ -171,7 +173,7 @@ fn generation(state: &ClusterState, issuer: domain::SpkiPin) -> Option<u32> {
         .map(|k| k.generation)
 }
 
-fn in_words(error: &mtls::TlsError) -> String {
+fn in_words(error: &TlsError) -> String {
     let source = std::error::Error::source(error);
     source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
@@ -195,7 +197,12 @@ mod tests {
         ] {
             places(nowhere, true).await.expect_err(nowhere);
         }
-        for own in ["127.0.0.1:3025", "[::1]:3025", "[::ffff:127.0.0.1]:3025", "localhost:3025"] {
+        for own in [
+            "127.0.0.1:3025",
+            "[::1]:3025",
+            "[::ffff:127.0.0.1]:3025",
+            "localhost:3025",
+        ] {
             places(own, false).await.expect_err(own);
             assert!(!places(own, true).await.unwrap().is_empty(), "{own}");
         }

@@ -166,7 +166,10 @@ mod tests {
         let mut held: Vec<_> = (0..16).map(|n| places.enter(source(n)).unwrap()).collect();
         held[0].is_known().unwrap();
         let last: Vec<_> = (0..2).map(|n| places.enter(source(100 + n)).unwrap()).collect();
-        let gone: Vec<_> = held.iter().map(|place| place.gives_way().is_cancelled()).collect();
+        let gone: Vec<_> = held
+            .iter()
+            .map(|place| place.gives_way().is_cancelled())
+            .collect();
         assert_eq!(gone.iter().filter(|gone| **gone).count(), 1);
         assert!(gone[1] && !gone[0], "the oldest of those that nobody knows");
         assert_eq!(held[1].is_known(), Err(Crowded), "it is on its way out");

@@ -236,7 +236,10 @@ fn a_request_finds_its_route_and_its_part_and_nothing_by_tricks() {
     assert_eq!(renewed, Ok((Endpoint::UserRenew, String::new())));
     assert_eq!(found(Method::GET, "/v1/join"), Err(Unmatched::NoMethod));
     assert_eq!(found(Method::DELETE, "/v1/status"), Err(Unmatched::NoMethod));
-    assert_eq!((methods("/v1/tokens"), methods("/v1/join")), ("GET, POST".into(), "POST".into()));
+    assert_eq!(
+        (methods("/v1/tokens"), methods("/v1/join")),
+        ("GET, POST".into(), "POST".into())
+    );
     let tricks = [
         "",
         "/",

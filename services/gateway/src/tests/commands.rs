@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
-    command::{
-        CommandAnswer, PlainRequest, RotateRequest, TokenRequest, UserCertificateAnswer, UserRequest,
-    },
+    command::{CommandAnswer, PlainRequest, RotateRequest, TokenRequest, UserCertificateAnswer, UserRequest},
     route,
 };
 use domain::{AuthorityType, Code, Phase, Principal, TokenHash, access::RoleName};
@@ -54,7 +52,12 @@ async fn an_id_that_was_used_for_one_node_does_nothing_for_another_and_says_so()
 /// Every command of people that needs more than any role, with what the log calls it.
 fn commands(w: &World) -> Vec<(&'static str, &'static str, &'static str, Value)> {
     let id = || w.id();
-    let plain = || json!(PlainRequest { id: id(), reason: None });
+    let plain = || {
+        json!(PlainRequest {
+            id: id(),
+            reason: None
+        })
+    };
     let rotate = RotateRequest {
         id: id(),
         reason: None,
@@ -126,14 +129,27 @@ async fn a_command_without_the_role_for_it_is_refused_on_record_route_by_route()
         let result = audrey.post_only(&route::fill(path, part), &body).await;
         assert_eq!(code(result), Code::NotPermitted, "{path}");
         let refused = (who.clone(), name.to_owned(), Code::NotPermitted);
-        assert!(w.fold.read(|s| s.refusals.contains_key(&refused)), "{path} leaves no trace");
+        assert!(
+            w.fold.read(|s| s.refusals.contains_key(&refused)),
+            "{path} leaves no trace"
+        );
     }
     // What is no command is refused all the same, and before anything is said about what was sent.
     let unknown = route::fill(route::NODE_REMOVE, "nobody.example");
-    for (path, body) in [(unknown.as_str(), json!({})), (route::ROTATE, json!("no command"))] {
-        assert_eq!(code(audrey.post_only(path, &body).await), Code::NotPermitted, "{path}");
+    for (path, body) in [
+        (unknown.as_str(), json!({})),
+        (route::ROTATE, json!("no command")),
+    ] {
+        assert_eq!(
+            code(audrey.post_only(path, &body).await),
+            Code::NotPermitted,
+            "{path}"
+        );
     }
     let probe = route::fill(route::PROBE, "n1.example");
-    let plain = PlainRequest { id: w.id(), reason: None };
+    let plain = PlainRequest {
+        id: w.id(),
+        reason: None,
+    };
     assert_eq!(code(audrey.post_only(&probe, &plain).await), Code::NotPermitted);
 }

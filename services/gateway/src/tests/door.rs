@@ -35,9 +35,8 @@ async fn ends(mut stream: impl tokio::io::AsyncRead + Unpin) -> bool {
 async fn hears(w: &World, gateway: &Running, node: &Node, stream: &mut EventStream) {
     let (key, usage) = (KeyPair::generate(), LeafUse::Both);
     node.request(w, gateway, &key, usage, None).await.unwrap();
-    let hearing = async {
-        while stream.next().await.unwrap().expect("the stream stands").name != CERTIFICATE_EVENT {}
-    };
+    let hearing =
+        async { while stream.next().await.unwrap().expect("the stream stands").name != CERTIFICATE_EVENT {} };
     timeout(SOON, hearing).await.expect("it is pushed soon");
 }
 
@@ -59,7 +58,10 @@ async fn a_connection_without_a_certificate_ends_by_itself_and_a_nodes_stream_do
         .await
         .unwrap();
     // It asks, is answered, and could go on for ever by what HTTP/1.1 says.
-    let request = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", route::fill(route::TRUST, "host"));
+    let request = format!(
+        "GET {} HTTP/1.1\r\nhost: x\r\n\r\n",
+        route::fill(route::TRUST, "host")
+    );
     stranger.stream.write_all(request.as_bytes()).await.unwrap();
     assert!(stranger.stream.read(&mut [0; 16]).await.unwrap() > 0);
     assert!(ends(stranger.stream).await);
@@ -81,7 +83,10 @@ async fn a_crowd_that_says_nothing_keeps_nobody_out() {
         for _ in 0..4 {
             crowd.push(silent(&gateway, source).await);
         }
-        assert!(ends(silent(&gateway, source).await).await, "one more than its share");
+        assert!(
+            ends(silent(&gateway, source).await).await,
+            "one more than its share"
+        );
     }
     w.admin(&gateway.addr).get::<Whoami>(route::WHOAMI).await.unwrap();
     hears(&w, &gateway, &node, &mut stream).await;

@@ -27,13 +27,19 @@ fn in_use(certificate: CertDigest) -> impl Fn(&ClusterState) -> bool {
 async fn ask(w: &World, gateway: &Running, node: &Node) -> Code {
     let asking = async {
         loop {
-            match code(w.client(&gateway.addr, node.own()).get_bytes(route::NODE_DESIRED).await) {
+            match code(
+                w.client(&gateway.addr, node.own())
+                    .get_bytes(route::NODE_DESIRED)
+                    .await,
+            ) {
                 Code::NotServing => tokio::task::yield_now().await,
                 other => return other,
             }
         }
     };
-    tokio::time::timeout(SOON, asking).await.expect("it serves again soon")
+    tokio::time::timeout(SOON, asking)
+        .await
+        .expect("it serves again soon")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,16 +57,22 @@ async fn a_thief_that_only_reads_shows_itself_by_what_it_takes_from_the_node() {
     let thief = w.client(&gateway.addr, Some((&key, &leaf)));
     thief.get::<DesiredUpdate>(route::NODE_DESIRED).await.unwrap();
     w.clock.advance(A_MOMENT);
-    w.until("the thief's certificate is on record as used", in_use(digest(&leaf)))
-        .await;
+    w.until(
+        "the thief's certificate is on record as used",
+        in_use(digest(&leaf)),
+    )
+    .await;
     thief.get::<DesiredUpdate>(route::NODE_DESIRED).await.unwrap();
-    let alerts = w.metrics.counter("carousel_gateway_alerts_total", &["superseded"]);
+    let alerts = w
+        .metrics
+        .counter("carousel_gateway_alerts_total", &["superseded"]);
     assert_eq!(alerts.get(), 0);
     w.clock.advance(Duration::from_secs(10 * 60));
     assert_eq!(ask(&w, &gateway, &node).await, Code::CertificateSuperseded);
     assert_eq!(alerts.get(), 1, "and an alert names the node");
     // However often it was used: one event.
-    let told = |fact: &Fact| matches!(fact, Fact::AccessCredentialPresented(f) if f.certificate == digest(&leaf));
+    let told =
+        |fact: &Fact| matches!(fact, Fact::AccessCredentialPresented(f) if f.certificate == digest(&leaf));
     assert_eq!(w.facts().await.iter().filter(|f| told(f)).count(), 1);
 }
 

@@ -1,6 +1,11 @@
 //! What a join is answered: a certificate that is signed, and the row of now.
 
-use api::{ClientError, command::PlainRequest, join::{JoinAnswer, JoinRequest}, route};
+use api::{
+    ClientError,
+    command::PlainRequest,
+    join::{JoinAnswer, JoinRequest},
+    route,
+};
 use domain::{
     AuthorityType, Code, Order, Phase, Position, Principal, SpkiPin, command::Rotate, id::SystemActor,
 };
@@ -53,7 +58,11 @@ fn pins(w: &World) -> Vec<SpkiPin> {
 /// Does the answer say what holds now, in the desired state and in the bundle alike?
 fn is_of_now(w: &World, answer: &JoinAnswer) {
     let row = &answer.desired.authorities[&AuthorityType::Host];
-    assert!(row.revision >= host_row(w), "{} is older than the row", row.revision);
+    assert!(
+        row.revision >= host_row(w),
+        "{} is older than the row",
+        row.revision
+    );
     assert_eq!(row.trusted.iter().copied().collect::<Vec<_>>(), pins(w));
     let (bundle, now) = (&answer.bundles[&AuthorityType::Host], w.executor.now());
     let pin = w.fold.read(|s| s.cluster.as_ref().unwrap().bundle_key);
@@ -77,8 +86,10 @@ async fn a_join_whose_authorisation_is_voided_gets_another_one() {
         .execute(w.executor.own_command(clock, void))
         .await
         .unwrap();
-    w.until("it is authorised anew", |s| s.pending.keys().any(|id| *id != first))
-        .await;
+    w.until("it is authorised anew", |s| {
+        s.pending.keys().any(|id| *id != first)
+    })
+    .await;
     w.signer.late.send_replace(Late::Nothing);
     is_of_now(&w, &answered(joining).await.unwrap());
 }

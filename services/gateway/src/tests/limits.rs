@@ -31,7 +31,10 @@ async fn one_node_that_asks_on_and_on_is_held_back_until_the_row_changes_and_ano
         last = KeyPair::generate();
         node.request(&w, &gateway, &last, usage, None).await.unwrap();
     }
-    let held_back = problem(node.request(&w, &gateway, &KeyPair::generate(), usage, None).await);
+    let held_back = problem(
+        node.request(&w, &gateway, &KeyPair::generate(), usage, None)
+            .await,
+    );
     assert_eq!(
         (held_back.code, held_back.status, held_back.retry_after_s),
         (Code::RateLimited, 429, Some(30))
@@ -57,7 +60,10 @@ async fn a_node_that_opens_stream_after_stream_keeps_the_newest() {
     let mut streams = vec![];
     for _ in 0..5 {
         let mut stream = open_stream(&w, &gateway, &node).await;
-        assert!(stream.next().await.unwrap().is_some(), "each begins with the desired state");
+        assert!(
+            stream.next().await.unwrap().is_some(),
+            "each begins with the desired state"
+        );
         streams.push(stream);
     }
     let ending = async { while streams[0].next().await.unwrap().is_some() {} };
@@ -65,7 +71,9 @@ async fn a_node_that_opens_stream_after_stream_keeps_the_newest() {
     let (key, usage) = (KeyPair::generate(), LeafUse::Both);
     node.request(&w, &gateway, &key, usage, None).await.unwrap();
     for stream in &mut streams[1..] {
-        let event = timeout(SOON, stream.next()).await.expect("it is pushed to all others");
+        let event = timeout(SOON, stream.next())
+            .await
+            .expect("it is pushed to all others");
         assert_eq!(event.unwrap().expect("it stands").name, CERTIFICATE_EVENT);
     }
 }

@@ -315,9 +315,17 @@ async fn a_handshake_that_began_before_a_drain_is_asked_to_end_when_it_is_done()
         .unwrap()
         .unwrap();
     // One that begins after the switch stands on the new certificate, and stays.
-    let _new = dial(&server, &Epochs::new(w.both(3, &w.prepared)), &SessionRegistry::new()).await;
+    let _new = dial(
+        &server,
+        &Epochs::new(w.both(3, &w.prepared)),
+        &SessionRegistry::new(),
+    )
+    .await;
     standing(&server.sessions, 1).await;
-    assert_eq!(server.sessions.standing_on(retiring, &BTreeSet::new()).required, 0);
+    assert_eq!(
+        server.sessions.standing_on(retiring, &BTreeSet::new()).required,
+        0
+    );
 }
 
 /// Dials and does something in the middle of the handshake: the server's first bytes show that it has taken its
