@@ -19,6 +19,7 @@ use orchestrator::Orchestrator;
 use projector::{LogAudit, Projector};
 use runtime::{
     clock::{SharedClock, SystemClock},
+    harden,
     metrics::Metrics,
     readiness::Readiness,
     shutdown::{DRAIN_TIMEOUT, drain},
@@ -437,6 +438,10 @@ async fn door(core: &mut Core, home: &Home, options: &Options) -> Result<SocketA
     )
     .await?;
     let checkpoints = home.keys().join("checkpoints.jsonl");
+    // Before the door opens: every caller is a file.
+    if let Err(error) = harden::raise_open_files() {
+        tracing::warn!(%error, "the number of open files could not be raised: fewer connections fit");
+    }
     let mut config = gateway::Config::new(options.listen, home.gateway(), home.description.member);
     config.names.clone_from(&options.names);
     config.addresses.clone_from(&options.addresses);

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::{BodyDigest, Code, Command, CommandId, Order, Principal, command::Answered};
-use http::{Method, Request, Response, request::Parts};
+use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
@@ -21,6 +22,7 @@ mod check;
 mod commands;
 mod events;
 mod join;
+mod leave;
 mod node;
 mod plan;
 mod probe;
@@ -37,8 +39,12 @@ pub(crate) struct Asked {
     /// What stands in place of the part in braces.
     pub(crate) part: String,
     pub(crate) query: Option<String>,
+    /// Method and path as they came: what a command is aimed at stands there as often as in its body.
+    pub(crate) target: String,
     /// The raw body; empty for `GET`.
     pub(crate) body: Bytes,
+    /// The term in which it was asked: an answer counts only as long as that lasts.
+    pub(crate) term: CancellationToken,
 }
 
 /// Answers a request, whatever comes of it.
@@ -50,6 +56,8 @@ pub(crate) async fn answer(
     let begun = app.clock.monotonic();
     let found = route::find(request.method(), request.uri().path());
     let template = found.as_ref().map_or("none", |m| m.route.path);
+    let methods = matches!(found, Err(Unmatched::NoMethod)).then(|| route::methods(request.uri().path()));
+    let methods = methods.and_then(|methods| HeaderValue::try_from(methods).ok());
     let span = tracing::info_span!("request", method = %request.method(), route = template);
     if let Some(parent) = request.headers().get("traceparent").and_then(|v| v.to_str().ok()) {
         runtime::telemetry::with_parent(&span, parent);
@@ -60,10 +68,14 @@ pub(crate) async fn answer(
             Err(unmatched) => Err(no_route(unmatched, request.method())),
         }
     };
-    let response = match asking.instrument(span).await {
+    let mut response = match asking.instrument(span).await {
         Ok(response) => response,
         Err(no) => reply::problem(&no),
     };
+    // A 405 says what there is instead (RFC 9110, section 15.5.6).
+    if let Some(methods) = methods {
+        response.headers_mut().insert(header::ALLOW, methods);
+    }
     let took = app.clock.monotonic().saturating_sub(begun);
     let status = response.status();
     let seconds = app
@@ -79,15 +91,31 @@ async fn respond(
     matched: Matched,
     request: Request<Incoming>,
 ) -> Reply {
-    let Matched { route, part } = matched;
     // The right to serve comes before everything but the public documents: a gateway that fell behind must
     // not even say who somebody is.
-    if route.endpoint != Endpoint::Trust
-        && let Err(why) = app.serving.check()
-    {
-        let text = format!("this gateway may not serve now: {why}; ask again, or another one");
-        return Err(No::new(Code::NotServing, text).retry_after(1));
+    if matched.route.endpoint == Endpoint::Trust {
+        return let_in(app, connection, matched, request, CancellationToken::new()).await;
     }
+    let term = app.serving.term().map_err(not_serving)?;
+    let result = let_in(app.clone(), connection, matched, request, term.clone()).await;
+    // And after it, whatever the answer is: it may have waited for longer than the right lasted.
+    app.serving.still(&term).map_err(not_serving)?;
+    result
+}
+
+fn not_serving(why: String) -> No {
+    let text = format!("this gateway may not serve now: {why}; ask again, or another one");
+    No::new(Code::NotServing, text).retry_after(1)
+}
+
+async fn let_in(
+    app: Arc<App>,
+    connection: Connection,
+    matched: Matched,
+    request: Request<Incoming>,
+    term: CancellationToken,
+) -> Reply {
+    let Matched { route, part } = matched;
     let caller = admit(&app, &connection, route).await?;
     let (Parts { uri, method, .. }, request) = split(request);
     let body = if method == Method::POST {
@@ -96,16 +124,25 @@ async fn respond(
         Bytes::new()
     };
     let query = uri.query().map(ToOwned::to_owned);
+    let target = format!("{method} {}", uri.path());
     let asked = Asked {
         app,
         caller,
         connection,
         part,
         query,
+        target,
         body,
+        term,
     };
     let is_public = route.accepts == Accepts::Public;
-    let result = dispatch(route.endpoint, &asked).await;
+    let result = match dispatch(route.endpoint, &asked).await {
+        // Whoever may not is told that, whatever else is wrong with what was sent: authorisation comes first.
+        Err(no) if no.0.status < 500 && !asked.caller.may(route.action) => {
+            Err(asked.caller.lacks(route.action))
+        }
+        result => result,
+    };
     if let (true, Err(no)) = (is_public && route.endpoint != Endpoint::Trust, &result) {
         asked.app.strangers.count(no.code().name());
     }
@@ -153,13 +190,13 @@ async fn dispatch(endpoint: Endpoint, asked: &Asked) -> Reply {
 }
 
 impl Asked {
-    /// A command of the caller, with the digest of the body as it came.
+    /// A command of the caller, with the digest of the request as it came.
     pub(crate) fn command(&self, id: CommandId, reason: Option<String>, order: Order) -> Command {
         Command {
             id,
             principal: self.caller.principal.clone(),
             credential: self.caller.credential(),
-            digest: BodyDigest(execution::sha256(&self.body)),
+            digest: digest_of(&self.target, &self.body),
             reason,
             order,
         }
@@ -217,6 +254,14 @@ impl Asked {
         };
         self.parameter(name).map(parse).transpose()
     }
+}
+
+/// The digest of a request: its target and its body. The body of an exclusion names nobody, so with the body
+/// alone an id that is used again for another node would get the first answer, and nothing would be done.
+fn digest_of(target: &str, body: &[u8]) -> BodyDigest {
+    // No path holds a line break: two different requests never read as one.
+    let whole = [target.as_bytes(), b"\n", body].concat();
+    BodyDigest(execution::sha256(&whole))
 }
 
 fn is_noop(answer: &domain::Answer) -> bool {

@@ -1,23 +1,32 @@
 //! What all parts of the gateway share, and the waits that several of them need.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use api::{Audit, Queries};
 use domain::{
     AuthorityType, AuthorizationId, CertDigest, ClusterName, ClusterState, Code, Position, Refusal, SpkiPin,
     Timestamp, event::LeafUse, state::AuthorizationOutcome,
 };
-use execution::{Executor, Fold, codec};
+use execution::{Behind, Executor, Fold, codec};
 use mtls::{Epochs, SessionRegistry};
 use runtime::{clock::SharedClock, metrics::Metrics, ratelimit::KeyedLimit};
 use tokio::{
-    sync::watch,
+    sync::{Mutex, watch},
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config, hub::Hub, presence::Presences, reply::No, serving::Serving, strangers::Strangers,
+    config::Config, firsts::Firsts, hub::Hub, limits::NodeLimits, presence::Presences, reply::No,
+    serving::Serving, strangers::Strangers,
 };
 
 /// How long an answer may wait for something that others do: a signature, a bundle, a gate.
@@ -36,14 +45,32 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) serving: Serving,
     pub(crate) presences: Presences,
+    pub(crate) firsts: Firsts,
     pub(crate) hub: Hub,
     pub(crate) epochs: Epochs,
     pub(crate) sessions: SessionRegistry,
     /// The row of each type that the gateway's own trust and certificates satisfy.
     pub(crate) held: watch::Sender<BTreeMap<AuthorityType, Position>>,
     pub(crate) joins: KeyedLimit<IpAddr>,
+    pub(crate) recoveries: KeyedLimit<IpAddr>,
+    pub(crate) readings: Readings,
+    pub(crate) nodes: NodeLimits,
     pub(crate) strangers: Strangers,
     pub(crate) shutdown: CancellationToken,
+}
+
+/// Readings to the log's end that strangers ask for: one at a time, and all who wait meanwhile share the next.
+#[derive(Default)]
+pub(crate) struct Readings {
+    begun: AtomicU64,
+    last: Mutex<Reading>,
+}
+
+/// Which reading was the last, and how it ended.
+#[derive(Default)]
+struct Reading {
+    number: u64,
+    failed: Option<Behind>,
 }
 
 /// A certificate as the log has it.
@@ -84,6 +111,20 @@ impl App {
         Ok(self.fold.catch_up(READ_PATIENCE).await?)
     }
 
+    /// The same for callers of whom nothing is known: however many ask, the log is read by one at a time.
+    pub(crate) async fn catch_up_together(&self) -> Result<(), Behind> {
+        let arrived = self.readings.begun.load(Ordering::SeqCst);
+        let mut last = self.readings.last.lock().await;
+        // A reading that began after we arrived holds whatever was durable then.
+        if last.number <= arrived {
+            let number = self.readings.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            let failed = self.fold.catch_up(READ_PATIENCE).await.err();
+            // Written down only when it is done: its caller may go away in between.
+            *last = Reading { number, failed };
+        }
+        last.failed.clone().map_or(Ok(()), Err)
+    }
+
     /// Waits until `look` finds something in the state, woken by every change of it, of the gateway's own
     /// rows and of nothing else.
     pub(crate) async fn wait_until<T>(
@@ -117,6 +158,19 @@ impl App {
     /// `signer_unavailable` after 10 s (asking again with the same key gives the same certificate), or if
     /// the signer refused; `stale_view` if the authorisation was voided.
     pub(crate) async fn certificate(&self, authorization: AuthorizationId) -> Result<Issued, No> {
+        self.certificate_by(authorization, Instant::now() + PATIENCE)
+            .await
+    }
+
+    /// The same until a moment.
+    ///
+    /// # Errors
+    /// As [`App::certificate`].
+    pub(crate) async fn certificate_by(
+        &self,
+        authorization: AuthorizationId,
+        deadline: Instant,
+    ) -> Result<Issued, No> {
         enum Found {
             At(Position),
             No(Refusal),
@@ -141,7 +195,6 @@ impl App {
                 .find(|c| c.authorization == authorization);
             found.map(|c| Found::At(c.position))
         };
-        let deadline = Instant::now() + PATIENCE;
         let known = self.fold.read(|state| {
             let waits = state.pending.contains_key(&authorization);
             find(state).or_else(|| if waits { None } else { older(state) })
@@ -201,5 +254,29 @@ impl App {
             .ok_or_else(|| unavailable(format!("position {position} cannot be read")))?;
         let event = codec::decode(record).map_err(|e| unavailable(e.to_string()))?;
         Ok(event.fact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::{join, join_all};
+
+    use crate::testing::World;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn however_many_strangers_ask_the_log_is_read_to_its_end_by_one_at_a_time() {
+        let w = World::new().await;
+        let app = w.open(w.config("127.0.0.1:0")).await.unwrap().app;
+        let readings = || app.readings.begun.load(Ordering::SeqCst);
+        // One is under way while they come.
+        let under_way = app.readings.last.lock().await;
+        let coming = join_all((0..50).map(|_| app.catch_up_together()));
+        let (outcomes, ()) = join(coming, async { drop(under_way) }).await;
+        assert!(outcomes.iter().all(Result::is_ok));
+        assert_eq!(readings(), 1, "they share the one that began after they came");
+        app.catch_up_together().await.unwrap();
+        assert_eq!(readings(), 2, "whoever comes later is not answered from before");
     }
 }

@@ -3,17 +3,19 @@
 use std::collections::BTreeSet;
 
 use domain::{
-    CertDigest, Code, NodeId, Order, Principal, Refusal, UserName,
-    access::{RoleName, permits},
+    CertDigest, Code, NodeId, Principal, Refusal, UserName,
+    access::{Action, RoleName, permits},
     identity::identify,
 };
 use mtls::PeerIdentity;
 
 use crate::{
-    app::{App, READ_PATIENCE},
+    app::App,
     door::Connection,
+    firsts,
     reply::No,
     route::{Accepts, Route},
+    strangers::Alert,
 };
 
 /// A caller that was let in.
@@ -42,6 +44,31 @@ impl Caller {
         }
     }
 
+    /// May it do this, by its kind and its roles?
+    pub(crate) fn may(&self, action: Action) -> bool {
+        permits(&self.principal, &self.roles, action)
+    }
+
+    /// What it lacks, for people.
+    pub(crate) fn lacks(&self, action: Action) -> No {
+        let needed = match action {
+            Action::Rotate => "the role operator",
+            Action::Administer => "the role admin",
+            _ => "a role",
+        };
+        let has: Vec<_> = self
+            .roles
+            .iter()
+            .map(|r| format!("{r:?}").to_lowercase())
+            .collect();
+        let text = format!(
+            "{} has the roles [{}]; this needs {needed}",
+            self.principal,
+            has.join(", ")
+        );
+        No::new(Code::NotPermitted, text)
+    }
+
     /// The digest of the certificate it presented.
     pub(crate) fn credential(&self) -> Option<CertDigest> {
         self.peer.as_ref().map(|p| p.digest)
@@ -54,6 +81,9 @@ impl Caller {
 }
 
 /// Lets a request in, or says why not: identity first, then the kind of principal, then its roles now.
+///
+/// The roles of a command are looked at where it is decided and not here: so its refusal is on record, and the
+/// log says who tried what.
 pub(crate) async fn admit(app: &App, connection: &Connection, route: &Route) -> Result<Caller, No> {
     if route.accepts == Accepts::Public {
         // A certificate that was presented says nothing here: the answer is for everybody.
@@ -85,19 +115,26 @@ pub(crate) async fn admit(app: &App, connection: &Connection, route: &Route) -> 
         Principal::User(name) => app.fold.read(|s| s.users.get(name).cloned().unwrap_or_default()),
         _ => BTreeSet::new(),
     };
-    if !permits(&principal, &roles, route.action) {
-        return Err(No::new(Code::NotPermitted, lacks(&principal, &roles, route)));
-    }
-    match &principal {
-        Principal::Node(node) => app.presences.saw(*node, app.now()),
-        Principal::User(_) => present(app, &principal, &peer).await,
-        _ => {}
-    }
-    Ok(Caller {
+    let caller = Caller {
         principal,
         roles,
-        peer: Some(peer),
-    })
+        peer: Some(peer.clone()),
+    };
+    if !route.is_command() && !caller.may(route.action) {
+        return Err(caller.lacks(route.action));
+    }
+    let principal = &caller.principal;
+    match principal {
+        Principal::Node(node) => {
+            app.presences.saw(*node, app.now());
+            app.firsts.saw(app, *node, peer.digest);
+        }
+        // A person reports nothing: the time condition of the authority before ends with this alone. If it could
+        // not be recorded, the next request says it again.
+        Principal::User(_) => drop(firsts::record(app, principal, peer.digest).await),
+        _ => {}
+    }
+    Ok(caller)
 }
 
 /// Would the certificate still be let in? Asked at each heartbeat of a stream, because a stream outlives the
@@ -119,7 +156,7 @@ async fn identity(app: &App, peer: &PeerIdentity) -> Result<Principal, Refusal> 
     };
     match look() {
         Err(refusal) if refusal.code == Code::CertificateUnknown => {
-            if app.fold.catch_up(READ_PATIENCE).await.is_err() {
+            if app.catch_up_together().await.is_err() {
                 let text =
                     "the log cannot be read to its end now, and this certificate is not known before it";
                 return Err(Refusal::new(Code::LogUnavailable, text));
@@ -132,8 +169,8 @@ async fn identity(app: &App, peer: &PeerIdentity) -> Result<Principal, Refusal> 
 
 fn alert(app: &App, connection: &Connection, peer: &PeerIdentity, refusal: &Refusal) {
     let kind = match refusal.code {
-        Code::CertificateSuperseded => "superseded",
-        Code::CertificateUnknown => "unknown",
+        Code::CertificateSuperseded => Alert::Superseded,
+        Code::CertificateUnknown => Alert::Unknown,
         _ => return,
     };
     app.strangers.alert(
@@ -143,44 +180,6 @@ fn alert(app: &App, connection: &Connection, peer: &PeerIdentity, refusal: &Refu
         &refusal.text,
         app.clock.monotonic(),
     );
-}
-
-/// Records that a person's certificate is in use, the first time: the time condition of the authority that
-/// issued the one before ends with it.
-async fn present(app: &App, holder: &Principal, peer: &PeerIdentity) {
-    let is_new = app.fold.read(|s| {
-        s.certificates
-            .get(&peer.digest)
-            .is_some_and(|c| c.presented.is_none())
-    });
-    if !is_new {
-        return;
-    }
-    let order = Order::PresentCredential {
-        holder: holder.clone(),
-        certificate: peer.digest,
-    };
-    let command = app
-        .executor
-        .own_command(Principal::Gateway(app.config.member), order);
-    if let Err(error) = app.executor.execute(command).await {
-        // The next request says it again.
-        tracing::warn!(%error, %holder, "the first use of a certificate could not be recorded");
-    }
-}
-
-fn lacks(principal: &Principal, roles: &BTreeSet<RoleName>, route: &Route) -> String {
-    use domain::access::Action;
-    let needed = match route.action {
-        Action::Rotate => "the role operator",
-        Action::Administer => "the role admin",
-        _ => "a role",
-    };
-    let has: Vec<_> = roles.iter().map(|r| format!("{r:?}").to_lowercase()).collect();
-    format!(
-        "{principal} has the roles [{}]; this needs {needed}",
-        has.join(", ")
-    )
 }
 
 fn unauthenticated() -> No {

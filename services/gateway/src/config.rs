@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use domain::{Hostname, MemberId};
@@ -22,10 +23,20 @@ pub struct Config {
     pub dir: PathBuf,
     /// Its id as a member, stable over restarts.
     pub member: MemberId,
-    /// The most connections at once; the next ones wait in the kernel.
+    /// The most connections at once, as far as this process may open so many files. A quarter of them is for
+    /// callers that the log does not know, or not yet: also during the handshake.
     pub max_connections: usize,
-    /// How often one source address may join or recover. Renewals come with a certificate and are not counted.
+    /// The most of those from one source: an IPv4 address, or an IPv6 network of 64 bits.
+    pub per_source: usize,
+    /// How long a connection without a certificate that the log knows may stand.
+    pub stranger_life: Duration,
+    /// How often one source may join, and as often again recover. Renewals come with a certificate and are not counted.
     pub joins: Rate,
+    /// How often one node may report. Each may be an event, and one stolen key must not fill the log.
+    pub node_reports: Rate,
+    /// How often one node may ask for a certificate with a new key, likewise. A new row begins the count anew, so
+    /// that no rotation is too quick for it.
+    pub node_certificates: Rate,
 }
 
 impl Config {
@@ -43,9 +54,19 @@ impl Config {
             dir,
             member,
             max_connections: 65_536,
+            per_source: 4_096,
+            stranger_life: Duration::from_secs(60),
             joins: Rate {
                 burst: 512,
                 per_second: 64.0,
+            },
+            node_reports: Rate {
+                burst: 20,
+                per_second: 1.0,
+            },
+            node_certificates: Rate {
+                burst: 16,
+                per_second: 1.0 / 30.0,
             },
         }
     }

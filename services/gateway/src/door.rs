@@ -17,12 +17,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mtls::{Accepted, PeerFault, PeerIdentity, TlsError, accept};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{answer, app::App, reply::Body, strangers::SUMMARY_EVERY};
+use crate::{
+    answer, app::App, caller::still_counts, config::Config, reply::Body, source, strangers::SUMMARY_EVERY,
+};
+use places::{Place, Places};
+
+mod places;
 
 /// How long a client may take to send a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,6 +36,8 @@ const NODE_END: Duration = Duration::from_secs(4);
 const PERSON_END: Duration = Duration::from_secs(12);
 /// How long connections may take to end when the process stops.
 const STOP_END: Duration = Duration::from_secs(8);
+/// Open files that are not connections: the log, the views, the listeners, and room to accept in.
+const OTHER_FILES: u64 = 1024;
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 64;
 
@@ -48,32 +54,23 @@ pub(crate) struct Connection {
 
 /// Accepts until the shutdown, then lets what is open end.
 pub(crate) async fn run(app: Arc<App>, listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(app.config.max_connections));
+    let places = Places::new(most(&app.config), app.config.per_source);
     let mut connections = JoinSet::new();
-    let mut summary = tokio::time::interval(SUMMARY_EVERY);
     loop {
-        let place = tokio::select! {
-            () = app.shutdown.cancelled() => break,
-            place = places.clone().acquire_owned() => place.expect("the semaphore is never closed"),
-        };
         let accepted = tokio::select! {
             () = app.shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
-            _ = summary.tick() => {
-                app.strangers.summarise();
-                app.presences.retain(|node| app.fold.read(|state| state.nodes.contains_key(node)));
-                continue;
-            }
         };
         // Finished connections leave the set here, so that it holds only open ones.
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((tcp, from)) => {
-                let app = app.clone();
-                connections.spawn(async move {
-                    connection(app, tcp, from).await;
-                    drop(place);
-                });
+                // Without a place it is closed at once: what it would cost is a handshake.
+                let Ok(place) = places.enter(source::of(from.ip())) else {
+                    app.strangers.count("crowded");
+                    continue;
+                };
+                connections.spawn(connection(app.clone(), tcp, from, place));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: those that are open go on and free theirs.
@@ -86,18 +83,50 @@ pub(crate) async fn run(app: Arc<App>, listener: TcpListener) {
     runtime::shutdown::drain(&mut connections, STOP_END).await;
 }
 
-async fn connection(app: Arc<App>, tcp: TcpStream, from: SocketAddr) {
+/// Writes down, minute by minute, who was turned away. Beside the door, because it matters most when the door
+/// is busy.
+pub(crate) async fn summaries(app: Arc<App>) {
+    let mut every = tokio::time::interval(SUMMARY_EVERY);
+    loop {
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            _ = every.tick() => {
+                app.strangers.summarise();
+                app.presences.retain(|node| app.fold.read(|state| state.nodes.contains_key(node)));
+            }
+        }
+    }
+}
+
+/// The most connections: what was configured, and never more than there are files for.
+fn most(config: &Config) -> usize {
+    let files = runtime::harden::open_files();
+    // Where the limit is tight, half of it: a door that is too small is better than a log without a file.
+    let places = files.saturating_sub(OTHER_FILES).max(files / 2);
+    usize::try_from(places).map_or(config.max_connections, |places| {
+        places.min(config.max_connections)
+    })
+}
+
+async fn connection(app: Arc<App>, tcp: TcpStream, from: SocketAddr, place: Place) {
     let open = app.metrics.gauge("carousel_gateway_connections", &[]);
     open.inc();
     let begun = app.clock.monotonic();
-    let accepted = accept(tcp, &app.epochs, &app.sessions).await;
+    let gives_way = place.gives_way();
+    let accepted = tokio::select! {
+        accepted = accept(tcp, &app.epochs, &app.sessions) => accepted,
+        () = gives_way.cancelled() => {
+            app.strangers.count("crowded");
+            return open.dec();
+        }
+    };
     let outcome = if accepted.is_ok() { "ok" } else { "failed" };
     let took = app.clock.monotonic().saturating_sub(begun);
     app.metrics
         .histogram("carousel_gateway_handshake_seconds", &[outcome])
         .observe(took.as_secs_f64());
     match accepted {
-        Ok(accepted) => serve(&app, accepted, from.ip()).await,
+        Ok(accepted) => serve(&app, accepted, from.ip(), place).await,
         Err(error) => {
             app.strangers.count(reason(&error));
             tracing::debug!(%from, %error, "a handshake failed");
@@ -106,7 +135,7 @@ async fn connection(app: Arc<App>, tcp: TcpStream, from: SocketAddr) {
     open.dec();
 }
 
-async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr) {
+async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr, place: Place) {
     let Accepted {
         stream,
         peer,
@@ -124,6 +153,7 @@ async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr) {
     } else {
         PERSON_END
     };
+    let life = life(app, peer.clone(), place);
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let caller = Connection {
         peer,
@@ -135,7 +165,12 @@ async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr) {
         async move { Ok::<Response<Body>, Infallible>(answer::answer(app, caller, request).await) }
     });
     let io = TokioIo::new(stream);
-    let closed = session.closed();
+    let closed = async {
+        tokio::select! {
+            () = session.closed() => {}
+            () = life => {}
+        }
+    };
     let ending = async {
         tokio::select! {
             () = session.draining() => {}
@@ -160,6 +195,27 @@ async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr) {
             .max_buf_size(64 * 1024);
         let connection = std::pin::pin!(builder.serve_connection(io, service));
         until_the_end!(connection, closed, ending, end);
+    }
+}
+
+/// How long a connection may stand at all: without end for whom the log knows, a minute for everybody else.
+/// Whoever has no certificate asks for one document, or joins; nothing else would ever end its connection.
+async fn life(app: &Arc<App>, peer: Option<PeerIdentity>, mut place: Place) {
+    let gives_way = place.gives_way();
+    // A certificate may be newer than the state: it is looked up again when the time is over.
+    if !still_counts(app, peer.as_ref()) {
+        tokio::select! {
+            () = tokio::time::sleep(app.config.stranger_life) => {}
+            () = gives_way.cancelled() => return app.strangers.count("crowded"),
+        }
+        if !still_counts(app, peer.as_ref()) {
+            return;
+        }
+    }
+    match place.is_known() {
+        // The place is held as long as the connection.
+        Ok(()) => std::future::pending().await,
+        Err(_) => tracing::warn!("a connection is closed: every place for those we know is taken"),
     }
 }
 

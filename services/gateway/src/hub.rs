@@ -20,6 +20,10 @@ use crate::app::App;
 /// finds no place is not lost, the node asks for it again.
 const WAITING: usize = 16;
 
+/// The streams of one node: one, and another for a moment when it dials anew. More are a thief's or a mistake's,
+/// and each costs a place and every wake-up.
+const STREAMS: usize = 4;
+
 /// The streams and what they share.
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -63,7 +67,14 @@ impl Hub {
         let hub = &app.hub;
         let id = hub.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (sender, certificates) = mpsc::channel(WAITING);
-        hub.streams().entry(node).or_default().push((id, sender));
+        let mut streams = hub.streams();
+        let of_node = streams.entry(node).or_default();
+        // The oldest ends by losing its sender: the newest certificate and connection are what counts.
+        if of_node.len() >= STREAMS {
+            of_node.remove(0);
+        }
+        of_node.push((id, sender));
+        drop(streams);
         Subscription {
             app: app.clone(),
             node,

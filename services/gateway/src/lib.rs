@@ -27,8 +27,10 @@ use tokio_util::sync::CancellationToken;
 pub use config::{Config, GatewayError};
 pub use member::CredentialError;
 
-use app::App;
+use app::{App, Readings};
+use firsts::Firsts;
 use hub::Hub;
+use limits::NodeLimits;
 use member::Member;
 use presence::Presences;
 use serving::Serving;
@@ -39,21 +41,24 @@ mod app;
 mod caller;
 mod config;
 mod door;
+mod firsts;
 mod handout;
 mod hub;
+mod limits;
 mod member;
 mod oracle;
 mod presence;
 mod reply;
 mod route;
 mod serving;
+mod source;
 mod strangers;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
-/// The most source addresses whose joins are counted one by one.
+/// The most sources whose joins and recoveries are counted one by one.
 const MAX_SOURCES: usize = 16_384;
 
 /// What the gateway is given: handles of this process.
@@ -150,7 +155,9 @@ impl Gateway {
             }
         });
         tasks.spawn(Hub::run(app.clone(), app.shutdown.clone()));
+        tasks.spawn(Firsts::run(app.clone()));
         tasks.spawn(member.run(ready));
+        tasks.spawn(door::summaries(app.clone()));
         tasks.spawn(door::run(app.clone(), listener));
         shutdown.cancelled().await;
         // The right to serve ends first, then what is open; the member's stop is recorded meanwhile.
@@ -178,9 +185,13 @@ fn app(config: Config, parts: Parts) -> App {
         .expect("an epoch without anchors and certificates can always be built");
     App {
         joins: KeyedLimit::new(config.joins, MAX_SOURCES, now),
+        recoveries: KeyedLimit::new(config.joins, MAX_SOURCES, now),
+        readings: Readings::default(),
+        nodes: fold.read(|state| NodeLimits::new(&config, state.settings().node_ttl_ms, now)),
         strangers: Strangers::new(metrics.clone(), now),
         serving: Serving::new(clock.clone()),
         presences: Presences::default(),
+        firsts: Firsts::default(),
         hub: Hub::new(),
         epochs: Epochs::new(nothing),
         sessions: SessionRegistry::new(),

@@ -33,6 +33,12 @@ impl No {
         Self::new(Code::BadRequest, detail.to_string())
     }
 
+    /// Too often; the time after which it is not too often any more is rounded up, so that it is believed.
+    pub(crate) fn limited(text: &str, wait: Duration) -> Self {
+        let seconds = u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX);
+        Self::new(Code::RateLimited, text).retry_after(seconds.max(1))
+    }
+
     pub(crate) fn code(&self) -> Code {
         self.0.code
     }
@@ -91,7 +97,12 @@ impl From<QueryError> for No {
             QueryError::NotFound(_) => Code::NotFound,
             QueryError::Unavailable(_) => Code::LogUnavailable,
         };
-        Self::new(code, error.to_string())
+        let no = Self::new(code, error.to_string());
+        match error {
+            // Both pass by themselves; what is not there stays away.
+            QueryError::Lagging(_) | QueryError::Unavailable(_) => no.retry_after(1),
+            QueryError::NotFound(_) => no,
+        }
     }
 }
 
@@ -197,6 +208,14 @@ mod tests {
     fn data_with_line_breaks_stays_one_event() {
         let bytes = event("event", Some(7), "{\"a\":\n1}");
         assert_eq!(bytes, "event: event\nid: 7\ndata: {\"a\":\ndata: 1}\n\n");
+    }
+
+    #[test]
+    fn what_passes_by_itself_says_when_to_ask_again() {
+        let after = |error: QueryError| No::from(error).0.retry_after_s;
+        assert_eq!(after(QueryError::Lagging("3 behind".into())), Some(1));
+        assert_eq!(after(QueryError::Unavailable("no".into())), Some(1));
+        assert_eq!(after(QueryError::NotFound("no".into())), None);
     }
 
     #[test]

@@ -92,6 +92,20 @@ const fn post(path: &'static str, action: Action, accepts: Accepts, endpoint: En
     }
 }
 
+impl Route {
+    /// Does it become a command of its caller, which is decided, and refused, in the log?
+    pub(crate) fn is_command(&self) -> bool {
+        let changes = match self.action {
+            Action::Rotate | Action::Administer | Action::RenewOwn => true,
+            // A node's certificates are commands too; nobody but a node is let in there in the first place.
+            Action::NodeSelf => self.endpoint == Endpoint::NodeCertificates,
+            Action::Read | Action::MemberSelf | Action::System | Action::Public => false,
+        };
+        // A probe needs the role of an operator and changes nothing.
+        changes && self.endpoint != Endpoint::Probe
+    }
+}
+
 /// Every route there is.
 pub(crate) const ROUTES: &[Route] = {
     use Accepts::{Nodes, Public, Users};
@@ -172,6 +186,13 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Matched, Unmatched> {
     } else {
         Unmatched::NoPath
     })
+}
+
+/// The methods that a path takes, as the header `Allow` lists them.
+pub(crate) fn methods(path: &str) -> String {
+    let routes = ROUTES.iter().filter(|route| matches(route.path, path).is_some());
+    let methods: Vec<_> = routes.map(|route| route.method).collect();
+    methods.join(", ")
 }
 
 impl Accepts {

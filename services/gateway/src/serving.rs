@@ -11,6 +11,7 @@ use std::{
 };
 
 use runtime::clock::SharedClock;
+use tokio_util::sync::CancellationToken;
 
 /// How old the sending of the last report that was read back may be.
 pub(crate) const FRESH: Duration = Duration::from_secs(20);
@@ -28,6 +29,8 @@ struct State {
     /// When the last report that was read back was sent.
     heard: Duration,
     why: String,
+    /// Cancelled when what was begun ends; the next beginning has another one.
+    term: CancellationToken,
 }
 
 impl Serving {
@@ -40,6 +43,7 @@ impl Serving {
                 begun: false,
                 heard: Duration::ZERO,
                 why,
+                term: CancellationToken::new(),
             }),
         }
     }
@@ -52,6 +56,8 @@ impl Serving {
     /// Begins: a report sent at `sent`, when the member held the row at the log's end, was read back.
     pub(crate) fn begin(&self, sent: Duration) {
         let mut state = self.lock();
+        state.term.cancel();
+        state.term = CancellationToken::new();
         state.begun = true;
         state.heard = sent;
         self.lapse(&mut state);
@@ -69,6 +75,7 @@ impl Serving {
     pub(crate) fn end(&self, why: &str) {
         let mut state = self.lock();
         state.begun = false;
+        state.term.cancel();
         state.why = why.to_owned();
     }
 
@@ -83,10 +90,27 @@ impl Serving {
         }
     }
 
+    /// The term in which it serves now; cancelled when that ends. If it does not serve, why.
+    pub(crate) fn term(&self) -> Result<CancellationToken, String> {
+        self.check()?;
+        Ok(self.lock().term.clone())
+    }
+
+    /// Does it serve, and without a break since that term began? What was found out before a break may be of a
+    /// state that everybody else has left.
+    pub(crate) fn still(&self, term: &CancellationToken) -> Result<(), String> {
+        self.check()?;
+        if term.is_cancelled() {
+            return Err("it has begun anew since this was asked".into());
+        }
+        Ok(())
+    }
+
     fn lapse(&self, state: &mut State) {
         let age = self.clock.monotonic().saturating_sub(state.heard);
         if state.begun && age >= FRESH {
             state.begun = false;
+            state.term.cancel();
             state.why = format!(
                 "its own report was not read back from the log for {} s",
                 age.as_secs()
@@ -136,6 +160,24 @@ mod tests {
         assert!(serving.check().is_err(), "what it believes is 31 s old");
         serving.begin(serving.stamp());
         assert_eq!(serving.check(), Ok(()));
+    }
+
+    #[test]
+    fn what_was_asked_before_a_break_is_not_answered_after_it() {
+        let clock = ManualClock::new(0);
+        let serving = Serving::new(clock.clone());
+        assert!(serving.term().is_err());
+        serving.begin(serving.stamp());
+        let term = serving.term().unwrap();
+        assert_eq!(serving.still(&term), Ok(()));
+        clock.advance(FRESH);
+        assert!(serving.still(&term).is_err() && term.is_cancelled());
+        serving.begin(serving.stamp());
+        assert_eq!(serving.check(), Ok(()));
+        assert!(serving.still(&term).is_err(), "it serves again, but not those");
+        let term = serving.term().unwrap();
+        serving.end("stopping");
+        assert!(term.is_cancelled());
     }
 
     #[test]

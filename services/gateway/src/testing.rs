@@ -11,8 +11,8 @@ use api::{
     shape::{AuthorityDoc, CertificateDoc, ConsumerDoc, NodeDoc, RotationDoc, Status, TokenDoc, UserDoc},
 };
 use domain::{
-    AuthorityType, ClusterName, ClusterState, CommandId, MemberId, Order, Position, Principal, Timestamp,
-    id::SystemActor,
+    AuthorityType, ClusterName, ClusterState, CommandId, Fact, MemberId, Order, Position, Principal,
+    Timestamp, id::SystemActor,
 };
 use eventlog::{MemoryLog, SharedLog};
 use execution::{Executor, Fold};
@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use signer::{SmallSigner, granted};
+pub(crate) use signer::{Late, SmallSigner, granted};
 
 use crate::{Config, Gateway, Parts};
 use signer::genesis;
@@ -49,6 +49,7 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) admin: (KeyPair, Vec<u8>),
     pub(crate) member: MemberId,
+    pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -94,6 +95,7 @@ impl World {
             dir,
             admin,
             member,
+            metrics: Metrics::new("test"),
             stop,
             tasks,
         }
@@ -101,7 +103,14 @@ impl World {
 
     /// Starts a gateway and waits until it serves.
     pub(crate) async fn gateway(&self) -> Running {
-        let running = self.start_gateway("127.0.0.1:0").await.unwrap();
+        self.gateway_with(|_| {}).await
+    }
+
+    /// The same with other limits.
+    pub(crate) async fn gateway_with(&self, adjust: impl FnOnce(&mut Config)) -> Running {
+        let mut config = self.config("127.0.0.1:0");
+        adjust(&mut config);
+        let running = self.open_gateway(config).await.unwrap();
         let (addr, stop, tasks, ready) = running;
         assert!(
             tokio::time::timeout(SOON, ready.wait())
@@ -115,6 +124,10 @@ impl World {
         &self,
         listen: &str,
     ) -> Result<(String, CancellationToken, JoinSet<()>, crate::Ready), crate::GatewayError> {
+        self.open_gateway(self.config(listen)).await
+    }
+
+    pub(crate) fn config(&self, listen: &str) -> Config {
         let mut config = Config::new(
             listen.parse().unwrap(),
             self.dir.path().join("gateway"),
@@ -124,15 +137,27 @@ impl World {
             burst: 20,
             per_second: 1.0,
         };
+        config
+    }
+
+    /// A gateway that listens and is not run.
+    pub(crate) async fn open(&self, config: Config) -> Result<Gateway, crate::GatewayError> {
         let parts = Parts {
             fold: self.fold.clone(),
             executor: self.executor.clone(),
             queries: Arc::new(Nothing),
             audit: Arc::new(Nothing),
             clock: self.clock.clone(),
-            metrics: Metrics::new("test"),
+            metrics: self.metrics.clone(),
         };
-        let gateway = Gateway::open(config, parts).await?;
+        Gateway::open(config, parts).await
+    }
+
+    async fn open_gateway(
+        &self,
+        config: Config,
+    ) -> Result<(String, CancellationToken, JoinSet<()>, crate::Ready), crate::GatewayError> {
+        let gateway = self.open(config).await?;
         let (addr, ready, stop) = (
             gateway.address().to_string(),
             gateway.ready(),
@@ -175,6 +200,15 @@ impl World {
     /// The administrator's client.
     pub(crate) fn admin(&self, addr: &str) -> Client {
         self.client(addr, Some((&self.admin.0, &self.admin.1)))
+    }
+
+    /// Everything that happened.
+    pub(crate) async fn facts(&self) -> Vec<Fact> {
+        let records = self.fold.log().read(1, 10_000).await.unwrap();
+        records
+            .iter()
+            .map(|r| execution::codec::decode(r).unwrap().fact)
+            .collect()
     }
 
     pub(crate) fn id(&self) -> CommandId {

@@ -26,6 +26,12 @@ use pki::{KeyPair, csr, pem};
 
 use crate::testing::{Running, SOON, World};
 
+mod commands;
+mod door;
+mod firsts;
+mod joining;
+mod lapses;
+mod limits;
 mod strangers;
 
 /// A node as a test plays it.

@@ -1,7 +1,7 @@
 //! The bodies of state-changing requests, and what is answered.
 //!
 //! Every body carries an id that its sender made (UUIDv7): with the caller it is the key of idempotency,
-//! and the SHA-256 of the raw body tells a repeated command from a reused id.
+//! and the SHA-256 of method, path and raw body tells a repeated command from a reused id.
 
 use std::collections::BTreeMap;
 

@@ -87,7 +87,7 @@ pub struct Command {
     pub principal: Principal,
     /// The client certificate that was presented.
     pub credential: Option<CertDigest>,
-    /// The digest of the body as the sender sent it.
+    /// The digest of the request as the sender sent it: method, path and body.
     pub digest: BodyDigest,
     /// Why, for the audit log.
     pub reason: Option<String>,
@@ -272,7 +272,7 @@ pub enum Order {
         report: FactReport,
         seen: Seen,
     },
-    /// A person's certificate that is newer than others was seen in use.
+    /// A certificate of a person or a node was seen in use for the first time.
     PresentCredential {
         holder: Principal,
         certificate: CertDigest,

@@ -191,7 +191,7 @@ fn first_answer(state: &ClusterState, command: &Command, given: &Given) -> Resul
     }
     if let Some(done) = state.commands.get(&(command.principal.clone(), command.id)) {
         if done.digest != command.digest {
-            let text = "this command id was used before with another body: make a new id for a new command";
+            let text = "this command id was used before for another request: make a new id for a new command";
             return Err(Refusal::new(Code::CommandIdReused, text));
         }
         return match &done.answer {

@@ -54,7 +54,7 @@ pub struct Header {
 pub struct CommandRef {
     /// The command's id; with the actor the key of idempotency.
     pub id: CommandId,
-    /// The digest of its body.
+    /// The digest of its method, path and body.
     pub digest: BodyDigest,
 }
 
@@ -158,7 +158,7 @@ facts! {
     AccessRecovered = "access"."recovered";
     /// A removed node's names are free again; decided where names are given.
     AccessNamesReleased = "access"."names-released";
-    /// A person's new certificate was seen in use for the first time.
+    /// A new certificate of a person or a node was seen in use for the first time.
     AccessCredentialPresented = "access"."credential-presented";
     /// An external consumer of an exported authority was registered.
     ConsumerAdded = "consumer"."added";

@@ -145,7 +145,7 @@ sha256_ids! {
     CertDigest;
     /// SHA-256 of a join token's 32 bytes.
     TokenHash;
-    /// SHA-256 of a command's body, to tell a repeated command from a reused id.
+    /// SHA-256 of a command's method, path and body, to tell a repeated command from a reused id.
     BodyDigest;
 }
 
@@ -199,10 +199,18 @@ fn is_dns_name(s: &str) -> bool {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         })
-        // An all-digit last label would read as an IPv4 address.
-        && !s.rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()))
+        && !s.rsplit('.').next().is_some_and(is_number)
+}
+
+/// A name whose last label is a number reads as an IPv4 address: `127.0.0.1`, `2130706433`, `0x7f.1`, `0x7f000001`.
+fn is_number(label: &str) -> bool {
+    let hex = label.strip_prefix("0x");
+    hex.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+        || label.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn is_user_name(s: &str) -> bool {
@@ -381,4 +389,35 @@ impl FromStr for Principal {
 text_serde! {
     Serial: "^[0-9a-f]{32}$";
     Principal: "^(node|gateway|user|external|system|anonymous)/.+$";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_reads_as_an_address_is_no_host_name() {
+        for address in [
+            "127.0.0.1",
+            "10.0.0.5",
+            "2130706433",
+            "0x7f000001",
+            "0x7F.1",
+            "127.0.0.0x1",
+            "db.7",
+            "0x",
+        ] {
+            assert!(address.parse::<Hostname>().is_err(), "{address}");
+        }
+        for name in [
+            "n1.example",
+            "10.0.0.5.example",
+            "0x7f.example",
+            "db-7",
+            "0xg",
+            "7b",
+        ] {
+            assert!(name.parse::<Hostname>().is_ok(), "{name}");
+        }
+    }
 }

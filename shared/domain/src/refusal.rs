@@ -38,7 +38,7 @@ codes! {
     PublicationTime = "publication_time", 409, "the new key has not been published long enough for caches to know it";
     TypeNotInService = "type_not_in_service", 422, "this version makes no keys of this type's kinds";
     GracePeriodInvalid = "grace_period_invalid", 422, "the grace period must be longer than nothing";
-    CommandIdReused = "command_id_reused", 409, "the same command id came with another body";
+    CommandIdReused = "command_id_reused", 409, "the same command id came with another request";
     CommandIdStale = "command_id_stale", 422, "the command id is too old, from the future, or not a UUIDv7";
     ClockSuspect = "clock_suspect", 503, "the control plane's clock disagrees with its log";
     ReasonRequired = "reason_required", 422, "this needs a reason for the audit log";

@@ -50,7 +50,9 @@ impl Accepted {
 /// Makes the handshake with a client that connected, under the epoch of this moment.
 ///
 /// Registered first, then judged again by the epoch that is current by then, and only then returned: a
-/// change of trust in between either finds the session in the registry or is seen by the second look.
+/// change of trust in between either finds the session in the registry or is seen by the second look. A session
+/// that would be served another issuer's certificate by then is good, but asked to end: it came too late to be
+/// asked with the others.
 pub async fn accept(
     tcp: TcpStream,
     epochs: &Epochs,
@@ -66,10 +68,9 @@ pub async fn accept(
         .await
         .map_err(late)?
         .map_err(TlsError::of_io)?;
+    let named = hello.client_hello().certificate_authorities().map(<[_]>::to_vec);
     let epoch = epochs.load();
-    let (credential, config) = epoch
-        .serve(hello.client_hello().certificate_authorities())
-        .ok_or(TlsError::NotServing)?;
+    let (credential, config) = epoch.serve(named.as_deref()).ok_or(TlsError::NotServing)?;
     let handshake = hello.into_stream(config.clone()).into_fallible();
     let (result, verdict) = timeout_at(deadline, judged(handshake)).await.map_err(late)?;
     let stream = match result {
@@ -81,7 +82,13 @@ pub async fn accept(
     };
     let peer = peer_of(stream.get_ref().1, verdict)?;
     let session = sessions.register(peer.clone(), Some(credential.issuer()), &epoch);
-    session.check(&epochs.load())?;
+    let current = epochs.load();
+    session.check(&current)?;
+    // Whoever asked the sessions on our certificate to end did so before this one was there.
+    let would_serve = current.serve(named.as_deref()).map(|(now, _)| now.issuer());
+    if would_serve != Some(credential.issuer()) {
+        session.ask_to_end();
+    }
     let (served, served_digest) = (credential.issuer(), credential.certificate().digest);
     Ok(Accepted {
         stream,

@@ -33,10 +33,32 @@ pub struct SessionRegistry {
 
 #[derive(Default)]
 struct Shared {
-    sessions: Mutex<HashMap<u64, Arc<Entry>>>,
+    sessions: Mutex<Sessions>,
     next: AtomicU64,
     /// Changes whenever a session comes or goes, for those who wait for the last one.
     changed: watch::Sender<u64>,
+}
+
+/// The sessions, and the order in which their peers' certificates end.
+#[derive(Default)]
+struct Sessions {
+    by_id: HashMap<u64, Arc<Entry>>,
+    by_end: BTreeSet<(Timestamp, u64)>,
+}
+
+impl Sessions {
+    fn insert(&mut self, id: u64, entry: Arc<Entry>) {
+        self.by_end.extend(entry.end().map(|end| (end, id)));
+        self.by_id.insert(id, entry);
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Arc<Entry>> {
+        let entry = self.by_id.remove(&id)?;
+        if let Some(end) = entry.end() {
+            self.by_end.remove(&(end, id));
+        }
+        Some(entry)
+    }
 }
 
 struct Entry {
@@ -50,6 +72,11 @@ struct Entry {
 }
 
 impl Entry {
+    /// When its peer's certificate ends.
+    fn end(&self) -> Option<Timestamp> {
+        self.peer.as_ref().map(|peer| peer.not_after)
+    }
+
     /// Does the session stand on a certificate of this authority, on either side?
     fn stands_on(&self, issuer: SpkiPin) -> bool {
         self.own == Some(issuer) || self.peer.as_ref().is_some_and(|p| p.issuer == issuer)
@@ -142,7 +169,7 @@ impl SessionRegistry {
 
     /// How many sessions stand.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().by_id.len()
     }
 
     /// Does none stand?
@@ -219,7 +246,16 @@ impl SessionRegistry {
 
     /// Closes sessions whose peer's certificate has expired; returns how many.
     pub fn close_expired(&self, now: Timestamp) -> usize {
-        self.close_where(|entry| entry.peer.as_ref().is_some_and(|peer| peer.not_after <= now))
+        let mut sessions = self.lock();
+        let mut expired = Vec::new();
+        while let Some((end, id)) = sessions.by_end.first().copied()
+            && end <= now
+        {
+            sessions.by_end.pop_first();
+            expired.extend(sessions.by_id.remove(&id));
+        }
+        drop(sessions);
+        self.let_go(&expired)
     }
 
     /// Closes sessions as their peers' certificates expire, which TLS by itself never does. Runs until
@@ -229,11 +265,8 @@ impl SessionRegistry {
         loop {
             let at = now.timestamp();
             self.close_expired(at);
-            let next = self
-                .select(|_| true)
-                .iter()
-                .filter_map(|e| e.peer.as_ref().map(|p| p.not_after))
-                .min();
+            // Looked at with every session that comes or goes: the next end is known, not searched for.
+            let next = self.lock().by_end.first().map(|(end, _)| *end);
             let until = next.map_or(LONGEST_SLEEP, |t| Duration::from_millis(t.since_ms(at)));
             tokio::select! {
                 () = sleep(until.min(LONGEST_SLEEP).max(Duration::from_millis(1))) => {}
@@ -245,14 +278,16 @@ impl SessionRegistry {
     /// Marks matching sessions closed and forgets them, so that they count no more even if their
     /// holders are slow to notice.
     fn close_where(&self, matches: impl Fn(&Entry) -> bool) -> usize {
-        let mut closed = Vec::new();
-        self.lock().retain(|_, entry| {
-            let close = matches(entry);
-            if close {
-                closed.push(entry.clone());
-            }
-            !close
-        });
+        let mut sessions = self.lock();
+        let ids = sessions.by_id.iter().filter(|(_, entry)| matches(entry));
+        let ids: Vec<u64> = ids.map(|(id, _)| *id).collect();
+        let closed: Vec<_> = ids.into_iter().filter_map(|id| sessions.remove(id)).collect();
+        drop(sessions);
+        self.let_go(&closed)
+    }
+
+    /// Ends sessions that are off the registry, and tells those who wait.
+    fn let_go(&self, closed: &[Arc<Entry>]) -> usize {
         // Outside the lock: cancelling wakes tasks, and wakers are foreign code.
         closed.iter().for_each(|entry| entry.close.cancel());
         if !closed.is_empty() {
@@ -263,20 +298,21 @@ impl SessionRegistry {
 
     fn select(&self, matches: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
         self.lock()
+            .by_id
             .values()
             .filter(|entry| matches(entry))
             .cloned()
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.shared.lock()
     }
 }
 
 impl Shared {
-    /// The map stays consistent whatever panics while it is held: each change is one call.
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
+    /// What is held stays consistent: nothing between two changes of it can panic.
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -299,6 +335,11 @@ impl Session {
     /// The second look, after the session was registered.
     pub(crate) fn check(&self, epoch: &TrustEpoch) -> Result<(), TlsError> {
         self.entry.stands_under(epoch)
+    }
+
+    /// Asks its holder to end it soon.
+    pub(crate) fn ask_to_end(&self) {
+        self.entry.drain.cancel();
     }
 
     /// Who is at the other end, as it was when the session began.
@@ -335,7 +376,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // Gone already if it was closed.
-        if self.shared.lock().remove(&self.id).is_some() {
+        if self.shared.lock().remove(self.id).is_some() {
             self.shared.changed.send_modify(|n| *n += 1);
         }
     }

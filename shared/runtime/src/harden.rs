@@ -14,6 +14,8 @@ use rustix::process::{Resource, Rlimit};
 
 /// The mode of files that hold keys, tokens or identities.
 pub const OWNER_ONLY: u32 = 0o600;
+/// What an unlimited number of open files counts as: the kernel's own ceiling, unless somebody moved it.
+const UNLIMITED_FILES: u64 = 1 << 20;
 
 /// Why a file with a secret was not read.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,31 @@ pub fn no_core_dumps() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(())
+}
+
+/// Raises the number of files that this process may open as far as the system lets it, and says what it is now.
+///
+/// Each connection is a file. The usual soft limit of 1024 is for programs that wait with `select`; ours do not.
+///
+/// # Errors
+/// When the kernel refuses; the limit is what it was then.
+pub fn raise_open_files() -> io::Result<u64> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // "Unlimited" is more than the kernel gives to anybody.
+    let most = limit.maximum.unwrap_or(UNLIMITED_FILES);
+    if limit.current.is_some_and(|now| now < most) {
+        let current = Some(most);
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current, ..limit })?;
+    }
+    Ok(open_files())
+}
+
+/// How many files this process may open.
+#[must_use]
+pub fn open_files() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile)
+        .current
+        .unwrap_or(UNLIMITED_FILES)
 }
 
 /// Checks that nobody but the owner can read or write `path`, and that the owner is us (or that we are root).

@@ -1,23 +1,17 @@
 //! The log as it is: stored bytes, unchanged, with their positions.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use api::audit::EventRecord;
 use bytes::Bytes;
 use domain::{Code, Position};
 use eventlog::{ReadError, Stored};
 use futures::{StreamExt, stream::BoxStream};
-use mtls::PeerIdentity;
 use serde_json::value::RawValue;
 use tokio::time::Interval;
-use tokio_util::sync::CancellationToken;
 
-use super::Asked;
-use crate::{
-    app::App,
-    caller::still_counts,
-    reply::{self, No, Reply},
-};
+use super::{Asked, leave::Leave};
+use crate::reply::{self, No, Reply};
 
 /// The most events of one page.
 const MAX_PAGE: usize = 1_000;
@@ -32,7 +26,7 @@ pub(super) async fn page(asked: &Asked) -> Reply {
     }
     let limit = limit.clamp(1, MAX_PAGE);
     let records = asked.app.fold.log().read(after + 1, limit).await;
-    let records = records.map_err(|e| No::new(Code::LogUnavailable, e.to_string()))?;
+    let records = records.map_err(|e| No::new(Code::LogUnavailable, e.to_string()).retry_after(1))?;
     let records: Result<Vec<_>, _> = records.iter().map(record).collect();
     reply::json(&records?)
 }
@@ -47,9 +41,7 @@ pub(super) async fn follow(asked: &Asked) -> Reply {
     let following = Following {
         records: asked.app.fold.log().follow(after),
         beat: tokio::time::interval(Duration::from_secs(api::node::HEARTBEAT_S)),
-        drain: asked.connection.drain.clone(),
-        peer: asked.caller.peer.clone(),
-        app: asked.app.clone(),
+        leave: Leave::of(asked),
     };
     reply::stream(futures::stream::unfold(following, |mut following| async move {
         let bytes = following.next().await?;
@@ -58,23 +50,22 @@ pub(super) async fn follow(asked: &Asked) -> Reply {
 }
 
 struct Following {
-    app: Arc<App>,
-    peer: Option<PeerIdentity>,
+    leave: Leave,
     records: BoxStream<'static, Result<Stored, ReadError>>,
     beat: Interval,
-    drain: CancellationToken,
 }
 
 impl Following {
     /// The next event; `None` ends the stream, and the reader goes on from its last position.
     async fn next(&mut self) -> Option<Bytes> {
-        tokio::select! {
+        let bytes = tokio::select! {
             biased;
-            () = self.drain.cancelled() => None,
+            () = self.leave.over() => None,
             // Before the records: a log that never pauses must not put the look off.
-            _ = self.beat.tick() => still_counts(&self.app, self.peer.as_ref()).then(reply::comment),
+            _ = self.beat.tick() => self.leave.reader_counts().then(reply::comment),
             stored = self.records.next() => line(&stored?.ok()?),
-        }
+        };
+        bytes.filter(|_| self.leave.stands())
     }
 }
 

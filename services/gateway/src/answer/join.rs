@@ -1,6 +1,6 @@
 //! The public routes: trust documents, joining, recovering.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use api::{
     join::{JoinAnswer, JoinRequest, RECOVER_CONTEXT, REJOIN_CONTEXT, RecoverRequest, RejoinProof},
@@ -8,17 +8,21 @@ use api::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
-    Answer, AuthorityType, Code, Hostname, Order, Position, Principal, TokenHash,
-    command::{Join, KeyRequest, Rejoin},
+    Answer, AuthorityType, Code, Hostname, NodeId, Order, Position, Principal, TokenHash,
+    command::{Answered, Join, KeyRequest, Rejoin},
 };
 use pki::{Certificate, csr, pem, statement};
+use runtime::ratelimit::KeyedLimit;
+use tokio::time::Instant;
 
 use super::Asked;
 use crate::{
-    app::App,
+    app::{App, Issued, PATIENCE},
     handout,
     hub::Hub,
     reply::{self, No, Reply},
+    source,
+    strangers::Alert,
 };
 
 /// `GET /v1/trust/{type}`: the newest signed bundle. Served by every gateway at all times, also one that
@@ -41,7 +45,7 @@ pub(super) async fn trust(asked: &Asked) -> Reply {
 
 /// `POST /v1/join`.
 pub(super) async fn join(asked: &Asked) -> Reply {
-    limit(asked)?;
+    limit(asked, &asked.app.joins)?;
     let request: JoinRequest = reply::parse(&asked.body)?;
     let hostname: Hostname = request.hostname.parse().map_err(No::bad_request)?;
     let key = key_of(&request.csr)?;
@@ -62,7 +66,8 @@ pub(super) async fn join(asked: &Asked) -> Reply {
 
 /// `POST /v1/recover`: a request signed with the key of a certificate that the log knows.
 pub(super) async fn recover(asked: &Asked) -> Reply {
-    limit(asked)?;
+    // Counted apart: guesses at tokens must not keep out nodes that come back.
+    limit(asked, &asked.app.recoveries)?;
     let request: RecoverRequest = reply::parse(&asked.body)?;
     let key = key_of(&request.csr)?;
     let refused = |text: &str| No::new(Code::RecoveryRefused, text);
@@ -75,7 +80,7 @@ pub(super) async fn recover(asked: &Asked) -> Reply {
     let proven_by = certificate.digest;
     // A certificate issued a moment ago elsewhere may not be folded yet.
     if asked.app.fold.read(|s| !s.certificates.contains_key(&proven_by)) {
-        asked.app.catch_up().await?;
+        asked.app.catch_up_together().await?;
     }
     let result = joined(asked, Order::Recover { node, proven_by, key }).await;
     if let Err(no) = &result
@@ -86,7 +91,7 @@ pub(super) async fn recover(asked: &Asked) -> Reply {
         asked
             .app
             .strangers
-            .alert("superseded", uri, asked.connection.from, &no.0.detail, now);
+            .alert(Alert::Superseded, uri, asked.connection.from, &no.0.detail, now);
     }
     result
 }
@@ -94,11 +99,7 @@ pub(super) async fn recover(asked: &Asked) -> Reply {
 /// Executes, waits for the certificate, and answers with the row at or after the event [M].
 async fn joined(asked: &Asked, order: Order) -> Reply {
     let app = &asked.app;
-    let answered = asked.execute_own(Principal::Anonymous, order).await?;
-    let Answer::Joined { node, authorization } = answered.answer else {
-        return Err(No::new(Code::Internal, "a join was answered with something else"));
-    };
-    let issued = app.certificate(authorization).await?;
+    let (answered, node, issued) = certified(asked, order).await?;
     let at_least = joined_at(app, node).max(answered.position);
     let update = handout::with_bundles(app, handout::whole(app, node, at_least).await?).await?;
     app.presences.saw(node, app.now());
@@ -113,20 +114,41 @@ async fn joined(asked: &Asked, order: Order) -> Reply {
     })
 }
 
-fn joined_at(app: &Arc<App>, node: domain::NodeId) -> Position {
+/// Executes until the certificate is there. An authorisation may be voided before it is signed, because its
+/// authority went meanwhile: then the same token and key get another one. The joiner has no view that could be
+/// stale, and would take that for a refusal.
+async fn certified(asked: &Asked, order: Order) -> Result<(Answered, NodeId, Issued), No> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answered = asked.execute_own(Principal::Anonymous, order.clone()).await?;
+        let Answer::Joined { node, authorization } = answered.answer else {
+            return Err(No::new(Code::Internal, "a join was answered with something else"));
+        };
+        match asked.app.certificate_by(authorization, deadline).await {
+            Ok(issued) => return Ok((answered, node, issued)),
+            Err(no) if no.code() != Code::StaleView => return Err(no),
+            Err(_) if Instant::now() < deadline => {}
+            Err(_) => {
+                let text =
+                    "the rows change faster than certificates are signed: ask again with the same request";
+                return Err(No::new(Code::SignerUnavailable, text).retry_after(1));
+            }
+        }
+    }
+}
+
+fn joined_at(app: &Arc<App>, node: NodeId) -> Position {
     app.fold
         .read(|s| s.nodes.get(&node).map(|n| n.joined).unwrap_or_default())
 }
 
-fn limit(asked: &Asked) -> Result<(), No> {
+fn limit(asked: &Asked, of_source: &KeyedLimit<IpAddr>) -> Result<(), No> {
     let now = asked.app.clock.monotonic();
-    asked
-        .app
-        .joins
-        .try_take(asked.connection.from, now)
+    of_source
+        .try_take(source::of(asked.connection.from), now)
         .map_err(|wait| {
-            let text = "too many joins and recoveries from this address; renewals are not counted";
-            No::new(Code::RateLimited, text).retry_after(wait.as_secs().max(1))
+            let text = "too many of these from this address; renewals are not counted";
+            No::limited(text, wait)
         })
 }
 

@@ -8,15 +8,12 @@ use domain::{
     Answer, Code, NodeId, Order, Principal,
     fact::{FactReport, MAX_REPORT_BYTES, Seen},
 };
-use mtls::PeerIdentity;
 use pki::pem;
 use tokio::time::{Instant, Interval};
-use tokio_util::sync::CancellationToken;
 
-use super::{Asked, join::key_of};
+use super::{Asked, join::key_of, leave::Leave};
 use crate::{
     app::{App, PATIENCE},
-    caller::still_counts,
     handout::{self, Handout},
     hub::{Hub, Subscription},
     presence::Present,
@@ -35,14 +32,13 @@ pub(super) async fn stream(asked: &Asked) -> Reply {
     gauge.inc();
     let open = Open {
         node,
-        peer: asked.caller.peer.clone(),
+        leave: Leave::of(asked),
         subscription,
         present,
         gauge: Counted(gauge),
         sent: None,
         due: true,
         heartbeat: tokio::time::interval(Duration::from_secs(HEARTBEAT_S)),
-        drain: asked.connection.drain.clone(),
         app,
     };
     reply::stream(futures::stream::unfold(open, |mut open| async move {
@@ -55,7 +51,7 @@ pub(super) async fn stream(asked: &Asked) -> Reply {
 struct Open {
     app: Arc<App>,
     node: NodeId,
-    peer: Option<PeerIdentity>,
+    leave: Leave,
     subscription: Subscription,
     present: Present,
     #[allow(dead_code, reason = "counts down when the stream is dropped")]
@@ -63,7 +59,6 @@ struct Open {
     sent: Option<Handout>,
     due: bool,
     heartbeat: Interval,
-    drain: CancellationToken,
 }
 
 struct Counted(runtime::metrics::IntGauge);
@@ -75,8 +70,14 @@ impl Drop for Counted {
 }
 
 impl Open {
-    /// The next event; `None` ends the stream, and the node dials anew.
+    /// The next event; `None` ends the stream, and the node dials anew. A member that lapsed serves nobody, not
+    /// even with what it found before: the node dials perhaps another gateway.
     async fn next(&mut self) -> Option<Bytes> {
+        let bytes = self.wait().await;
+        bytes.filter(|_| self.leave.stands())
+    }
+
+    async fn wait(&mut self) -> Option<Bytes> {
         loop {
             if self.due {
                 self.due = false;
@@ -88,19 +89,19 @@ impl Open {
             }
             tokio::select! {
                 biased;
-                () = self.drain.cancelled() => return None,
+                () = self.leave.over() => return None,
                 changed = self.subscription.version.changed() => {
                     if changed.is_err() { return None; }
                     self.due = true;
                 }
-                Some(certificate) = self.subscription.certificates.recv() => {
+                certificate = self.subscription.certificates.recv() => {
+                    // None: newer streams of this node took its place.
+                    let certificate = certificate?;
                     let data = serde_json::to_string(&certificate).ok()?;
                     return Some(reply::event(CERTIFICATE_EVENT, Some(certificate.position.0), &data));
                 }
                 _ = self.heartbeat.tick() => {
-                    // A member that lapsed serves nobody: the node dials anew, perhaps another gateway.
-                    self.app.serving.check().ok()?;
-                    if !still_counts(&self.app, self.peer.as_ref()) {
+                    if !self.leave.reader_counts() {
                         return None;
                     }
                     self.present.touch(self.app.now());
@@ -112,9 +113,6 @@ impl Open {
     }
 
     async fn newest(&mut self) -> Newest {
-        if self.app.serving.check().is_err() {
-            return Newest::Same;
-        }
         let node = self.node;
         let (known, handout) = self
             .app
@@ -167,13 +165,15 @@ pub(super) async fn desired(asked: &Asked) -> Reply {
 
 /// `POST /v1/node/certificates`.
 pub(super) async fn certificate(asked: &Asked) -> Reply {
-    asked.caller.node()?;
+    let node = asked.caller.node()?;
     let request: CertificateRequest = reply::parse(&asked.body)?;
+    let key = key_of(&request.csr)?;
+    asked.app.nodes.certificate(&asked.app, node, key.spki)?;
     let order = Order::RequestCertificate {
         authority_type: request.authority_type,
         usage: request.usage,
         issuer: request.issuer,
-        key: key_of(&request.csr)?,
+        key,
     };
     let answered = asked.execute(asked.command(request.id, None, order)).await?;
     let Answer::Authorized { authorization } = answered.answer else {
@@ -193,7 +193,25 @@ pub(super) async fn certificate(asked: &Asked) -> Reply {
 
 /// `POST /v1/node/facts`: with what the gateway saw of the connection that the report came by.
 pub(super) async fn facts(asked: &Asked) -> Reply {
+    let result = report(asked).await;
+    let outcome = match &result {
+        Ok(outcome) => outcome,
+        Err(no) if matches!(no.code(), Code::ReportTooOften | Code::RateLimited) => "limited",
+        Err(_) => "refused",
+    };
+    asked
+        .app
+        .metrics
+        .counter("carousel_node_reports_total", &[outcome])
+        .inc();
+    result?;
+    reply::done()
+}
+
+/// What became of a report.
+async fn report(asked: &Asked) -> Result<&'static str, No> {
     let node = asked.caller.node()?;
+    asked.app.nodes.report(&asked.app, node)?;
     if asked.body.len() > MAX_REPORT_BYTES {
         let text = format!("a fact report has at most {MAX_REPORT_BYTES} bytes");
         return Err(No::new(Code::TooLarge, text));
@@ -207,20 +225,12 @@ pub(super) async fn facts(asked: &Asked) -> Reply {
         from: Some(asked.connection.from.to_canonical().to_string()),
     };
     let before = asked.app.fold.position();
-    let result = asked
+    let answered = asked
         .execute_own(Principal::Node(node), Order::Report { node, report, seen })
-        .await;
-    let outcome = match &result {
-        Ok(answered) if answered.position > before => "recorded",
-        Ok(_) => "unchanged",
-        Err(no) if no.code() == Code::ReportTooOften => "limited",
-        Err(_) => "refused",
-    };
-    asked
-        .app
-        .metrics
-        .counter("carousel_node_reports_total", &[outcome])
-        .inc();
-    result?;
-    reply::done()
+        .await?;
+    Ok(if answered.position > before {
+        "recorded"
+    } else {
+        "unchanged"
+    })
 }

@@ -14,17 +14,14 @@ use domain::{
     schedule::is_settled,
     state::{Node, TypeState},
 };
-use mtls::PeerIdentity;
 use tokio::{
     sync::watch,
     time::{Instant, Interval},
 };
-use tokio_util::sync::CancellationToken;
 
-use super::{Asked, reads};
+use super::{Asked, leave::Leave, reads};
 use crate::{
     app::App,
-    caller::still_counts,
     reply::{self, No, Reply},
 };
 
@@ -45,12 +42,11 @@ pub(super) async fn watch(asked: &Asked) -> Reply {
         changes: asked.app.fold.changes(),
         app: asked.app.clone(),
         authority_type,
-        peer: asked.caller.peer.clone(),
         last: None,
         due: true,
         spoken: Instant::now(),
         beat: tokio::time::interval(Duration::from_secs(HEARTBEAT_S)),
-        drain: asked.connection.drain.clone(),
+        leave: Leave::of(asked),
     };
     reply::stream(futures::stream::unfold(watching, |mut watching| async move {
         let bytes = watching.next().await?;
@@ -61,17 +57,22 @@ pub(super) async fn watch(asked: &Asked) -> Reply {
 struct Watching {
     app: Arc<App>,
     authority_type: AuthorityType,
-    peer: Option<PeerIdentity>,
     changes: watch::Receiver<Position>,
     last: Option<WatchLine>,
     due: bool,
     spoken: Instant,
     beat: Interval,
-    drain: CancellationToken,
+    leave: Leave,
 }
 
 impl Watching {
+    /// The next line; `None` ends the stream, and the watcher asks anew.
     async fn next(&mut self) -> Option<bytes::Bytes> {
+        let bytes = self.wait().await;
+        bytes.filter(|_| self.leave.stands())
+    }
+
+    async fn wait(&mut self) -> Option<bytes::Bytes> {
         loop {
             if self.due {
                 self.due = false;
@@ -81,7 +82,7 @@ impl Watching {
             }
             tokio::select! {
                 biased;
-                () = self.drain.cancelled() => return None,
+                () = self.leave.over() => return None,
                 changed = self.changes.changed() => {
                     changed.ok()?;
                     tokio::time::sleep_until(self.spoken + PAUSE).await;
@@ -89,7 +90,7 @@ impl Watching {
                     self.due = true;
                 }
                 _ = self.beat.tick() => {
-                    if !still_counts(&self.app, self.peer.as_ref()) {
+                    if !self.leave.reader_counts() {
                         return None;
                     }
                     self.due = true;

@@ -17,6 +17,17 @@ impl Member {
         })
     }
 
+    /// Does the state hold the newest report of this start? An answer alone does not say so: it comes also when
+    /// the fold is late, and for a report that said nothing new and never went to the log.
+    pub(super) fn is_read_back(&self) -> bool {
+        let (member, boot, seq) = (self.app.config.member, self.boot, self.seq);
+        self.app.fold.read(|s| {
+            s.members
+                .get(&member)
+                .is_some_and(|m| m.boot == Some(boot) && m.seq >= seq)
+        })
+    }
+
     /// What is installed, as facts; before the first row is held, with revision 0: measured under nothing.
     pub(super) fn facts(&self) -> BTreeMap<AuthorityType, TypeFacts> {
         let held = self.app.held.borrow();
@@ -89,8 +100,9 @@ impl Member {
             facts: facts.clone(),
         })
         .await?;
-        // The answer comes when the event is durable and folded: it was read back.
-        self.app.serving.heard(sent);
+        if self.is_read_back() {
+            self.app.serving.heard(sent);
+        }
         self.reported = Some(facts);
         Ok(())
     }
@@ -107,5 +119,27 @@ impl Member {
             Ok(Err(error)) => tracing::warn!(%error, "the gateway's stop could not be recorded"),
             Err(_) => tracing::warn!("the gateway's stop could not be recorded in time"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Gateway, testing::World};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_report_that_says_nothing_new_proves_nothing() {
+        let w = World::new().await;
+        let Gateway { app, mut member, .. } = w.open(w.config("127.0.0.1:0")).await.unwrap();
+        member.start().await.unwrap();
+        assert!(member.is_read_back(), "a start is an event");
+        app.serving.begin(app.serving.stamp());
+        w.clock.advance(Duration::from_secs(15));
+        // Answered from the state alone, as it would be with a log that nobody can reach.
+        member.report().await.unwrap();
+        assert!(!member.is_read_back());
+        w.clock.advance(Duration::from_secs(6));
+        assert!(app.serving.check().is_err(), "nothing was read back for 21 s");
     }
 }

@@ -17,12 +17,34 @@ struct Operation {
     action: String,
     #[serde(rename = "x-accepts")]
     accepts: String,
+    #[serde(rename = "requestBody")]
+    body: Option<Body>,
+}
+
+#[derive(serde::Deserialize)]
+struct Body {
+    required: bool,
+    content: BTreeMap<String, Media>,
+}
+
+#[derive(serde::Deserialize)]
+struct Media {
+    schema: Schema,
+}
+
+#[derive(serde::Deserialize)]
+struct Schema {
+    title: String,
+}
+
+fn described() -> OpenApi {
+    let text = include_str!("../../../../schemas/openapi.yaml");
+    serde_saphyr::from_str(text).expect("schemas/openapi.yaml can be read")
 }
 
 #[test]
 fn the_description_and_the_table_name_the_same_routes_actions_and_principals() {
-    let text = include_str!("../../../../schemas/openapi.yaml");
-    let described: OpenApi = serde_saphyr::from_str(text).expect("schemas/openapi.yaml can be read");
+    let described = described();
     let operation = |path: &String, (method, o): (String, Operation)| {
         (path.clone(), method.to_uppercase(), o.action, o.accepts)
     };
@@ -42,6 +64,61 @@ fn the_description_and_the_table_name_the_same_routes_actions_and_principals() {
         missing.is_empty() && invented.is_empty(),
         "missing: {missing:?}\ninvented: {invented:?}"
     );
+}
+
+/// The type of the crate `api` that each route reads its body as.
+fn body_of(endpoint: Endpoint) -> Option<&'static str> {
+    match endpoint {
+        Endpoint::Join => Some("JoinRequest"),
+        Endpoint::Recover => Some("RecoverRequest"),
+        Endpoint::NodeCertificates => Some("CertificateRequest"),
+        Endpoint::NodeFacts => Some("FactReport"),
+        Endpoint::Rotate => Some("RotateRequest"),
+        Endpoint::TokenAdd => Some("TokenRequest"),
+        Endpoint::UserAdd => Some("UserRequest"),
+        Endpoint::UserRenew => Some("RenewRequest"),
+        Endpoint::NodeExclude
+        | Endpoint::NodeInclude
+        | Endpoint::NodeRemove
+        | Endpoint::TokenRemove
+        | Endpoint::UserRemove
+        | Endpoint::ClockAccept
+        | Endpoint::Probe => Some("PlainRequest"),
+        Endpoint::Trust
+        | Endpoint::NodeStream
+        | Endpoint::NodeDesired
+        | Endpoint::Status
+        | Endpoint::Nodes
+        | Endpoint::Authorities
+        | Endpoint::Rotations
+        | Endpoint::Tokens
+        | Endpoint::Certificates
+        | Endpoint::Users
+        | Endpoint::Consumers
+        | Endpoint::Plan
+        | Endpoint::Whoami
+        | Endpoint::Check
+        | Endpoint::Watch
+        | Endpoint::Events
+        | Endpoint::EventsFollow
+        | Endpoint::AuditReplay
+        | Endpoint::AuditDiff
+        | Endpoint::AuditVerify => None,
+    }
+}
+
+#[test]
+fn the_description_asks_for_the_bodies_that_the_routes_read() {
+    let described = described();
+    for route in ROUTES {
+        let operation = &described.paths[route.path][&route.method.to_lowercase()];
+        let title = operation.body.as_ref().map(|body| {
+            assert!(body.required, "{}: nothing is read from no body", route.path);
+            body.content["application/json"].schema.title.as_str()
+        });
+        assert_eq!(title, body_of(route.endpoint), "{}", route.path);
+        assert_eq!(title.is_some(), route.method == "POST", "{}", route.path);
+    }
 }
 
 #[test]
@@ -159,6 +236,10 @@ fn a_request_finds_its_route_and_its_part_and_nothing_by_tricks() {
     assert_eq!(renewed, Ok((Endpoint::UserRenew, String::new())));
     assert_eq!(found(Method::GET, "/v1/join"), Err(Unmatched::NoMethod));
     assert_eq!(found(Method::DELETE, "/v1/status"), Err(Unmatched::NoMethod));
+    assert_eq!(
+        (methods("/v1/tokens"), methods("/v1/join")),
+        ("GET, POST".into(), "POST".into())
+    );
     let tricks = [
         "",
         "/",

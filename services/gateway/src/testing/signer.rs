@@ -18,11 +18,24 @@ use domain::{
 };
 use execution::{Expected, FactWriter, Fold};
 use pki::{Blueprint, CaCert, KeyPair, authority, bundle, issue};
+use tokio::sync::watch;
 
 use super::SOON;
 
+/// What the signer is late with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Late {
+    Nothing,
+    /// Certificates of nodes.
+    Nodes,
+    /// Trust bundles.
+    Bundles,
+}
+
 /// Signs whatever is owed, with keys in memory.
 pub(crate) struct SmallSigner {
+    /// A test's switch.
+    pub(crate) late: watch::Sender<Late>,
     keys: Mutex<BTreeMap<SpkiPin, (KeyPair, CaCert)>>,
     bundle_key: KeyPair,
 }
@@ -30,6 +43,7 @@ pub(crate) struct SmallSigner {
 impl SmallSigner {
     pub(super) fn new() -> Self {
         Self {
+            late: watch::Sender::new(Late::Nothing),
             keys: Mutex::default(),
             bundle_key: KeyPair::generate(),
         }
@@ -71,7 +85,9 @@ impl SmallSigner {
     pub(super) async fn run(self: Arc<Self>, fold: Fold, now: execution::Now) {
         let writer = FactWriter::signer(fold.clone());
         let mut changes = fold.changes();
+        let mut late = self.late.subscribe();
         loop {
+            late.borrow_and_update();
             let (duties, cluster) = fold.read(|s| (owed(s, s.now(now())), s.cluster_name().cloned()));
             for duty in duties {
                 let cluster = cluster.as_ref().expect("the genesis came first");
@@ -86,13 +102,20 @@ impl SmallSigner {
                     }
                 }
             }
-            if changes.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = changes.changed() => changed.is_ok(),
+                changed = late.changed() => changed.is_ok(),
+            };
+            if !changed {
                 return;
             }
         }
     }
 
     fn facts(&self, s: &ClusterState, duty: &Duty, cluster: &ClusterName, now: Timestamp) -> Vec<Fact> {
+        if self.is_late_with(s, duty) {
+            return vec![];
+        }
         match duty.clone() {
             Duty::GenerateKey {
                 authority_type,
@@ -159,6 +182,17 @@ impl SmallSigner {
                     .into(),
                 ]
             }
+        }
+    }
+
+    fn is_late_with(&self, s: &ClusterState, duty: &Duty) -> bool {
+        let holder = |id| s.pending.get(id).map(|p| &p.granted.holder);
+        match (*self.late.borrow(), duty) {
+            (Late::Nodes, Duty::Sign { authorization }) => {
+                matches!(holder(authorization), Some(Principal::Node(_)))
+            }
+            (Late::Bundles, Duty::SignBundle { .. }) => true,
+            _ => false,
         }
     }
 

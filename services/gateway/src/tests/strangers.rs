@@ -180,6 +180,16 @@ async fn joins_from_one_address_are_limited_and_renewals_are_not() {
         (problem.code, problem.retry_after_s),
         (Code::RateLimited, Some(1))
     );
+    // Nodes that come back from the same address are counted apart.
+    let old = RecoverRequest {
+        certificate: pem::encode_certificates([&node.der[..]]),
+        csr: request.csr.clone(),
+        signature: "AAAA".into(),
+    };
+    assert_eq!(
+        code(stranger.post::<_, JoinAnswer>(route::RECOVER, &old).await),
+        Code::RecoveryRefused
+    );
     let (key, issuer) = (
         KeyPair::generate(),
         pki::Certificate::parse(&node.der).unwrap().issuer,

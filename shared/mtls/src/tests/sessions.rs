@@ -22,7 +22,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use uuid::Uuid;
 
 use crate::{
@@ -270,23 +270,10 @@ async fn no_session_survives_a_change_of_trust_however_they_race() {
 async fn a_handshake_that_began_before_a_change_of_trust_is_judged_by_what_holds_after_it() {
     let w = World::new();
     let mut server = Server::holding(Epochs::new(w.both(2, &w.prepared))).await;
-    let old = w.both(1, &w.active);
-    let presents = SingleCertAndKey::from(old.client().unwrap().certified());
-    let config = old
-        .dial(&Expect::AnyNode { cluster: cluster() }, Arc::new(presents))
-        .unwrap();
     let (epochs, sessions) = (server.epochs.clone(), server.sessions.clone());
     let narrow = w.epoch(2, &w.prepared, &[&w.prepared]);
-    // The server's first bytes show that it has taken its epoch; ours come after the change.
-    let tcp = AtFirstRead {
-        tcp: TcpStream::connect(&server.addr).await.unwrap(),
-        act: Some(move || assert_eq!(epochs.install(narrow, &sessions), 0)),
-    };
-    let name = ServerName::try_from("node.acme.cluster").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
-        .unwrap();
+    let act = move || assert_eq!(epochs.install(narrow, &sessions), 0);
+    let mut stream = dial_and(&server, &w.both(1, &w.active), act).await;
     let seen = timeout(PATIENCE, server.outcomes.recv())
         .await
         .unwrap()
@@ -303,6 +290,64 @@ async fn a_handshake_that_began_before_a_change_of_trust_is_judged_by_what_holds
             .unwrap()
             .is_ok_and(|n| n > 0)
     );
+}
+
+/// A drain asks the sessions that stand. One whose handshake ends after that stands on the retiring certificate
+/// as well, and nobody would ever ask it.
+#[tokio::test]
+async fn a_handshake_that_began_before_a_drain_is_asked_to_end_when_it_is_done() {
+    let w = World::new();
+    let mut server = Server::with(Epochs::new(w.both(2, &w.active)), |accepted| async move {
+        accepted.session.draining().await;
+        Ok(())
+    })
+    .await;
+    let (epochs, sessions) = (server.epochs.clone(), server.sessions.clone());
+    let (switched, retiring) = (w.both(2, &w.prepared), w.active.pin());
+    let act = move || {
+        assert_eq!(epochs.install(switched, &sessions), 0);
+        assert_eq!(sessions.ask_to_end(retiring), 0);
+    };
+    let _late = dial_and(&server, &w.both(1, &w.prepared), act).await;
+    timeout(PATIENCE, server.outcomes.recv())
+        .await
+        .expect("it is asked to end")
+        .unwrap()
+        .unwrap();
+    // One that begins after the switch stands on the new certificate, and stays.
+    let _new = dial(
+        &server,
+        &Epochs::new(w.both(3, &w.prepared)),
+        &SessionRegistry::new(),
+    )
+    .await;
+    standing(&server.sessions, 1).await;
+    assert_eq!(
+        server.sessions.standing_on(retiring, &BTreeSet::new()).required,
+        0
+    );
+}
+
+/// Dials and does something in the middle of the handshake: the server's first bytes show that it has taken its
+/// epoch, and ours come after what is done.
+async fn dial_and<F: FnOnce() + Unpin>(
+    server: &Server,
+    client: &TrustEpoch,
+    act: F,
+) -> TlsStream<AtFirstRead<F>> {
+    let presents = SingleCertAndKey::from(client.client().unwrap().certified());
+    let config = client
+        .dial(&Expect::AnyNode { cluster: cluster() }, Arc::new(presents))
+        .unwrap();
+    let tcp = AtFirstRead {
+        tcp: TcpStream::connect(&server.addr).await.unwrap(),
+        act: Some(act),
+    };
+    let name = ServerName::try_from("node.acme.cluster").unwrap();
+    TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await
+        .unwrap()
 }
 
 /// A connection that does something once, when the first bytes have arrived.

@@ -145,3 +145,16 @@ fn core_dumps_are_off_after_hardening() {
         rustix::process::DumpableBehavior::NotDumpable
     );
 }
+
+#[test]
+fn as_many_files_may_be_opened_as_the_system_allows() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let lowered = Rlimit {
+        current: Some(256),
+        ..limit
+    };
+    rustix::process::setrlimit(Resource::Nofile, lowered).expect("lowering is always allowed");
+    assert_eq!(open_files(), 256);
+    let raised = raise_open_files().expect("up to the hard limit it is allowed");
+    assert_eq!(raised, limit.maximum.unwrap_or(UNLIMITED_FILES));
+}

@@ -92,7 +92,7 @@ const PAGES: &[(Code, &str, &[&str])] = &[
     ),
     (
         Code::CommandIdReused,
-        "The same command id came with another body. An id makes a command safe to repeat; a new command needs a new one.",
+        "The same command id came with another request: another body, or the same one for another target. An id makes a command safe to repeat; a new command needs a new one.",
         &["Make a fresh UUIDv7 for each command; this tool does so by itself."],
     ),
     (

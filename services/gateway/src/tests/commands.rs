@@ -1,0 +1,155 @@
+//! Commands as a whole: what makes two of them the same, and that a refused one is on record.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::{
+    command::{CommandAnswer, PlainRequest, RotateRequest, TokenRequest, UserCertificateAnswer, UserRequest},
+    route,
+};
+use domain::{AuthorityType, Code, Phase, Principal, TokenHash, access::RoleName};
+use pki::{KeyPair, csr};
+use serde_json::{Value, json};
+
+use super::{code, der, join, rotate};
+use crate::{
+    route::{Accepts, ROUTES},
+    testing::World,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_was_used_for_one_node_does_nothing_for_another_and_says_so() {
+    let w = World::new().await;
+    let gateway = w.gateway().await;
+    let (one, _) = join(&w, &gateway, "n1.example").await;
+    let (two, _) = join(&w, &gateway, "n2.example").await;
+    rotate(&w, &gateway, Phase::Init).await.unwrap();
+    let admin = w.admin(&gateway.addr);
+    let request = PlainRequest {
+        id: w.id(),
+        reason: Some("away".into()),
+    };
+    let exclude = |name: &str| route::fill(route::NODE_EXCLUDE, name);
+    let first: CommandAnswer = admin.post(&exclude("n1.example"), &request).await.unwrap();
+    let again: CommandAnswer = admin.post(&exclude("n1.example"), &request).await.unwrap();
+    assert_eq!(first, again, "a lost answer is given again");
+    // Id and body are the same; what they are aimed at is not.
+    assert_eq!(
+        code(admin.post_only(&exclude("n2.example"), &request).await),
+        Code::CommandIdReused
+    );
+    let include = route::fill(route::NODE_INCLUDE, "n1.example");
+    assert_eq!(
+        code(admin.post_only(&include, &request).await),
+        Code::CommandIdReused
+    );
+    let is_excluded = |node| {
+        w.fold
+            .read(|s| s.nodes[&node].excluded.contains_key(&AuthorityType::Host))
+    };
+    assert!(is_excluded(one.id) && !is_excluded(two.id));
+}
+
+/// Every command of people that needs more than any role, with what the log calls it.
+fn commands(w: &World) -> Vec<(&'static str, &'static str, &'static str, Value)> {
+    let id = || w.id();
+    let plain = || {
+        json!(PlainRequest {
+            id: id(),
+            reason: None
+        })
+    };
+    let rotate = RotateRequest {
+        id: id(),
+        reason: None,
+        authority_type: AuthorityType::Host,
+        phase: None,
+        manual: true,
+        grace_period_ms: None,
+        on_lagging: None,
+        force: false,
+        expects: None,
+    };
+    let token = TokenRequest {
+        id: id(),
+        reason: None,
+        hash: TokenHash([7; 32]),
+        names: vec!["n9.example".into()],
+        addresses: vec![],
+        types: BTreeMap::new(),
+        uses: 1,
+        ttl_ms: 60_000,
+    };
+    let user = UserRequest {
+        id: id(),
+        reason: None,
+        name: "mallory".into(),
+        roles: vec![RoleName::Admin],
+        csr: csr::make_pem(&KeyPair::generate()),
+    };
+    let some_id = "01890000-0000-7000-8000-000000000001";
+    vec![
+        (route::ROTATE, "", "rotate", json!(rotate)),
+        (route::NODE_EXCLUDE, "n1.example", "nodes-exclude", plain()),
+        (route::NODE_INCLUDE, "n1.example", "nodes-include", plain()),
+        (route::NODE_REMOVE, "n1.example", "nodes-rm", plain()),
+        (route::TOKENS, "", "tokens-add", json!(token)),
+        (route::TOKEN_REMOVE, some_id, "tokens-rm", plain()),
+        (route::USERS, "", "users-add", json!(user)),
+        (route::USER_REMOVE, "admin", "users-rm", plain()),
+        (route::CLOCK_ACCEPT, "", "clock-accept", plain()),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_without_the_role_for_it_is_refused_on_record_route_by_route() {
+    let w = World::new().await;
+    let gateway = w.gateway().await;
+    join(&w, &gateway, "n1.example").await;
+    let key = KeyPair::generate();
+    let request = UserRequest {
+        id: w.id(),
+        reason: None,
+        name: "audrey".into(),
+        roles: vec![RoleName::Auditor],
+        csr: csr::make_pem(&key),
+    };
+    let answer: UserCertificateAnswer = w.admin(&gateway.addr).post(route::USERS, &request).await.unwrap();
+    let leaf = der(&answer.certificate);
+    let audrey = w.client(&gateway.addr, Some((&key, &leaf)));
+    let commands = commands(&w);
+    // None is forgotten here: every command of people but the renewal of one's own certificate.
+    let table: BTreeSet<_> = ROUTES
+        .iter()
+        .filter(|r| r.is_command() && r.accepts == Accepts::Users && r.path != route::USER_RENEW)
+        .map(|r| r.path)
+        .collect();
+    assert_eq!(table, commands.iter().map(|(path, ..)| *path).collect());
+    let who = Principal::User("audrey".parse().unwrap());
+    for (path, part, name, body) in commands {
+        let result = audrey.post_only(&route::fill(path, part), &body).await;
+        assert_eq!(code(result), Code::NotPermitted, "{path}");
+        let refused = (who.clone(), name.to_owned(), Code::NotPermitted);
+        assert!(
+            w.fold.read(|s| s.refusals.contains_key(&refused)),
+            "{path} leaves no trace"
+        );
+    }
+    // What is no command is refused all the same, and before anything is said about what was sent.
+    let unknown = route::fill(route::NODE_REMOVE, "nobody.example");
+    for (path, body) in [
+        (unknown.as_str(), json!({})),
+        (route::ROTATE, json!("no command")),
+    ] {
+        assert_eq!(
+            code(audrey.post_only(path, &body).await),
+            Code::NotPermitted,
+            "{path}"
+        );
+    }
+    let probe = route::fill(route::PROBE, "n1.example");
+    let plain = PlainRequest {
+        id: w.id(),
+        reason: None,
+    };
+    assert_eq!(code(audrey.post_only(&probe, &plain).await), Code::NotPermitted);
+}
