@@ -107,7 +107,7 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
         Order::Settle {
             authority_type,
             rotation,
-        } => rotation::settle(state, *authority_type, *rotation, given),
+        } => rotation::settle(state, *authority_type, *rotation),
         Order::ExcludeNode { node } => nodes::exclude(state, command, node),
         Order::IncludeNode { node } => nodes::include(state, command, node),
         Order::RemoveNode { node } => nodes::remove(state, node),

@@ -8,7 +8,7 @@ use crate::{
     id::RotationId,
     phase::Phase,
     rules::{Rule, holds},
-    state::{ClusterState, Rotation, TypeState},
+    state::{ClusterState, Node, Rotation, TypeState},
     time::{MINUTE_MS, SECOND_MS, Timestamp},
 };
 
@@ -71,20 +71,33 @@ pub fn to_settle(state: &ClusterState) -> Vec<(AuthorityType, RotationId)> {
         .collect()
 }
 
-/// Has every required node and every running member reached standby? Nodes that were cut off when the
-/// rotation ended are not waited for: they recover when they return.
+/// Has every required node and every running member reached standby? Nodes that were passed over by force
+/// are required and waited for; one that never comes back is removed.
 pub fn is_settled(state: &ClusterState, authority_type: AuthorityType) -> bool {
     let Some(of) = state.types.get(&authority_type) else {
         return true;
     };
-    let cut_off = of.ended.as_ref().map(|e| &e.cut_off);
     of.phase == Phase::Standby
         && gate::lagging_members(state, authority_type, of).is_empty()
-        && state
-            .nodes
-            .values()
-            .filter(|n| n.uses(authority_type).is_some() && !cut_off.is_some_and(|c| c.contains(&n.id)))
-            .all(|n| gate::missing(state, authority_type, n).is_ok())
+        && followers(state, authority_type, of).all(|n| gate::missing(state, authority_type, n).is_ok())
+}
+
+/// Who is required to follow the last rotation to its end: everybody who uses the type, but for nodes that were
+/// excluded from it and have not been back. Those stay named as cut off, but hold up nobody.
+pub fn followers<'a>(
+    state: &'a ClusterState,
+    authority_type: AuthorityType,
+    of: &'a TypeState,
+) -> impl Iterator<Item = &'a Node> {
+    let is_left_out = move |node: &Node| {
+        of.ended.as_ref().is_some_and(|ended| {
+            ended.cut_off.contains(&node.id) && node.excluded.get(&authority_type) == Some(&ended.id)
+        })
+    };
+    state
+        .nodes
+        .values()
+        .filter(move |n| n.uses(authority_type).is_some() && !is_left_out(n))
 }
 
 /// Has the orchestrator been up long enough to judge who lags? A fresh start knows nobody yet \[M\].

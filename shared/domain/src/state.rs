@@ -147,7 +147,8 @@ pub struct EndedRotation {
     pub at: Timestamp,
     /// Has every required node reached standby since?
     pub settled: bool,
-    /// Nodes that were passed over or excluded when it ended: cut off until they return and recover.
+    /// Nodes that were passed over or excluded when it, or an earlier one, ended: cut off until they return and
+    /// recover. Settling waits for those that were passed over, never for those that were excluded.
     pub cut_off: BTreeSet<NodeId>,
 }
 

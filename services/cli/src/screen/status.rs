@@ -106,19 +106,23 @@ fn idle_line(rotated: Option<Timestamp>, rolled_back: Option<Timestamp>) -> Stri
 fn needs(authority: &AuthorityStatusDoc, status: &Status, live: bool, look: &Look) -> Option<String> {
     let title = authority.authority_type.row().title;
     let mut lines = Vec::new();
-    if authority.rotation.state == RotationState::Standby {
-        if authority.may_accept_retired.is_empty() {
-            return None;
-        }
+    if !authority.may_accept_retired.is_empty() {
         let who = named(&authority.may_accept_retired, look);
         lines.push(format!(
             "{} {title}: the retired CA may still be accepted by {who}",
             look.attention()
         ));
+    }
+    if authority.rotation.state == RotationState::Standby {
+        if lines.is_empty() {
+            return None;
+        }
         let name = authority.authority_type;
         lines.push(format!("Next: carousel get nodes --lagging={name}"));
         return Some(lines.join("\n") + "\n");
     }
+    // Who an earlier rotation cut off is waited for by nobody: it does not hide the next step.
+    let behind = lines.len();
     let rotation = &authority.rotation;
     if rotation.held {
         let since = rotation
@@ -154,7 +158,7 @@ fn needs(authority: &AuthorityStatusDoc, status: &Status, live: bool, look: &Loo
         }
     }
     lines.extend(others(authority, status, look));
-    let next = next_line(authority, lines.is_empty());
+    let next = next_line(authority, lines.len() == behind);
     lines.extend(next);
     (!lines.is_empty()).then(|| lines.join("\n") + "\n")
 }

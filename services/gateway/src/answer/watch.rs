@@ -11,8 +11,8 @@ use domain::{
     AuthorityType, ClusterState, Code, Position,
     gate::{self, Lagging},
     phase::Phase,
-    schedule::is_settled,
-    state::{Node, TypeState},
+    schedule::{followers, is_settled},
+    state::Node,
 };
 use mtls::PeerIdentity;
 use tokio::{
@@ -139,7 +139,7 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
     let mut gate = gate::evaluate(state, authority_type, to, state.now(now));
     if of.phase == Phase::Standby {
         // Idle, a gate waits for nobody; a watcher still wants to know who has not followed.
-        let followers = followers(state, authority_type, of);
+        let followers: Vec<&Node> = followers(state, authority_type, of).collect();
         gate.required = u32::try_from(followers.len()).unwrap_or(u32::MAX);
         gate.lagging = followers
             .iter()
@@ -175,17 +175,6 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
             .map(|e| e.outcome),
         position: state.position,
     })
-}
-
-/// Who follows the last rotation to its end: everybody but those who were cut off by it, who recover when
-/// they return.
-fn followers<'a>(state: &'a ClusterState, authority_type: AuthorityType, of: &TypeState) -> Vec<&'a Node> {
-    let is_cut_off = |node| of.ended.as_ref().is_some_and(|e| e.cut_off.contains(node));
-    state
-        .nodes
-        .values()
-        .filter(|n| n.uses(authority_type).is_some() && !is_cut_off(&n.id))
-        .collect()
 }
 
 fn lagging(state: &ClusterState, authority_type: AuthorityType, node: &Node) -> Option<Lagging> {

@@ -136,7 +136,6 @@ pub fn settle(
     state: &ClusterState,
     authority_type: AuthorityType,
     rotation: RotationId,
-    given: &Given,
 ) -> Decided {
     let of = in_service(state, authority_type)?;
     let due = of.ended.as_ref().is_some_and(|e| e.id == rotation && !e.settled);
@@ -146,11 +145,12 @@ pub fn settle(
             "the rotation is not there to be settled",
         ));
     }
-    let gate = gate::evaluate(state, authority_type, Phase::Standby, given.now);
+    // All of them have reached it: who was excluded and is still away is neither required nor counted.
+    let required = schedule::followers(state, authority_type, of).count();
     let settled = RotationSettled {
         authority_type,
         rotation,
-        required: gate.required,
+        required: u32::try_from(required).unwrap_or(u32::MAX),
     };
     Ok(Decision::done(vec![settled.into()]))
 }

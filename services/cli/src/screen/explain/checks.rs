@@ -83,7 +83,7 @@ pub(super) const PAGES: &[Entry] = &[
     (
         "not_settled",
         "somebody may still accept the retired CA",
-        "The rotation is over, but not every node has reported that it dropped the old authority. Until it does, whoever holds the old key could still be taken for a peer by that node.",
+        "The rotation is over, but not every node has reported that it dropped the old authority; nodes that were passed over by force are waited for like any other. Until it does, whoever holds the old key could still be taken for a peer by that node.",
         &[
             "carousel get nodes --lagging",
             "carousel nodes rm NAME --reason \"gone for good\"",
