@@ -105,22 +105,18 @@ fn count(state: &ClusterState, t: AuthorityType, of: &TypeState) -> (NodeCounts,
     let lagging = lagging
         .iter()
         .take(NAMES)
-        .map(|(node, missing)| laggard(node, t, of.phase, missing))
+        .map(|(node, missing)| laggard(node, t, of, missing))
         .collect();
     (counts, lagging)
 }
 
-fn laggard(node: &Node, t: AuthorityType, phase: Phase, missing: &Missing) -> Laggard {
+fn laggard(node: &Node, t: AuthorityType, of: &TypeState, missing: &Missing) -> Laggard {
     Laggard {
         node: node.id,
         name: node.hostname.to_string(),
         missing: missing.name().into(),
-        text: missing.in_words(phase),
-        reached: node
-            .reached
-            .get(&t)
-            .map(|reached| reached.phase)
-            .unwrap_or_default(),
+        text: missing.in_words(of.phase),
+        reached: gate::last_reached(t, of, node),
         online: false,
         last_seen: node.report.as_ref().map(|reported| reported.at),
         failure: node

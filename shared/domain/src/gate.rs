@@ -265,18 +265,26 @@ fn missing_from_row(of: &TypeState, uses: Uses, facts: &TypeFacts) -> Result<(),
 
 /// The phase to show for a node: the cluster's exactly when the node has reached it, else the last it reached.
 pub fn phase_of_node(state: &ClusterState, authority_type: AuthorityType, node: &Node) -> Phase {
-    let current = state
-        .types
-        .get(&authority_type)
-        .map(|t| t.phase)
-        .unwrap_or_default();
-    if missing(state, authority_type, node).is_ok() {
-        return current;
+    let Some(of) = state.types.get(&authority_type) else {
+        return Phase::default();
+    };
+    match missing(state, authority_type, node) {
+        Ok(()) => of.phase,
+        Err(_) => last_reached(authority_type, of, node),
     }
-    node.reached
-        .get(&authority_type)
-        .map(|r| r.phase)
-        .unwrap_or_default()
+}
+
+/// The phase to show for a node that has not reached the current one: the last that it reached.
+///
+/// It may have reached the current phase and lost it again (a key was made since, sessions came back, it runs
+/// twice), or have reached the same phase of an earlier rotation. Neither counts: the phase before is shown, because
+/// the cluster's phase means that the node has reached it.
+pub fn last_reached(authority_type: AuthorityType, of: &TypeState, node: &Node) -> Phase {
+    let last = node.reached.get(&authority_type).map(|r| r.phase);
+    match last.unwrap_or_default() {
+        phase if phase == of.phase => of.phase_before,
+        phase => phase,
+    }
 }
 
 fn count_nodes(state: &ClusterState, authority_type: AuthorityType, of: &TypeState, gate: &mut Gate) {
@@ -292,11 +300,7 @@ fn count_nodes(state: &ClusterState, authority_type: AuthorityType, of: &TypeSta
                 node: node.id,
                 hostname: node.hostname.clone(),
                 missing,
-                reached: node
-                    .reached
-                    .get(&authority_type)
-                    .map(|r| r.phase)
-                    .unwrap_or_default(),
+                reached: last_reached(authority_type, of, node),
                 last_seen: last_seen(state, node),
             }),
         }

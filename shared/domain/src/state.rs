@@ -87,6 +87,8 @@ pub struct Cluster {
 pub struct TypeState {
     /// The phase.
     pub phase: Phase,
+    /// The phase before it; `standby` as well until the first rotation.
+    pub phase_before: Phase,
     /// The rotation in progress.
     pub rotation: Option<Rotation>,
     /// The keys that signed before the rotation (or sign, while idle).

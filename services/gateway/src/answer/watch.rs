@@ -12,7 +12,7 @@ use domain::{
     gate::{self, Lagging},
     phase::Phase,
     schedule::{followers, is_settled},
-    state::Node,
+    state::{Node, TypeState},
 };
 use mtls::PeerIdentity;
 use tokio::{
@@ -143,7 +143,7 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
         gate.required = u32::try_from(followers.len()).unwrap_or(u32::MAX);
         gate.lagging = followers
             .iter()
-            .filter_map(|node| lagging(state, authority_type, node))
+            .filter_map(|node| lagging(state, authority_type, of, node))
             .collect();
         gate.reached = gate
             .required
@@ -177,17 +177,18 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
     })
 }
 
-fn lagging(state: &ClusterState, authority_type: AuthorityType, node: &Node) -> Option<Lagging> {
+fn lagging(
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    of: &TypeState,
+    node: &Node,
+) -> Option<Lagging> {
     let missing = gate::missing(state, authority_type, node).err()?;
     Some(Lagging {
         node: node.id,
         hostname: node.hostname.clone(),
         missing,
-        reached: node
-            .reached
-            .get(&authority_type)
-            .map(|r| r.phase)
-            .unwrap_or_default(),
+        reached: gate::last_reached(authority_type, of, node),
         last_seen: node.report.as_ref().map(|r| r.at),
     })
 }

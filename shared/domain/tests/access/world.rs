@@ -392,13 +392,18 @@ impl World {
             expects: None,
         });
         self.ask(admin(), order).unwrap();
-        let of = &self.state.types[&authority_type];
-        if phase == Phase::Init && of.prepared.is_empty() {
-            let (generation, rotation) = (of.newest_generation + 1, of.rotation_id());
-            let key = self.authority_key(generation, rotation);
-            let fact = AuthorityKeyGenerated { authority_type, key };
-            self.append(Principal::System(SystemActor::Signer), fact.into());
+        if phase == Phase::Init && self.state.types[&authority_type].prepared.is_empty() {
+            self.make_key(authority_type);
         }
+    }
+
+    /// The signer makes the new key of the rotation in progress.
+    pub(crate) fn make_key(&mut self, authority_type: AuthorityType) {
+        let of = &self.state.types[&authority_type];
+        let (generation, rotation) = (of.newest_generation + 1, of.rotation_id());
+        let key = self.authority_key(generation, rotation);
+        let fact = AuthorityKeyGenerated { authority_type, key };
+        self.append(Principal::System(SystemActor::Signer), fact.into());
     }
 
     pub(crate) fn ca(&self, authority_type: AuthorityType, prepared: bool) -> SpkiPin {
