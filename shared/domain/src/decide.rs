@@ -132,7 +132,9 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
             key,
         } => certificates::request(state, command, *authority_type, *usage, *issuer, key, given),
         Order::VoidAuthorization { authorization, why } => certificates::void(state, *authorization, why),
-        Order::StartMember { .. } | Order::ReportMember { .. } => members::report(state, &command.order),
+        Order::StartMember { .. } | Order::ReportMember { .. } => {
+            members::report(state, &command.order, given)
+        }
         Order::LoseMember {
             member,
             boot,

@@ -94,7 +94,7 @@ pub fn join(state: &ClusterState, join: &Join, given: &Given) -> Decided {
 /// Decides a recovery: certificates of the current row for a node that proves an old key, and nothing else.
 ///
 /// # Errors
-/// `recovery_refused`, `certificate_superseded`, `node_removed`, `name_taken`, `key_reused`.
+/// `recovery_refused`, `certificate_superseded`, `node_removed`, `name_taken`, `name_reserved`, `key_reused`.
 pub fn recover(
     state: &ClusterState,
     node: &NodeId,
@@ -187,7 +187,7 @@ fn standing(state: &ClusterState, join: &Join, given: &Given) -> Result<Standing
 }
 
 /// Until when a certificate of the node counts; none if nothing of it is alive.
-fn alive_until(state: &ClusterState, node: &Node, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn alive_until(state: &ClusterState, node: &Node, now: Timestamp) -> Option<Timestamp> {
     let held = state.held.get(&Principal::Node(node.id)).into_iter().flatten();
     let issued = held
         .filter_map(|d| state.certificates.get(d))
@@ -227,7 +227,8 @@ fn joined_before(state: &ClusterState, node: NodeId, key: &KeyRequest, given: &G
     Ok(Decision::new(vec![granted.into()], answer))
 }
 
-/// An authorisation for a known node with the names it has, if nobody took them meanwhile.
+/// An authorisation for a known node with the names it has, if nobody took them meanwhile: neither another node nor
+/// a gateway, which may have begun with a name or an address of a node that was not alive.
 fn again(
     state: &ClusterState,
     node: &Node,
@@ -235,9 +236,8 @@ fn again(
     occasion: Occasion,
     given: &Given,
 ) -> Result<AuthorizationGranted, Refusal> {
-    for name in &node.names {
-        names::check_free(state, name, Some(node.id), given.now)?;
-    }
+    names::check_names(state, &node.names, Some(node.id), given.now)?;
+    names::check_addresses(state, &node.grant.addresses)?;
     let (names, addresses) = (node.names.clone(), node.grant.addresses.clone());
     let leaf = Leaf::first_of_node(state, node.id, names, addresses, host_uses(&node.grant), occasion)?;
     let leaf = Leaf {

@@ -1,7 +1,10 @@
 //! Authorisations and certificates.
 
 use crate::{
-    event::{AuthorizationGranted, CertificateIssued, CertificateRefused, CertificateRevoked, Header},
+    decide::access::names,
+    event::{
+        AuthorizationGranted, CertificateIssued, CertificateRefused, CertificateRevoked, Header, Occasion,
+    },
     id::{AuthorizationId, CertDigest, NodeId, Position, Principal},
     state::{AuthorizationOutcome, Certificate, ClusterState, Pending},
     time::{MINUTE_MS, Timestamp},
@@ -72,6 +75,17 @@ fn overtaken(state: &ClusterState, f: &AuthorizationGranted) -> Option<&'static 
                 .iter()
                 .any(|(other, until)| other != id && *until > state.time)
         });
+    // A living node keeps a name at its renewals; only whoever comes in must not take a gateway's.
+    let comes_in = match f.occasion {
+        Occasion::Join | Occasion::Recovery => true,
+        Occasion::Genesis | Occasion::Renewal | Occasion::Login => false,
+    };
+    let reserved = comes_in
+        && (f.names.iter().any(|name| names::is_reserved(state, name))
+            || f.addresses.iter().any(|a| names::address_is_reserved(state, *a)));
+    if reserved {
+        return Some("a control-plane service was given the name or address");
+    }
     taken.then_some("another node was given the name")
 }
 
