@@ -26,11 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, GatewayError};
 pub use member::CredentialError;
+pub use presence::Presences;
 
 use app::App;
 use hub::Hub;
 use member::Member;
-use presence::Presences;
 use serving::Serving;
 use strangers::Strangers;
 
@@ -123,6 +123,11 @@ impl Gateway {
     /// Where it listens; tells the port when it was asked to pick one.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Who is there: kept current while it runs.
+    pub fn presences(&self) -> Presences {
+        self.app.presences.clone()
     }
 
     /// Resolves once it serves.

@@ -210,12 +210,14 @@ pub enum Order {
     Genesis(Box<Genesis>),
     Rotate(Rotate),
     /// The schedule: a due step of a semi-automatic rotation. `uptime_since_step_ms` is the sum of the
-    /// orchestrator's running time since the step before, `uptime_ms` the time since its start.
+    /// orchestrator's running time since the step before, `uptime_ms` the time since its start. `seen` are the nodes
+    /// that a gateway has or has had since the step before, whether they reported or not; none if nobody can say.
     ScheduledStep {
         authority_type: AuthorityType,
         expects: Expectation,
         uptime_since_step_ms: u64,
         uptime_ms: u64,
+        seen: Option<BTreeSet<NodeId>>,
     },
     Settle {
         authority_type: AuthorityType,

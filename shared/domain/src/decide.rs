@@ -97,12 +97,14 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
             expects,
             uptime_since_step_ms,
             uptime_ms,
+            seen,
         } => {
-            let uptime = rotation::Uptime {
-                since_step_ms: *uptime_since_step_ms,
-                total_ms: *uptime_ms,
+            let heard = rotation::Heard {
+                uptime_since_step_ms: *uptime_since_step_ms,
+                uptime_ms: *uptime_ms,
+                seen: seen.as_ref(),
             };
-            rotation::scheduled_step(state, *authority_type, expects, uptime, given)
+            rotation::scheduled_step(state, *authority_type, expects, heard, given)
         }
         Order::Settle {
             authority_type,

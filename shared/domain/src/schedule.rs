@@ -1,11 +1,13 @@
 //! The schedule of a semi-automatic rotation: three steps, each due a third of the grace period after
 //! the one before.
 
+use std::collections::BTreeSet;
+
 use crate::{
     authority::AuthorityType,
     command::Mode,
     gate::{self, Gate},
-    id::RotationId,
+    id::{NodeId, RotationId},
     phase::Phase,
     rules::{Rule, holds},
     state::{ClusterState, Node, Rotation, TypeState},
@@ -118,8 +120,8 @@ pub fn row_was_handed_out(of: &TypeState, rotation: &Rotation, now: Timestamp) -
             .is_some_and(|signed| now >= signed.plus_ms(patience))
 }
 
-/// May `--on-lagging=proceed` pass over everything that keeps this gate closed? Only over nodes that
-/// were not seen since the step before, and never into the final standby.
+/// May `--on-lagging=proceed` pass over everything that keeps this gate closed, by what the log says? Only over nodes
+/// that were not seen since the step before, and never into the final standby. See [`nobody_is_there`] for the rest.
 pub fn proceed_may_pass(gate: &Gate, rotation: &Rotation) -> bool {
     gate.to != Phase::Standby
         && gate.is_open_by_force()
@@ -130,6 +132,14 @@ pub fn proceed_may_pass(gate: &Gate, rotation: &Rotation) -> bool {
             .lagging
             .iter()
             .all(|l| l.last_seen.is_none_or(|seen| seen < rotation.stepped))
+}
+
+/// Is none of the lagging nodes among those that a gateway has seen since the step before? A node that cannot follow
+/// may have nothing to report for hours and still be there. It is not in the log, so the audit cannot ask it again.
+///
+/// If nobody can say who was seen, everybody may be there.
+pub fn nobody_is_there(gate: &Gate, seen: Option<&BTreeSet<NodeId>>) -> bool {
+    seen.is_some_and(|seen| gate.lagging.iter().all(|l| !seen.contains(&l.node)))
 }
 
 /// Do enough nodes lag for `--on-lagging=rollback`? At least 5 % and at least two: one node never

@@ -1,5 +1,7 @@
 //! Phase commands, scheduled steps and the end of a rotation.
 
+use std::collections::BTreeSet;
+
 use super::{Decided, Decision};
 use crate::{
     authority::AuthorityType,
@@ -9,7 +11,7 @@ use crate::{
         RotationResumed, RotationSettled,
     },
     gate::{self, Gate},
-    id::RotationId,
+    id::{NodeId, RotationId},
     phase::{Phase, Transition},
     refusal::{Code, Refusal},
     schedule,
@@ -22,13 +24,15 @@ pub const DEFAULT_GRACE_PERIOD_MS: u64 = 48 * HOUR_MS;
 /// How many names of passed-over nodes an event lists; all of them are in its digest.
 const NAMES_IN_EVENT: usize = 100;
 
-/// How long the orchestrator has been running.
+/// For how long the orchestrator has been there to hear of nodes, and whom the gateways saw.
 #[derive(Clone, Copy, Debug)]
-pub struct Uptime {
-    /// In all since the step before, over restarts.
-    pub since_step_ms: u64,
+pub struct Heard<'a> {
+    /// Its running time in all since the step before, over restarts.
+    pub uptime_since_step_ms: u64,
     /// Since its last start.
-    pub total_ms: u64,
+    pub uptime_ms: u64,
+    /// Nodes that a gateway has or has had since the step before; none if nobody can say.
+    pub seen: Option<&'a BTreeSet<NodeId>>,
 }
 
 /// A phase command of a person.
@@ -85,7 +89,7 @@ pub fn scheduled_step(
     state: &ClusterState,
     authority_type: AuthorityType,
     expects: &Expectation,
-    uptime: Uptime,
+    heard: Heard<'_>,
     given: &Given,
 ) -> Decided {
     let of = in_service(state, authority_type)?;
@@ -115,10 +119,14 @@ pub fn scheduled_step(
         }
         return Ok(decision);
     }
-    let may_act = schedule::policy_may_act(rotation, uptime.since_step_ms, uptime.total_ms)
+    let may_act = schedule::policy_may_act(rotation, heard.uptime_since_step_ms, heard.uptime_ms)
         && schedule::row_was_handed_out(of, rotation, given.now);
     match rotation.on_lagging {
-        LaggingPolicy::Proceed if may_act && schedule::proceed_may_pass(&gate, rotation) => {
+        LaggingPolicy::Proceed
+            if may_act
+                && schedule::proceed_may_pass(&gate, rotation)
+                && schedule::nobody_is_there(&gate, heard.seen) =>
+        {
             step(state, authority_type, target, Mode::Automatic, &gate, given)
         }
         LaggingPolicy::Rollback if may_act && schedule::rollback_is_called_for(&gate) => {

@@ -24,6 +24,15 @@ fn automatic(on_lagging: LaggingPolicy) -> Rotate {
 }
 
 fn scheduled(world: &mut World, uptime_ms: u64) -> Result<Vec<String>, Code> {
+    scheduled_seeing(world, uptime_ms, Some(&[]))
+}
+
+/// The same, where the gateways have seen these nodes.
+fn scheduled_seeing(
+    world: &mut World,
+    uptime_ms: u64,
+    seen: Option<&[NodeId]>,
+) -> Result<Vec<String>, Code> {
     let of = &world.state.types[&HOST];
     let expects = Expectation {
         rotation: of.rotation_id(),
@@ -34,6 +43,7 @@ fn scheduled(world: &mut World, uptime_ms: u64) -> Result<Vec<String>, Code> {
         expects,
         uptime_since_step_ms: uptime_ms,
         uptime_ms,
+        seen: seen.map(|seen| seen.iter().copied().collect()),
     };
     world
         .decide(clock(), step)
@@ -129,6 +139,21 @@ fn proceed_passes_over_a_node_that_is_away_and_never_over_one_that_is_there() {
     world.report(n3, failing).unwrap();
     world.pass(3 * HOUR_MS);
     assert_eq!(scheduled(&mut world, 3 * HOUR_MS).unwrap(), ["rotation.held"]);
+}
+
+#[test]
+fn proceed_passes_over_nobody_who_is_connected_though_it_reports_nothing() {
+    // n3 holds a stream and cannot follow: it has nothing to say, and the log has not heard of it since the step.
+    let (mut world, [n1, _, n3]) = semi_automatic(LaggingPolicy::Proceed, 2);
+    world.pass(3 * HOUR_MS);
+    let seeing = |world: &mut World, seen| scheduled_seeing(world, 3 * HOUR_MS, seen);
+    assert_eq!(seeing(&mut world, Some(&[n1, n3])).unwrap(), ["rotation.held"]);
+    assert!(
+        seeing(&mut world, None).unwrap().is_empty(),
+        "nobody can say who is there: still held"
+    );
+    let away = seeing(&mut world, Some(&[n1])).unwrap();
+    assert_eq!(away.last().unwrap(), "rotation.phase-entered");
 }
 
 #[test]
