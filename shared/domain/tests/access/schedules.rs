@@ -146,13 +146,14 @@ fn proceed_passes_over_nobody_who_is_connected_though_it_reports_nothing() {
     // n3 holds a stream and cannot follow: it has nothing to say, and the log has not heard of it since the step.
     let (mut world, [n1, _, n3]) = semi_automatic(LaggingPolicy::Proceed, 2);
     world.pass(3 * HOUR_MS);
-    let seeing = |world: &mut World, seen| scheduled_seeing(world, 3 * HOUR_MS, seen);
-    assert_eq!(seeing(&mut world, Some(&[n1, n3])).unwrap(), ["rotation.held"]);
+    let there = scheduled_seeing(&mut world, 3 * HOUR_MS, Some(&[n1, n3]));
+    assert_eq!(there.unwrap(), ["rotation.held"]);
+    let unknown = scheduled_seeing(&mut world, 3 * HOUR_MS, None);
     assert!(
-        seeing(&mut world, None).unwrap().is_empty(),
+        unknown.unwrap().is_empty(),
         "nobody can say who is there: still held"
     );
-    let away = seeing(&mut world, Some(&[n1])).unwrap();
+    let away = scheduled_seeing(&mut world, 3 * HOUR_MS, Some(&[n1])).unwrap();
     assert_eq!(away.last().unwrap(), "rotation.phase-entered");
 }
 
