@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How long an older certificate of a node still counts after a later one was seen in use.
-const SUPERSEDED_AFTER_MS: u64 = 10 * MINUTE_MS;
+pub(super) const SUPERSEDED_AFTER_MS: u64 = 10 * MINUTE_MS;
 /// How many outcomes of authorisations are kept for those who wait for an answer.
 const OUTCOMES_KEPT: usize = 4_096;
 
