@@ -107,17 +107,21 @@ pub fn scheduled_step(
         return Err(stale());
     }
     let gate = gate::evaluate(state, authority_type, target, given.now);
-    if gate.is_open() {
-        let resumed = RotationResumed {
-            authority_type,
-            rotation: rotation.id,
-            due: target,
-        };
-        let mut decision = step(state, authority_type, target, Mode::Automatic, &gate, given)?;
+    // However a step that was held goes on, the log says that nobody waits any more.
+    let go_on = |to: Phase, mode: Mode, gate: &Gate| {
+        let mut decision = step(state, authority_type, to, mode, gate, given)?;
         if rotation.held.is_some() {
+            let resumed = RotationResumed {
+                authority_type,
+                rotation: rotation.id,
+                due: to,
+            };
             decision.facts.insert(0, resumed.into());
         }
-        return Ok(decision);
+        Ok(decision)
+    };
+    if gate.is_open() {
+        return go_on(target, Mode::Automatic, &gate);
     }
     let may_act = schedule::policy_may_act(rotation, heard.uptime_since_step_ms, heard.uptime_ms)
         && schedule::row_was_handed_out(of, rotation, given.now);
@@ -127,11 +131,11 @@ pub fn scheduled_step(
                 && schedule::proceed_may_pass(&gate, rotation)
                 && schedule::nobody_is_there(&gate, heard.seen) =>
         {
-            step(state, authority_type, target, Mode::Automatic, &gate, given)
+            go_on(target, Mode::Automatic, &gate)
         }
         LaggingPolicy::Rollback if may_act && schedule::rollback_is_called_for(&gate) => {
             let back = gate::evaluate(state, authority_type, Phase::Rollback, given.now);
-            step(state, authority_type, Phase::Rollback, Mode::Manual, &back, given)
+            go_on(Phase::Rollback, Mode::Manual, &back)
         }
         LaggingPolicy::Hold | LaggingPolicy::Proceed | LaggingPolicy::Rollback => {
             Ok(hold(rotation, &gate, due_at))
@@ -301,6 +305,7 @@ fn hold(rotation: &Rotation, gate: &Gate, due_at: crate::Timestamp) -> Decision 
     }
     let mut names = gate.overridden_names();
     names.extend(gate.members.iter().map(|m| format!("{} {}", m.service, m.member)));
+    names.extend(gate.keys_missing.iter().map(|k| format!("new {} key", k.as_str())));
     let held = RotationHeld {
         authority_type: gate.authority_type,
         rotation: rotation.id,

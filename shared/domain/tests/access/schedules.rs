@@ -3,6 +3,7 @@
 use domain::{
     NodeId, Phase, Principal,
     command::{Answer, Expectation, LaggingPolicy, Mode, Order, Rotate},
+    event::Fact,
     refusal::Code,
     time::HOUR_MS,
 };
@@ -164,8 +165,36 @@ fn a_lagging_policy_waits_until_the_orchestrator_has_been_up_long_enough() {
     assert_eq!(scheduled(&mut world, 3 * HOUR_MS - 1).unwrap(), ["rotation.held"]);
     assert_eq!(
         scheduled(&mut world, 3 * HOUR_MS).unwrap(),
-        ["rotation.phase-entered"]
+        ["rotation.resumed", "rotation.phase-entered"],
+        "a policy ends the waiting too"
     );
+}
+
+#[test]
+fn a_held_step_that_turns_back_waits_no_longer() {
+    let (mut world, _) = semi_automatic(LaggingPolicy::Rollback, 1);
+    world.pass(3 * HOUR_MS);
+    assert_eq!(scheduled(&mut world, 0).unwrap(), ["rotation.held"]);
+    assert_eq!(
+        scheduled(&mut world, 3 * HOUR_MS).unwrap(),
+        ["rotation.resumed", "rotation.phase-entered"]
+    );
+    assert_eq!(world.state.types[&HOST].phase, Phase::Rollback);
+}
+
+#[test]
+fn a_step_that_is_held_for_the_signer_alone_says_so() {
+    let mut world = World::new();
+    world
+        .ask(admin(), Order::Rotate(automatic(LaggingPolicy::Hold)))
+        .unwrap();
+    world.pass(3 * HOUR_MS);
+    scheduled(&mut world, 0).unwrap();
+    let held = world.log.iter().rev().find_map(|e| match &e.fact {
+        Fact::RotationHeld(f) => Some((f.lagging, f.names.clone())),
+        _ => None,
+    });
+    assert_eq!(held, Some((0, vec!["new tls key".to_owned()])));
 }
 
 #[test]
