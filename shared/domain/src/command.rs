@@ -418,6 +418,10 @@ pub enum Answer {
         noop: bool,
         /// A semi-automatic rotation became manual by this step.
         became_manual: bool,
+        /// Nodes that the end of a rotation cuts off until they return and recover: the first 100 names of those that
+        /// lagged or were excluded.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        cut_off: Vec<String>,
     },
     /// A token was made.
     Token { token: TokenId, expires: Timestamp },

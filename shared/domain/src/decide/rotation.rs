@@ -289,6 +289,9 @@ fn step(
 
 /// The answer to a phase command, from its event alone (a repeated command gets it from the log).
 pub fn answer_of(entered: &RotationPhaseEntered, became_manual: bool) -> Answer {
+    // Only nodes are cut off. Consumers and conditions stand in the same list, in words: a host name has no blank.
+    let passed_over = entered.passed_over.iter().filter(|_| entered.outcome.is_some());
+    let cut_off = passed_over.filter(|name| !name.contains(' ')).cloned();
     Answer::Phase {
         authority_type: entered.authority_type,
         rotation: Some(entered.rotation),
@@ -296,6 +299,7 @@ pub fn answer_of(entered: &RotationPhaseEntered, became_manual: bool) -> Answer 
         mode: Some(entered.mode),
         noop: false,
         became_manual,
+        cut_off: cut_off.collect(),
     }
 }
 

@@ -9,7 +9,6 @@ use domain::{
     gate::{self, Missing},
     id::Principal,
     refusal::Code,
-    time::MINUTE_MS,
 };
 
 use crate::world::{World, admin, pin, roles};
@@ -28,7 +27,7 @@ pub(crate) fn to(target: Option<Phase>) -> Rotate {
     }
 }
 
-fn rotate(world: &mut World, target: Phase) -> Result<Answer, domain::Refusal> {
+pub(crate) fn rotate(world: &mut World, target: Phase) -> Result<Answer, domain::Refusal> {
     world.ask(admin(), Order::Rotate(to(Some(target))))
 }
 
@@ -54,7 +53,7 @@ pub(crate) fn fleet(world: &mut World) -> [NodeId; 3] {
     nodes
 }
 
-fn lagging(world: &World, node: NodeId) -> Missing {
+pub(crate) fn lagging(world: &World, node: NodeId) -> Missing {
     gate::missing(&world.state, HOST, &world.state.nodes[&node]).expect_err("it should lag")
 }
 
@@ -236,52 +235,6 @@ fn each_fact_of_the_row_is_asked_for_by_itself() {
 }
 
 #[test]
-fn a_node_that_lost_a_phase_again_is_shown_in_the_one_before_and_never_in_the_clusters() {
-    let mut world = World::new();
-    let [n1, ..] = fleet(&mut world);
-    let shown = |world: &World| {
-        let node = &world.state.nodes[&n1];
-        gate::phase_of_node(&world.state, HOST, node)
-    };
-    rotate(&mut world, Phase::Init).unwrap();
-    let before_the_key = world.report_of(1, 2);
-    world.report(n1, before_the_key).unwrap();
-    assert_eq!(shown(&world), Phase::Init);
-    // The key changes the row, and what was measured before it counts no more.
-    world.make_key(HOST);
-    assert_eq!(shown(&world), Phase::Standby);
-    world.enter(HOST, Phase::UpdateClients);
-    world.enter(HOST, Phase::UpdateServers);
-    reach(&mut world, n1, 3);
-    assert_eq!(shown(&world), Phase::UpdateServers);
-    let mut again = world.report_of(1, 4);
-    again.authorities.get_mut(&HOST).unwrap().sessions_on_retiring = true;
-    world.report(n1, again).unwrap();
-    assert_eq!(shown(&world), Phase::UpdateClients);
-    let gate = gate::evaluate(&world.state, HOST, Phase::Standby, world.now);
-    let lagging = gate.lagging.iter().find(|l| l.node == n1).unwrap();
-    assert_eq!(lagging.reached, Phase::UpdateClients, "a refusal says the same");
-}
-
-#[test]
-fn the_standby_before_a_rotation_is_not_the_one_after_it() {
-    let mut world = World::new();
-    let [_, n2, _] = fleet(&mut world);
-    for phase in [
-        Phase::Init,
-        Phase::UpdateClients,
-        Phase::UpdateServers,
-        Phase::Standby,
-    ] {
-        world.enter(HOST, phase);
-    }
-    let shown = |world: &World| gate::phase_of_node(&world.state, HOST, &world.state.nodes[&n2]);
-    assert_eq!(shown(&world), Phase::UpdateServers, "it slept through all of it");
-    reach(&mut world, n2, 2);
-    assert_eq!(shown(&world), Phase::Standby);
-}
-
-#[test]
 fn a_claim_that_the_gateway_does_not_see_is_a_contradiction() {
     let mut world = World::new();
     let [n1, ..] = fleet(&mut world);
@@ -291,64 +244,6 @@ fn a_claim_that_the_gateway_does_not_see_is_a_contradiction() {
     let report = world.report_of(1, 2);
     world.report(n1, report).unwrap();
     assert_eq!(lagging(&world, n1), Missing::Contradiction);
-}
-
-#[test]
-fn two_instances_that_alternate_are_shown_and_have_not_reached() {
-    let mut world = World::new();
-    let [n1, ..] = fleet(&mut world);
-    for (boot, seq) in [(2, 1), (1, 2), (2, 2)] {
-        world.pass(6_000);
-        let report = world.report_of(boot, seq);
-        world.report(n1, report).unwrap();
-    }
-    assert_eq!(lagging(&world, n1), Missing::Clone);
-}
-
-#[test]
-fn a_start_of_one_of_two_instances_clears_nothing_until_the_others_have_been_silent_for_ten_minutes() {
-    let mut world = World::new();
-    let [n1, ..] = fleet(&mut world);
-    let say = |world: &mut World, boot: u128, seq: u64| {
-        world.pass(6_000);
-        let report = world.report_of(boot, seq);
-        world.report(n1, report).unwrap();
-        gate::missing(&world.state, HOST, &world.state.nodes[&n1])
-    };
-    for (boot, seq) in [(2, 1), (1, 2), (2, 2)] {
-        let _ = say(&mut world, boot, seq);
-    }
-    assert_eq!(say(&mut world, 9, 1), Err(Missing::Clone), "the other one may still run");
-    world.pass(5 * MINUTE_MS);
-    assert_eq!(say(&mut world, 1, 3), Err(Missing::Clone), "it does");
-    assert_eq!(say(&mut world, 10, 1), Err(Missing::Clone));
-    // Starts that came after it are successors, however many: none of them has to be silent.
-    world.pass(9 * MINUTE_MS);
-    assert_eq!(say(&mut world, 11, 1), Err(Missing::Clone));
-    world.pass(MINUTE_MS);
-    assert_eq!(say(&mut world, 11, 2), Ok(()));
-}
-
-#[test]
-fn a_late_report_within_one_start_marks_the_node_until_a_later_start_has_been_heard_for_long_enough() {
-    let mut world = World::new();
-    let [n1, ..] = fleet(&mut world);
-    let say = |world: &mut World, boot: u128, seq: u64| {
-        world.pass(6_000);
-        let report = world.report_of(boot, seq);
-        world.report(n1, report).unwrap();
-        gate::missing(&world.state, HOST, &world.state.nodes[&n1])
-    };
-    assert_eq!(say(&mut world, 1, 5), Ok(()));
-    assert_eq!(say(&mut world, 1, 4), Err(Missing::Clone));
-    world.pass(10 * MINUTE_MS);
-    assert_eq!(
-        say(&mut world, 1, 6),
-        Err(Missing::Clone),
-        "both instances may be one start"
-    );
-    world.pass(10 * MINUTE_MS);
-    assert_eq!(say(&mut world, 2, 1), Ok(()));
 }
 
 #[test]
@@ -378,6 +273,38 @@ fn force_needs_a_reason_and_the_event_says_who_was_passed_over() {
     );
     assert_eq!(entered.passed_over, ["n2", "n3"]);
     assert!(entered.passed_over_digest.is_some());
+}
+
+#[test]
+fn the_answer_names_who_is_cut_off_at_the_end_alone_and_no_consumers() {
+    let mut world = World::new();
+    let [n1, ..] = fleet(&mut world);
+    let add = Order::AddConsumer {
+        authority_type: HOST,
+        consumer: "etl".parse().unwrap(),
+        owner: "data".into(),
+        contact: "data@acme.example".into(),
+    };
+    world.ask(admin(), add).unwrap();
+    world.enter(HOST, Phase::Init);
+    let forced = |phase| {
+        Order::Rotate(Rotate {
+            force: true,
+            ..to(Some(phase))
+        })
+    };
+    let mut answered = vec![];
+    for (seq, phase) in [Phase::UpdateClients, Phase::UpdateServers, Phase::Standby]
+        .into_iter()
+        .enumerate()
+    {
+        reach(&mut world, n1, 10 + seq as u64);
+        let Answer::Phase { cut_off, .. } = world.ask(admin(), forced(phase)).unwrap() else {
+            panic!("a phase was asked for")
+        };
+        answered.push(cut_off);
+    }
+    assert_eq!(answered, [vec![], vec![], vec!["n2".to_owned(), "n3".to_owned()]]);
 }
 
 #[test]
@@ -414,9 +341,10 @@ fn an_excluded_node_is_not_waited_for_in_this_rotation_and_is_again_in_the_next(
         reach(&mut world, n1, 10 + phase as u64);
         reach(&mut world, n2, 10 + phase as u64);
     }
-    let Answer::Phase { .. } = rotate(&mut world, Phase::Standby).unwrap() else {
-        panic!()
+    let Answer::Phase { cut_off, .. } = rotate(&mut world, Phase::Standby).unwrap() else {
+        panic!("a phase was asked for")
     };
+    assert_eq!(cut_off, ["n3"], "the answer says it");
     let ended = world.state.types[&HOST].ended.clone().unwrap();
     assert_eq!(ended.cut_off.into_iter().collect::<Vec<_>>(), [n3]);
     world.enter(HOST, Phase::Init);
