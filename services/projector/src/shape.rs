@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use api::{
     problem::{Laggard, TimeConditionDoc},
     shape::{
-        AuthorityStatusDoc, ClusterDoc, KeyDoc, MemberDoc, NodeCounts, RotationState, RotationStatusDoc,
-        ScheduleDoc, Status, go_duration,
+        AuthorityStatusDoc, ClusterDoc, KeyDoc, MemberDoc, NodeCounts, Presence, RotationState,
+        RotationStatusDoc, ScheduleDoc, Status, go_duration,
     },
 };
 use domain::{
@@ -117,8 +117,11 @@ fn laggard(node: &Node, t: AuthorityType, of: &TypeState, missing: &Missing) -> 
         missing: missing.name().into(),
         text: missing.in_words(of.phase),
         reached: gate::last_reached(t, of, node),
-        online: false,
-        last_seen: node.report.as_ref().map(|reported| reported.at),
+        // All that the log knows of presence; the gateway adds the rest to what is of now.
+        status: Presence {
+            online: false,
+            last_seen: node.report.as_ref().map(|reported| reported.at),
+        },
         failure: node
             .report
             .as_ref()

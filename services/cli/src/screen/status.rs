@@ -236,7 +236,7 @@ pub(crate) fn laggards(lagging: &[Laggard], total: u32, look: &Look) -> Vec<Stri
 
 /// `seen 38 s ago, reload hook fails (4 times)`, `OFFLINE since 05:58:00 UTC (15 min)`.
 pub(crate) fn seen(laggard: &Laggard, look: &Look) -> String {
-    let mut text = match (laggard.online, laggard.last_seen) {
+    let mut text = match (laggard.status.online, laggard.status.last_seen) {
         (true, Some(at)) => format!("online, seen {} ago", look.ago(at)),
         (true, None) => "online".into(),
         (false, Some(at)) => format!("offline since {} UTC ({})", &moment(at)[..16], look.ago(at)),

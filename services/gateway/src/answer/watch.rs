@@ -107,7 +107,7 @@ impl Watching {
         reads::see(&self.app, &mut line.lagging, line.time);
         let same = |before: &WatchLine| {
             let (time, position) = (line.time, line.position);
-            let seen = line.lagging.iter().map(|l| l.last_seen);
+            let seen = line.lagging.iter().map(|l| l.status.last_seen);
             let mut before = WatchLine {
                 time,
                 position,
@@ -118,7 +118,7 @@ impl Watching {
                 .lagging
                 .iter_mut()
                 .zip(seen)
-                .for_each(|(l, seen)| l.last_seen = seen);
+                .for_each(|(l, seen)| l.status.last_seen = seen);
             before == line
         };
         if self.last.as_ref().is_some_and(same) {
