@@ -167,15 +167,19 @@ pub fn evaluate(state: &ClusterState, authority_type: AuthorityType, to: Phase, 
         gate.consumers = consumers_that_have_not_attested(state, authority_type, of);
         gate.publication = publication_until(state, of, now);
     }
-    gate.time_condition = match transition {
-        Transition::Complete if holds(Rule::TimeConditionForward) => {
-            time_condition(state, authority_type, now)
-        }
-        Transition::FinishRollback if holds(Rule::TimeConditionBack) => {
-            time_condition(state, authority_type, now)
-        }
-        _ => None,
+    let people_count = match transition {
+        Transition::Complete => holds(Rule::TimeConditionForward),
+        Transition::FinishRollback => holds(Rule::TimeConditionBack),
+        Transition::Forward
+        | Transition::RollBack
+        | Transition::Noop
+        | Transition::InProgress
+        | Transition::OnlyFrom(_)
+        | Transition::NoWay => false,
     };
+    if people_count {
+        gate.time_condition = time_condition(state, authority_type, now);
+    }
     gate
 }
 
@@ -329,7 +333,16 @@ pub fn lagging_members(
     let uses = match authority_type {
         AuthorityType::Host => Uses::ALL,
         AuthorityType::User => Uses::VERIFIER,
-        _ => return vec![],
+        AuthorityType::Db
+        | AuthorityType::DbClient
+        | AuthorityType::Openssh
+        | AuthorityType::Jwt
+        | AuthorityType::SamlIdp
+        | AuthorityType::OidcIdp
+        | AuthorityType::Spiffe
+        | AuthorityType::Okta
+        | AuthorityType::Awsra
+        | AuthorityType::Windows => return vec![],
     };
     let missing =
         |facts: Option<&TypeFacts>| facts.map_or(Err(Missing::NoFacts), |f| missing_from_row(of, uses, f));

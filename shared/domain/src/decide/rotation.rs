@@ -200,15 +200,16 @@ fn in_progress() -> Refusal {
 
 /// Refuses when the caller looked at another rotation or phase than the current one.
 pub(super) fn expect(t: AuthorityType, of: &TypeState, expects: Option<&Expectation>) -> Result<(), Refusal> {
-    match expects {
-        Some(e) if e.phase != of.phase || e.rotation != of.rotation_id() => Err(Refusal::new(
+    let is_stale = |e: &&Expectation| e.phase != of.phase || e.rotation != of.rotation_id();
+    match expects.filter(is_stale) {
+        Some(e) => Err(Refusal::new(
             Code::StaleView,
             format!(
                 "the {t} CA is in phase {} now, not in {}: look again and repeat",
                 of.phase, e.phase
             ),
         )),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -254,7 +255,12 @@ fn step(
     let outcome = match of.phase.transition_to(to) {
         Transition::Complete => Some(RotationOutcome::Completed),
         Transition::FinishRollback => Some(RotationOutcome::RolledBack),
-        _ => None,
+        Transition::Forward
+        | Transition::RollBack
+        | Transition::Noop
+        | Transition::InProgress
+        | Transition::OnlyFrom(_)
+        | Transition::NoWay => None,
     };
     let mut names = gate.overridden_names();
     if outcome.is_some() {
