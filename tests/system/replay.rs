@@ -74,7 +74,10 @@ fn check(world: &World, moment: &Moment) {
     ] {
         let now = json_text(world, args);
         if moment.status.contains("\"online\"") {
-            assert_eq!(without_presence(parsed(&now)), without_presence(parsed(&moment.status)));
+            assert_eq!(
+                without_presence(parsed(&now)),
+                without_presence(parsed(&moment.status))
+            );
         } else {
             assert_eq!(now, moment.status, "{args:?}");
         }

@@ -95,8 +95,6 @@ impl FactReport {
     /// Does this report bring facts that a gate could wait for, and that `before` did not? What is merely shown (how
     /// often something failed, labels, the version, the probe's address) has time.
     pub fn brings_news_since(&self, before: &Self) -> bool {
-        self.boot != before.boot
-            || self.authorities != before.authorities
-            || self.unsynced != before.unsynced
+        self.boot != before.boot || self.authorities != before.authorities || self.unsynced != before.unsynced
     }
 }

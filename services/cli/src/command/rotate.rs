@@ -281,6 +281,9 @@ mod tests {
         };
         assert_eq!(cut_off(&ended(&[])), None);
         let note = cut_off(&ended(&["db-07", "edge-3"])).unwrap();
-        assert!(note.starts_with("Cut off until they return and recover: db-07, edge-3."), "{note}");
+        assert!(
+            note.starts_with("Cut off until they return and recover: db-07, edge-3."),
+            "{note}"
+        );
     }
 }

@@ -196,7 +196,8 @@ impl World {
             uses: 1,
             ttl_ms: 60_000,
         };
-        self.order(Principal::User("admin".parse().unwrap()), create).await;
+        self.order(Principal::User("admin".parse().unwrap()), create)
+            .await;
         let join = Join {
             token: hash,
             hostname: "n1".parse().unwrap(),

@@ -144,11 +144,7 @@ pub fn scheduled_step(
 }
 
 /// Records that everybody has followed a rotation into standby.
-pub fn settle(
-    state: &ClusterState,
-    authority_type: AuthorityType,
-    rotation: RotationId,
-) -> Decided {
+pub fn settle(state: &ClusterState, authority_type: AuthorityType, rotation: RotationId) -> Decided {
     let of = in_service(state, authority_type)?;
     let due = of.ended.as_ref().is_some_and(|e| e.id == rotation && !e.settled);
     if !due || !schedule::is_settled(state, authority_type) {
@@ -315,7 +311,11 @@ fn hold(rotation: &Rotation, gate: &Gate, due_at: crate::Timestamp) -> Decision 
     }
     let mut names = gate.overridden_names();
     names.extend(gate.members.iter().map(|m| format!("{} {}", m.service, m.member)));
-    names.extend(gate.keys_missing.iter().map(|k| format!("new {} key", k.as_str())));
+    names.extend(
+        gate.keys_missing
+            .iter()
+            .map(|k| format!("new {} key", k.as_str())),
+    );
     let held = RotationHeld {
         authority_type: gate.authority_type,
         rotation: rotation.id,

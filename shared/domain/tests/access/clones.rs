@@ -35,7 +35,11 @@ fn a_start_of_one_of_two_instances_clears_nothing_until_the_others_have_been_sil
     for (boot, seq) in [(2, 1), (1, 2), (2, 2)] {
         let _ = say(&mut world, boot, seq);
     }
-    assert_eq!(say(&mut world, 9, 1), Err(Missing::Clone), "the other one may still run");
+    assert_eq!(
+        say(&mut world, 9, 1),
+        Err(Missing::Clone),
+        "the other one may still run"
+    );
     world.pass(5 * MINUTE_MS);
     assert_eq!(say(&mut world, 1, 3), Err(Missing::Clone), "it does");
     assert_eq!(say(&mut world, 10, 1), Err(Missing::Clone));

@@ -158,11 +158,16 @@ fn a_rotation_that_has_not_settled_does_not_hold_up_the_next_one_and_what_it_cut
     world.enter(HOST, Phase::Rollback);
     reach(&mut world, n1, 40);
     reach(&mut world, n2, 40);
-    world.ask(admin(), Order::Rotate(to(Some(Phase::Standby)))).unwrap();
+    world
+        .ask(admin(), Order::Rotate(to(Some(Phase::Standby))))
+        .unwrap();
     reach(&mut world, n1, 50);
     reach(&mut world, n2, 50);
     assert_eq!(cut_off(&world), [n3]);
-    assert!(to_settle(&world.state).is_empty(), "it is required in this rotation");
+    assert!(
+        to_settle(&world.state).is_empty(),
+        "it is required in this rotation"
+    );
     reach(&mut world, n3, 50);
     assert_eq!(to_settle(&world.state).len(), 1);
 }

@@ -29,11 +29,7 @@ fn scheduled(world: &mut World, uptime_ms: u64) -> Result<Vec<String>, Code> {
 }
 
 /// The same, where the gateways have seen these nodes.
-fn scheduled_seeing(
-    world: &mut World,
-    uptime_ms: u64,
-    seen: Option<&[NodeId]>,
-) -> Result<Vec<String>, Code> {
+fn scheduled_seeing(world: &mut World, uptime_ms: u64, seen: Option<&[NodeId]>) -> Result<Vec<String>, Code> {
     let of = &world.state.types[&HOST];
     let expects = Expectation {
         rotation: of.rotation_id(),

@@ -271,7 +271,16 @@ fn a_certificate_is_recorded_as_presented_once() {
 #[test]
 fn no_two_holders_share_a_subject_whatever_they_are_called() {
     let user = |name: &str| Principal::User(name.parse().unwrap()).holder_token();
-    let names = ["cluster", "clock", "anonymous", "a.b", "a_b", "a__b", "a-b", "external-x"];
+    let names = [
+        "cluster",
+        "clock",
+        "anonymous",
+        "a.b",
+        "a_b",
+        "a__b",
+        "a-b",
+        "external-x",
+    ];
     let mut tokens: Vec<String> = names.iter().map(|n| user(n)).collect();
     tokens.extend(["x", "a.b", "a_b"].map(|n| Principal::External(n.into()).holder_token()));
     tokens.extend([clock(), Principal::Anonymous].map(|p| p.holder_token()));

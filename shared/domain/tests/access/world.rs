@@ -7,9 +7,7 @@ use domain::{
     authority::{AuthorityType, KeyKind},
     command::{Answer, Command, Given, Join, KeyRequest, Order, Rejoin, Rotate, Settings},
     decide::{Decision, decide},
-    event::{
-        AuthorityKeyGenerated, AuthorizationGranted, CertificateIssued, Event, Fact, Header, LeafUse,
-    },
+    event::{AuthorityKeyGenerated, AuthorizationGranted, CertificateIssued, Event, Fact, Header, LeafUse},
     evolve::apply,
     fact::{FactReport, Seen, TypeFacts},
     id::*,

@@ -205,12 +205,7 @@ fn source(seen: &Seen) -> Option<IpAddr> {
 
 /// A report that says nothing new may come once in five seconds. One that was measured under a changed row is news by
 /// its revision, even where the row is equal; one that was not says the same as before, however far the node lags.
-fn check_interval(
-    report: &FactReport,
-    seen: &Seen,
-    before: &Reported,
-    given: &Given,
-) -> Result<(), Refusal> {
+fn check_interval(report: &FactReport, seen: &Seen, before: &Reported, given: &Given) -> Result<(), Refusal> {
     // A new certificate on the connection is news: rule 4 compares it with what the node claims.
     let says_news = report.brings_news_since(&before.report)
         || (seen.certificate, seen.issuer) != (before.seen.certificate, before.seen.issuer);
