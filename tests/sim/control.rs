@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
-    AuthorizationId, ClusterState, Duty, Fact, MemberId, Order, Position, RotationId, SpkiPin, Timestamp,
+    AuthorizationId, ClusterState, Duty, Fact, MemberId, NodeId, Order, Position, RotationId, SpkiPin,
+    Timestamp,
     authority::{AuthorityKey, AuthorityType, KeyKind},
     command::Expectation,
     duty::{bundle_content, duty, owed, void_authorizations},
@@ -117,6 +118,7 @@ impl World {
                 expects,
                 uptime_since_step_ms,
                 uptime_ms,
+                seen: Some(self.seen_since(o, authority_type)),
             });
         }
         for (authority_type, rotation) in schedule::to_settle(&o.state) {
@@ -147,6 +149,14 @@ impl World {
             // The one that has counted the time decides; another one may not be up for as long.
             self.system(SystemActor::Clock, order);
         }
+    }
+
+    /// Who talked to a gateway since the step before: presence is forgotten when the control plane starts.
+    fn seen_since(&self, o: &Orchestrator, t: AuthorityType) -> BTreeSet<NodeId> {
+        let stepped = o.state.types[&t].rotation.as_ref().map(|r| r.stepped.0);
+        let since = o.started.max(stepped.unwrap_or_default());
+        let seen = self.agents.iter().filter(|a| a.heard >= since);
+        seen.filter_map(|a| a.disk.node).collect()
     }
 
     fn count_uptime(&mut self, i: usize) {

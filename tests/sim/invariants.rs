@@ -11,6 +11,7 @@ use domain::{
     gate,
     phase::Transition,
     refusal::Code,
+    state::EndedRotation,
     trust::{Side, interoperate},
 };
 
@@ -246,8 +247,16 @@ impl Watch {
                 let Some(node) = a.disk.node.filter(|_| counts) else {
                     continue;
                 };
-                // Whoever was passed over and has not been back is named by status, and was never promised.
-                let left_behind = of.ended.as_ref().filter(|e| e.cut_off.contains(&node));
+                // Whoever was passed over and has not been back is named by status, and was never promised; once a
+                // rotation is settled, that is only whoever was excluded from it.
+                let is_promised = |e: &EndedRotation| {
+                    let excluded = self.excluded.get(&(node, *t)) == Some(&e.id);
+                    e.settled && of.rotation.is_none() && !excluded
+                };
+                let left_behind = of
+                    .ended
+                    .as_ref()
+                    .filter(|e| e.cut_off.contains(&node) && !is_promised(e));
                 if left_behind.is_some_and(|e| a.started < e.at.0) || !self.nodes.contains(&node) {
                     continue;
                 }

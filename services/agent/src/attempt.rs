@@ -68,6 +68,11 @@ impl Attempt {
         self.wait(pause);
     }
 
+    /// What it waited for no longer holds: it may be tried at once, unless it runs.
+    pub(crate) fn hurry(&mut self) {
+        self.next = None;
+    }
+
     /// It is to be tried after this pause.
     pub(crate) fn wait(&mut self, pause: Duration) {
         self.running = false;

@@ -33,7 +33,10 @@ use crate::{
     now_of,
 };
 
+use presence::OneGateway;
+
 mod identity;
+mod presence;
 
 /// How long the services have to become ready before a start is given up.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -403,28 +406,39 @@ async fn services(
         }
         None => None,
     };
+    let (address, presences) = door(core, home, options).await?;
+    // It asks the gateway who is there, and so comes after it.
+    keep_time(core, home, presences);
+    Ok((address, admin))
+}
+
+/// The orchestrator.
+fn keep_time(core: &mut Core, home: &Home, presences: gateway::Presences) {
+    let stop = core.stop.clone();
     let orchestrator = Orchestrator::new(
         orchestrator::Config {
             state_file: home.path().join("orchestrator.json"),
         },
         core.fold.clone(),
         core.executor.clone(),
+        Arc::new(OneGateway(presences)),
         core.clock.clone(),
         core.clock_suspect.clone(),
         core.metrics.clone(),
         core.readiness.part("orchestrator", "its first tick"),
     );
-    let token = stop.clone();
     core.tasks.spawn(async move {
-        orchestrator.run(token).await;
+        orchestrator.run(stop).await;
         Ok(())
     });
-    let address = door(core, home, options).await?;
-    Ok((address, admin))
 }
 
-/// The projector, and the gateway in front of everything. Gives the address that it accepts on.
-async fn door(core: &mut Core, home: &Home, options: &Options) -> Result<SocketAddr, PlaneError> {
+/// The projector, and the gateway in front of everything. Gives the address that it accepts on, and who is there.
+async fn door(
+    core: &mut Core,
+    home: &Home,
+    options: &Options,
+) -> Result<(SocketAddr, gateway::Presences), PlaneError> {
     let stop = core.stop.clone();
     let projector = Projector::open(
         projector::Config {
@@ -454,7 +468,7 @@ async fn door(core: &mut Core, home: &Home, options: &Options) -> Result<SocketA
         metrics: core.metrics.clone(),
     };
     let gateway = Gateway::open(config, parts).await?;
-    let (address, ready) = (gateway.address(), gateway.ready());
+    let (address, ready, presences) = (gateway.address(), gateway.ready(), gateway.presences());
     let part = core
         .readiness
         .part("gateway", "a report of its own, read back from the log");
@@ -470,5 +484,5 @@ async fn door(core: &mut Core, home: &Home, options: &Options) -> Result<SocketA
         serving.await;
         Ok(())
     });
-    Ok(address)
+    Ok((address, presences))
 }

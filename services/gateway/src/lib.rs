@@ -26,13 +26,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, GatewayError};
 pub use member::CredentialError;
+pub use presence::Presences;
 
 use app::{App, Readings};
 use firsts::Firsts;
 use hub::Hub;
 use limits::NodeLimits;
 use member::Member;
-use presence::Presences;
 use serving::Serving;
 use strangers::Strangers;
 
@@ -128,6 +128,11 @@ impl Gateway {
     /// Where it listens; tells the port when it was asked to pick one.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Who is there: kept current while it runs.
+    pub fn presences(&self) -> Presences {
+        self.app.presences.clone()
     }
 
     /// Resolves once it serves.

@@ -1,7 +1,8 @@
-//! Who is there: nodes that hold a stream or called a moment ago. Not in the log, and never decided on.
+//! Who is there: nodes that hold a stream or called a moment ago. Not in the log, and decided on in one place alone: a
+//! lagging policy passes over nobody who is there.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,9 +12,9 @@ use domain::{NodeId, Timestamp};
 /// A node without a stream counts as online for so long after its last call, in milliseconds.
 const LINGER_MS: u64 = 15_000;
 
-/// The presence of all nodes at this gateway.
+/// The presence of all nodes at this gateway, as far as it has been running.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Presences {
+pub struct Presences {
     nodes: Arc<Mutex<HashMap<NodeId, Seen>>>,
 }
 
@@ -57,6 +58,13 @@ impl Presences {
             online: called,
             last_seen,
         }
+    }
+
+    /// The nodes that hold a stream, or have called or held one since then.
+    pub fn seen_since(&self, since: Timestamp) -> BTreeSet<NodeId> {
+        let nodes = self.lock();
+        let seen = nodes.iter().filter(|(_, s)| s.streams > 0 || s.last >= since);
+        seen.map(|(node, _)| *node).collect()
     }
 
     /// Forgets nodes that are gone from the log.
@@ -111,5 +119,15 @@ mod tests {
                 last_seen: Some(Timestamp(5_000))
             }
         );
+    }
+
+    #[test]
+    fn whoever_holds_a_stream_or_called_since_then_was_seen() {
+        let presences = Presences::default();
+        let [streams, called, long_gone] = [1, 2, 3].map(|n| NodeId(uuid::Uuid::from_u128(n)));
+        let _held = presences.stream(streams, Timestamp(10));
+        presences.saw(called, Timestamp(1_000));
+        presences.saw(long_gone, Timestamp(999));
+        assert_eq!(presences.seen_since(Timestamp(1_000)), [streams, called].into());
     }
 }

@@ -344,7 +344,7 @@ async fn a_closed_gate_says_who_lags_and_what_would_break() {
     let gate = problem.gate.unwrap();
     let names: Vec<_> = gate.lagging.iter().map(|l| l.name.as_str()).collect();
     assert_eq!(names, ["n1.example", "n2.example"]);
-    assert!(gate.lagging[0].online, "it joined a moment ago");
+    assert!(gate.lagging[0].status.online, "it joined a moment ago");
     assert_eq!(gate.if_forced.unwrap().total, 2);
     // Excluded by name, by whoever may; the other one still holds the gate.
     let path = route::fill(route::NODE_EXCLUDE, "n1.example");

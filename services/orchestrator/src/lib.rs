@@ -5,13 +5,16 @@
 //! same rules hold as for a person. Two orchestrators on one log do no harm: the second one's order is refused.
 //!
 //! ```text
-//! Orchestrator::new(Config { state_file }, fold, executor, clock, clock_suspect, metrics, part).run(shutdown).await
+//! Orchestrator::new(Config { state_file }, fold, executor, presence, clock, clock_suspect, metrics, part)
+//!     .run(shutdown).await
 //! ```
 
 mod clock;
 mod members;
+mod presence;
 mod service;
 mod uptime;
 
 pub use members::{MEMBER_LEASE_PREFIX, member_lease};
+pub use presence::{Presence, Seen};
 pub use service::{Config, Orchestrator};

@@ -1,6 +1,7 @@
 //! The ticking service.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{
         Arc,
@@ -10,8 +11,8 @@ use std::{
 };
 
 use domain::{
-    AuthorityType, Code, Order, Phase, Position, Principal, RotationId, Timestamp,
-    command::Expectation,
+    AuthorityType, Code, NodeId, Order, Phase, Position, Principal, RotationId, Timestamp,
+    command::{Expectation, LaggingPolicy},
     duty::void_authorizations,
     id::SystemActor,
     schedule::{due_steps, to_settle},
@@ -22,7 +23,7 @@ use runtime::{clock::SharedClock, metrics::Metrics, readiness::Part};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::ClockJudge, members::Members, uptime::Uptime};
+use crate::{clock::ClockJudge, members::Members, presence::Presence, uptime::Uptime};
 
 /// How often the clock is looked at. A due step is late by at most this.
 const TICK: Duration = Duration::from_millis(250);
@@ -43,6 +44,7 @@ pub struct Config {
 pub struct Orchestrator {
     fold: Fold,
     executor: Executor,
+    presence: Arc<dyn Presence>,
     clock: SharedClock,
     clock_suspect: Arc<AtomicBool>,
     metrics: Metrics,
@@ -63,10 +65,15 @@ pub struct Orchestrator {
 
 impl Orchestrator {
     /// An orchestrator that sets `clock_suspect`, the flag that the executor reads.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is a part of the process, and a struct would name them once more"
+    )]
     pub fn new(
         config: Config,
         fold: Fold,
         executor: Executor,
+        presence: Arc<dyn Presence>,
         clock: SharedClock,
         clock_suspect: Arc<AtomicBool>,
         metrics: Metrics,
@@ -80,6 +87,7 @@ impl Orchestrator {
             uptime: Uptime::open(&config.state_file, started),
             fold,
             executor,
+            presence,
             clock,
             clock_suspect,
             metrics,
@@ -243,6 +251,7 @@ impl Orchestrator {
         }
         (self.tried, self.tried_at) = (due.clone(), mono);
         for (authority_type, rotation, phase) in due {
+            let seen = self.seen_since_the_step(authority_type).await;
             self.order(Order::ScheduledStep {
                 authority_type,
                 expects: Expectation {
@@ -251,9 +260,19 @@ impl Orchestrator {
                 },
                 uptime_since_step_ms: self.uptime.since_step_ms(authority_type),
                 uptime_ms: self.uptime_ms(),
+                seen,
             })
             .await;
         }
+    }
+
+    /// Whom the gateways have seen since the step before; asked only where the policy may pass over somebody.
+    async fn seen_since_the_step(&self, authority_type: AuthorityType) -> Option<BTreeSet<NodeId>> {
+        let since = self.fold.read(|state| {
+            let rotation = state.types.get(&authority_type)?.rotation.as_ref()?;
+            (rotation.on_lagging == LaggingPolicy::Proceed).then_some(rotation.stepped)
+        })?;
+        self.presence.seen_since(since).await
     }
 
     /// Orders something; was there an answer? A no is one: somebody else was faster, or the clock is suspect.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use api::{
     problem::{Laggard, TimeConditionDoc},
     shape::{
-        AuthorityStatusDoc, ClusterDoc, KeyDoc, MemberDoc, NodeCounts, RotationState, RotationStatusDoc,
-        ScheduleDoc, Status, go_duration,
+        AuthorityStatusDoc, ClusterDoc, KeyDoc, MemberDoc, NodeCounts, Presence, RotationState,
+        RotationStatusDoc, ScheduleDoc, Status, go_duration,
     },
 };
 use domain::{
@@ -68,18 +68,13 @@ fn authority(state: &ClusterState, t: AuthorityType, of: &TypeState) -> Authorit
         .phase
         .next()
         .map(|next| gate::evaluate(state, t, next, state.time));
-    let may_accept_retired = if of.rotation.is_none() && !is_settled {
-        stragglers(state, t, of)
-    } else {
-        vec![]
-    };
     AuthorityStatusDoc {
         authority_type: t,
         rotation: rotation(of, is_settled),
         keys: keys(of),
         nodes: counts,
         lagging: if of.rotation.is_some() { lagging } else { vec![] },
-        may_accept_retired,
+        may_accept_retired: stragglers(state, t, of),
         time_condition: gate
             .as_ref()
             .and_then(|g| g.time_condition.as_ref())
@@ -110,24 +105,23 @@ fn count(state: &ClusterState, t: AuthorityType, of: &TypeState) -> (NodeCounts,
     let lagging = lagging
         .iter()
         .take(NAMES)
-        .map(|(node, missing)| laggard(node, t, of.phase, missing))
+        .map(|(node, missing)| laggard(node, t, of, missing))
         .collect();
     (counts, lagging)
 }
 
-fn laggard(node: &Node, t: AuthorityType, phase: Phase, missing: &Missing) -> Laggard {
+fn laggard(node: &Node, t: AuthorityType, of: &TypeState, missing: &Missing) -> Laggard {
     Laggard {
         node: node.id,
         name: node.hostname.to_string(),
         missing: missing.name().into(),
-        text: missing.in_words(phase),
-        reached: node
-            .reached
-            .get(&t)
-            .map(|reached| reached.phase)
-            .unwrap_or_default(),
-        online: false,
-        last_seen: node.report.as_ref().map(|reported| reported.at),
+        text: missing.in_words(of.phase),
+        reached: gate::last_reached(t, of, node),
+        // All that the log knows of presence; the gateway adds the rest to what is of now.
+        status: Presence {
+            online: false,
+            last_seen: node.report.as_ref().map(|reported| reported.at),
+        },
         failure: node
             .report
             .as_ref()
@@ -135,27 +129,29 @@ fn laggard(node: &Node, t: AuthorityType, phase: Phase, missing: &Missing) -> La
     }
 }
 
-/// After the end of a rotation: who may still accept the retired authority.
+/// After the end of a rotation: who may still accept the retired authority. Until it is settled that is whoever has
+/// not followed; who was cut off stays named until it has been back, also over the rotations that follow.
 fn stragglers(state: &ClusterState, t: AuthorityType, of: &TypeState) -> Vec<String> {
-    let cut_off = |node: &Node| {
-        of.ended
-            .as_ref()
-            .is_some_and(|ended| ended.cut_off.contains(&node.id))
-    };
+    let Some(ended) = &of.ended else { return vec![] };
+    let is_settling = of.rotation.is_none() && !ended.settled;
     let mut names: Vec<String> = state
         .nodes
         .values()
         .filter(|node| node.uses(t).is_some())
-        .filter(|node| cut_off(node) || gate::missing(state, t, node).is_err())
+        .filter(|node| {
+            ended.cut_off.contains(&node.id) || (is_settling && gate::missing(state, t, node).is_err())
+        })
         .map(|node| node.hostname.to_string())
         .collect();
     names.sort();
-    let members = gate::lagging_members(state, t, of);
-    names.extend(
-        members
-            .iter()
-            .map(|member| format!("{} {}", member.service, member.member)),
-    );
+    if is_settling {
+        let members = gate::lagging_members(state, t, of);
+        names.extend(
+            members
+                .iter()
+                .map(|member| format!("{} {}", member.service, member.member)),
+        );
+    }
     names.truncate(NAMES);
     names
 }

@@ -425,6 +425,7 @@ impl World {
             expects: Expectation { rotation, phase },
             uptime_since_step_ms: 0,
             uptime_ms: 0,
+            seen: None,
         };
         let clock = Principal::System(SystemActor::Clock);
         self.executor

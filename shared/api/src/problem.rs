@@ -3,6 +3,8 @@
 use domain::{AuthorityType, Code, NodeId, Phase, Position, Refusal, Timestamp, fact::Failure, gate::Gate};
 use serde::{Deserialize, Serialize};
 
+use crate::shape::Presence;
+
 /// The media type of a problem.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -90,12 +92,9 @@ pub struct Laggard {
     pub text: String,
     /// The phase that it reached last.
     pub reached: Phase,
-    /// Does it hold a stream or did it call within the last seconds?
+    /// Is it there? Presence, like a node's own `status`: not in the log, and outside every promise of sameness.
     #[serde(default)]
-    pub online: bool,
-    /// When anything was last heard from it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_seen: Option<Timestamp>,
+    pub status: Presence,
     /// What its agent says keeps it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -162,8 +161,10 @@ impl GateDetails {
             missing: l.missing.name().into(),
             text: l.missing.in_words(gate.from),
             reached: l.reached,
-            online: false,
-            last_seen: l.last_seen,
+            status: Presence {
+                online: false,
+                last_seen: l.last_seen,
+            },
             failure: None,
         };
         let member = |m: &domain::gate::LaggingMember| LaggingMemberDoc {
@@ -213,6 +214,26 @@ mod tests {
             "{text}"
         );
         assert_eq!(serde_json::from_str::<Problem>(&text).unwrap(), problem);
+    }
+
+    #[test]
+    fn what_a_laggard_says_of_presence_is_all_in_its_status() {
+        let laggard = Laggard {
+            node: NodeId(uuid::Uuid::nil()),
+            name: "db-07".into(),
+            missing: "trust".into(),
+            text: "does not trust the new CA".into(),
+            reached: Phase::Standby,
+            status: Presence {
+                online: true,
+                last_seen: Some(Timestamp(0)),
+            },
+            failure: None,
+        };
+        let value = serde_json::to_value(&laggard).unwrap();
+        let names: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(names, ["missing", "name", "node", "reached", "status", "text"]);
+        assert_eq!(value["status"]["online"], true);
     }
 
     #[test]

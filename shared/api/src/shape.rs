@@ -64,7 +64,8 @@ pub struct AuthorityStatusDoc {
     /// The first nodes that have not reached the phase, and what is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lagging: Vec<Laggard>,
-    /// Until `rotation.settled`: who may still accept the retired authority.
+    /// Who may still accept the retired authority: until `rotation.settled` whoever has not followed, and whoever
+    /// was cut off until it has been back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub may_accept_retired: Vec<String>,
     /// Leaves of the retiring authority held by parties without an agent, and until when.

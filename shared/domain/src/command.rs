@@ -210,12 +210,14 @@ pub enum Order {
     Genesis(Box<Genesis>),
     Rotate(Rotate),
     /// The schedule: a due step of a semi-automatic rotation. `uptime_since_step_ms` is the sum of the
-    /// orchestrator's running time since the step before, `uptime_ms` the time since its start.
+    /// orchestrator's running time since the step before, `uptime_ms` the time since its start. `seen` are the nodes
+    /// that a gateway has or has had since the step before, whether they reported or not; none if nobody can say.
     ScheduledStep {
         authority_type: AuthorityType,
         expects: Expectation,
         uptime_since_step_ms: u64,
         uptime_ms: u64,
+        seen: Option<BTreeSet<NodeId>>,
     },
     Settle {
         authority_type: AuthorityType,
@@ -416,6 +418,10 @@ pub enum Answer {
         noop: bool,
         /// A semi-automatic rotation became manual by this step.
         became_manual: bool,
+        /// Nodes that the end of a rotation cuts off until they return and recover: the first 100 names of those that
+        /// lagged or were excluded.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        cut_off: Vec<String>,
     },
     /// A token was made.
     Token { token: TokenId, expires: Timestamp },

@@ -97,17 +97,19 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
             expects,
             uptime_since_step_ms,
             uptime_ms,
+            seen,
         } => {
-            let uptime = rotation::Uptime {
-                since_step_ms: *uptime_since_step_ms,
-                total_ms: *uptime_ms,
+            let heard = rotation::Heard {
+                uptime_since_step_ms: *uptime_since_step_ms,
+                uptime_ms: *uptime_ms,
+                seen: seen.as_ref(),
             };
-            rotation::scheduled_step(state, *authority_type, expects, uptime, given)
+            rotation::scheduled_step(state, *authority_type, expects, heard, given)
         }
         Order::Settle {
             authority_type,
             rotation,
-        } => rotation::settle(state, *authority_type, *rotation, given),
+        } => rotation::settle(state, *authority_type, *rotation),
         Order::ExcludeNode { node } => nodes::exclude(state, command, node),
         Order::IncludeNode { node } => nodes::include(state, command, node),
         Order::RemoveNode { node } => nodes::remove(state, node),
@@ -132,7 +134,9 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
             key,
         } => certificates::request(state, command, *authority_type, *usage, *issuer, key, given),
         Order::VoidAuthorization { authorization, why } => certificates::void(state, *authorization, why),
-        Order::StartMember { .. } | Order::ReportMember { .. } => members::report(state, &command.order),
+        Order::StartMember { .. } | Order::ReportMember { .. } => {
+            members::report(state, &command.order, given)
+        }
         Order::LoseMember {
             member,
             boot,
@@ -151,7 +155,11 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
 fn authorise(state: &ClusterState, command: &Command) -> Result<(), Refusal> {
     let roles = match &command.principal {
         Principal::User(name) => state.users.get(name).cloned().unwrap_or_default(),
-        _ => Default::default(),
+        Principal::Node(_)
+        | Principal::Gateway(_)
+        | Principal::External(_)
+        | Principal::System(_)
+        | Principal::Anonymous => Default::default(),
     };
     if !permits(&command.principal, &roles, command.action()) {
         return Err(Refusal::new(
@@ -169,14 +177,35 @@ fn authorise(state: &ClusterState, command: &Command) -> Result<(), Refusal> {
         Order::StartMember { member, .. }
         | Order::ReportMember { member, .. }
         | Order::StopMember { member, .. } => Some(Principal::Gateway(*member)),
-        _ => None,
+        Order::Genesis(_)
+        | Order::Rotate(_)
+        | Order::ScheduledStep { .. }
+        | Order::Settle { .. }
+        | Order::ExcludeNode { .. }
+        | Order::IncludeNode { .. }
+        | Order::RemoveNode { .. }
+        | Order::CreateToken { .. }
+        | Order::RemoveToken { .. }
+        | Order::AddUser { .. }
+        | Order::RemoveUser { .. }
+        | Order::RecoverAdmin { .. }
+        | Order::Join(_)
+        | Order::Recover { .. }
+        | Order::RequestCertificate { .. }
+        | Order::PresentCredential { .. }
+        | Order::LoseMember { .. }
+        | Order::VoidAuthorization { .. }
+        | Order::AcceptClock { .. }
+        | Order::AddConsumer { .. }
+        | Order::AttestConsumer { .. }
+        | Order::WithdrawConsumer { .. } => None,
     };
-    match speaks_for {
-        Some(holder) if holder != command.principal => Err(Refusal::new(
+    match speaks_for.filter(|holder| *holder != command.principal) {
+        Some(holder) => Err(Refusal::new(
             Code::NotPermitted,
             format!("{} may not speak for {holder}", command.principal),
         )),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

@@ -74,7 +74,39 @@ pub fn duty(state: &ClusterState, event: &Event) -> Vec<Duty> {
         Fact::NodeRemoved(f) => revocations(state, Some(&Principal::Node(f.node))),
         Fact::AccessUserRemoved(f) => revocations(state, Some(&Principal::User(f.user.clone()))),
         Fact::CertificateRevoked(_) => AuthorityType::all().flat_map(|t| bundle(state, t)).collect(),
-        _ => vec![],
+        Fact::ClusterCreated(_)
+        | Fact::ClusterClockAccepted(_)
+        | Fact::RotationHeld(_)
+        | Fact::RotationResumed(_)
+        | Fact::RotationModeChanged(_)
+        | Fact::RotationSettled(_)
+        | Fact::NodeJoined(_)
+        | Fact::NodeRejoined(_)
+        | Fact::NodeRecovered(_)
+        | Fact::NodeReported(_)
+        | Fact::NodeExcluded(_)
+        | Fact::NodeIncluded(_)
+        | Fact::MemberStarted(_)
+        | Fact::MemberReported(_)
+        | Fact::MemberLost(_)
+        | Fact::MemberStopped(_)
+        | Fact::AccessTokenCreated(_)
+        | Fact::AccessTokenUsed(_)
+        | Fact::AccessTokenRemoved(_)
+        | Fact::AccessUserAdded(_)
+        | Fact::AccessRecovered(_)
+        | Fact::AccessNamesReleased(_)
+        | Fact::AccessCredentialPresented(_)
+        | Fact::ConsumerAdded(_)
+        | Fact::ConsumerAttested(_)
+        | Fact::ConsumerWithdrawn(_)
+        | Fact::CommandRefused(_)
+        | Fact::CommandNoop(_)
+        | Fact::AuthorizationVoided(_)
+        | Fact::AuthorityDestroyed(_)
+        | Fact::AuthorityBundleSigned(_)
+        | Fact::CertificateIssued(_)
+        | Fact::CertificateRefused(_) => vec![],
     }
 }
 

@@ -161,6 +161,42 @@ fn telling(state: &ClusterState, fact: &Fact) -> Option<Answer> {
             authorization: f.authorization,
         }),
         Fact::CommandNoop(f) => Some(Answer::Noop { text: f.text.clone() }),
-        _ => None,
+        Fact::ClusterCreated(_)
+        | Fact::ClusterClockAccepted(_)
+        | Fact::RotationHeld(_)
+        | Fact::RotationResumed(_)
+        | Fact::RotationModeChanged(_)
+        | Fact::RotationSettled(_)
+        | Fact::NodeJoined(_)
+        | Fact::NodeRejoined(_)
+        | Fact::NodeRecovered(_)
+        | Fact::NodeReported(_)
+        | Fact::NodeExcluded(_)
+        | Fact::NodeIncluded(_)
+        | Fact::NodeRemoved(_)
+        | Fact::MemberStarted(_)
+        | Fact::MemberReported(_)
+        | Fact::MemberLost(_)
+        | Fact::MemberStopped(_)
+        | Fact::AccessTokenUsed(_)
+        | Fact::AccessTokenRemoved(_)
+        | Fact::AccessUserAdded(_)
+        | Fact::AccessUserRemoved(_)
+        | Fact::AccessRecovered(_)
+        | Fact::AccessNamesReleased(_)
+        | Fact::AccessCredentialPresented(_)
+        | Fact::ConsumerAdded(_)
+        | Fact::ConsumerAttested(_)
+        | Fact::ConsumerWithdrawn(_)
+        | Fact::CommandRefused(_)
+        | Fact::AuthorizationVoided(_)
+        | Fact::AuthorityKeyGenerated(_)
+        | Fact::AuthorityActivated(_)
+        | Fact::AuthorityRetired(_)
+        | Fact::AuthorityDestroyed(_)
+        | Fact::AuthorityBundleSigned(_)
+        | Fact::CertificateIssued(_)
+        | Fact::CertificateRefused(_)
+        | Fact::CertificateRevoked(_) => None,
     }
 }

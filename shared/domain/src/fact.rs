@@ -13,7 +13,7 @@ use crate::{
 
 /// The most that a report may weigh, as JSON, in bytes.
 pub const MAX_REPORT_BYTES: usize = 8 * 1024;
-/// The shortest time between two reports of one node that say the same, in milliseconds.
+/// The shortest time between two reports of one node that say the same of its authorities, in milliseconds.
 pub const REPORT_INTERVAL_MS: u64 = 5_000;
 
 /// One report, measured from a generation that passed its proof.
@@ -92,14 +92,9 @@ pub struct Seen {
 }
 
 impl FactReport {
-    /// Does this report say something that `before` did not? (Sequence numbers and the clock do not count.)
-    pub fn differs_from(&self, before: &Self) -> bool {
-        self.boot != before.boot
-            || self.authorities != before.authorities
-            || self.addr != before.addr
-            || self.failure != before.failure
-            || self.unsynced != before.unsynced
-            || self.version != before.version
-            || self.labels != before.labels
+    /// Does this report bring facts that a gate could wait for, and that `before` did not? What is merely shown (how
+    /// often something failed, labels, the version, the probe's address) has time.
+    pub fn brings_news_since(&self, before: &Self) -> bool {
+        self.boot != before.boot || self.authorities != before.authorities || self.unsynced != before.unsynced
     }
 }

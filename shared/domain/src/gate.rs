@@ -167,15 +167,19 @@ pub fn evaluate(state: &ClusterState, authority_type: AuthorityType, to: Phase, 
         gate.consumers = consumers_that_have_not_attested(state, authority_type, of);
         gate.publication = publication_until(state, of, now);
     }
-    gate.time_condition = match transition {
-        Transition::Complete if holds(Rule::TimeConditionForward) => {
-            time_condition(state, authority_type, now)
-        }
-        Transition::FinishRollback if holds(Rule::TimeConditionBack) => {
-            time_condition(state, authority_type, now)
-        }
-        _ => None,
+    let people_count = match transition {
+        Transition::Complete => holds(Rule::TimeConditionForward),
+        Transition::FinishRollback => holds(Rule::TimeConditionBack),
+        Transition::Forward
+        | Transition::RollBack
+        | Transition::Noop
+        | Transition::InProgress
+        | Transition::OnlyFrom(_)
+        | Transition::NoWay => false,
     };
+    if people_count {
+        gate.time_condition = time_condition(state, authority_type, now);
+    }
     gate
 }
 
@@ -265,18 +269,26 @@ fn missing_from_row(of: &TypeState, uses: Uses, facts: &TypeFacts) -> Result<(),
 
 /// The phase to show for a node: the cluster's exactly when the node has reached it, else the last it reached.
 pub fn phase_of_node(state: &ClusterState, authority_type: AuthorityType, node: &Node) -> Phase {
-    let current = state
-        .types
-        .get(&authority_type)
-        .map(|t| t.phase)
-        .unwrap_or_default();
-    if missing(state, authority_type, node).is_ok() {
-        return current;
+    let Some(of) = state.types.get(&authority_type) else {
+        return Phase::default();
+    };
+    match missing(state, authority_type, node) {
+        Ok(()) => of.phase,
+        Err(_) => last_reached(authority_type, of, node),
     }
-    node.reached
-        .get(&authority_type)
-        .map(|r| r.phase)
-        .unwrap_or_default()
+}
+
+/// The phase to show for a node that has not reached the current one: the last that it reached.
+///
+/// It may have reached the current phase and lost it again (a key was made since, sessions came back, it runs
+/// twice), or have reached the same phase of an earlier rotation. Neither counts: the phase before is shown, because
+/// the cluster's phase means that the node has reached it.
+pub fn last_reached(authority_type: AuthorityType, of: &TypeState, node: &Node) -> Phase {
+    let last = node.reached.get(&authority_type).map(|r| r.phase);
+    match last.unwrap_or_default() {
+        phase if phase == of.phase => of.phase_before,
+        phase => phase,
+    }
 }
 
 fn count_nodes(state: &ClusterState, authority_type: AuthorityType, of: &TypeState, gate: &mut Gate) {
@@ -292,11 +304,7 @@ fn count_nodes(state: &ClusterState, authority_type: AuthorityType, of: &TypeSta
                 node: node.id,
                 hostname: node.hostname.clone(),
                 missing,
-                reached: node
-                    .reached
-                    .get(&authority_type)
-                    .map(|r| r.phase)
-                    .unwrap_or_default(),
+                reached: last_reached(authority_type, of, node),
                 last_seen: last_seen(state, node),
             }),
         }
@@ -325,7 +333,16 @@ pub fn lagging_members(
     let uses = match authority_type {
         AuthorityType::Host => Uses::ALL,
         AuthorityType::User => Uses::VERIFIER,
-        _ => return vec![],
+        AuthorityType::Db
+        | AuthorityType::DbClient
+        | AuthorityType::Openssh
+        | AuthorityType::Jwt
+        | AuthorityType::SamlIdp
+        | AuthorityType::OidcIdp
+        | AuthorityType::Spiffe
+        | AuthorityType::Okta
+        | AuthorityType::Awsra
+        | AuthorityType::Windows => return vec![],
     };
     let missing =
         |facts: Option<&TypeFacts>| facts.map_or(Err(Missing::NoFacts), |f| missing_from_row(of, uses, f));

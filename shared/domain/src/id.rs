@@ -329,19 +329,25 @@ impl Principal {
         in_certificates.then_some(principal)
     }
 
-    /// The last token of the subject that this holder's events stand on.
+    /// The last token of the subject that this holder's events stand on; no two holders share one.
     pub fn holder_token(&self) -> String {
         match self {
             Self::Node(id) => id.to_string(),
             Self::Gateway(id) => id.to_string(),
-            Self::User(name) => name.to_string().replace('.', "_"),
-            Self::External(name) => format!("external-{}", name.replace('.', "_")),
+            // A user may be called `cluster` or `clock`.
+            Self::User(name) => format!("user-{}", token_of(name.as_str())),
+            Self::External(name) => format!("external-{}", token_of(name)),
             Self::System(SystemActor::Clock) => "clock".into(),
             Self::System(SystemActor::Signer) => "signer".into(),
             Self::System(SystemActor::Host) => "host".into(),
             Self::Anonymous => "anonymous".into(),
         }
     }
+}
+
+/// A name as one token: `.` is `_`, and `_` is `U`, which no name has, so that `a.b` and `a_b` stay two.
+fn token_of(name: &str) -> String {
+    name.replace('_', "U").replace('.', "_")
 }
 
 impl fmt::Display for Principal {

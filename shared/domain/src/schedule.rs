@@ -1,14 +1,16 @@
 //! The schedule of a semi-automatic rotation: three steps, each due a third of the grace period after
 //! the one before.
 
+use std::collections::BTreeSet;
+
 use crate::{
     authority::AuthorityType,
     command::Mode,
     gate::{self, Gate},
-    id::RotationId,
+    id::{NodeId, RotationId},
     phase::Phase,
     rules::{Rule, holds},
-    state::{ClusterState, Rotation, TypeState},
+    state::{ClusterState, Node, Rotation, TypeState},
     time::{MINUTE_MS, SECOND_MS, Timestamp},
 };
 
@@ -71,20 +73,33 @@ pub fn to_settle(state: &ClusterState) -> Vec<(AuthorityType, RotationId)> {
         .collect()
 }
 
-/// Has every required node and every running member reached standby? Nodes that were cut off when the
-/// rotation ended are not waited for: they recover when they return.
+/// Has every required node and every running member reached standby? Nodes that were passed over by force
+/// are required and waited for; one that never comes back is removed.
 pub fn is_settled(state: &ClusterState, authority_type: AuthorityType) -> bool {
     let Some(of) = state.types.get(&authority_type) else {
         return true;
     };
-    let cut_off = of.ended.as_ref().map(|e| &e.cut_off);
     of.phase == Phase::Standby
         && gate::lagging_members(state, authority_type, of).is_empty()
-        && state
-            .nodes
-            .values()
-            .filter(|n| n.uses(authority_type).is_some() && !cut_off.is_some_and(|c| c.contains(&n.id)))
-            .all(|n| gate::missing(state, authority_type, n).is_ok())
+        && followers(state, authority_type, of).all(|n| gate::missing(state, authority_type, n).is_ok())
+}
+
+/// Who is required to follow the last rotation to its end: everybody who uses the type, but for nodes that were
+/// excluded from it and have not been back. Those stay named as cut off, but hold up nobody.
+pub fn followers<'a>(
+    state: &'a ClusterState,
+    authority_type: AuthorityType,
+    of: &'a TypeState,
+) -> impl Iterator<Item = &'a Node> {
+    let is_left_out = move |node: &Node| {
+        of.ended.as_ref().is_some_and(|ended| {
+            ended.cut_off.contains(&node.id) && node.excluded.get(&authority_type) == Some(&ended.id)
+        })
+    };
+    state
+        .nodes
+        .values()
+        .filter(move |n| n.uses(authority_type).is_some() && !is_left_out(n))
 }
 
 /// Has the orchestrator been up long enough to judge who lags? A fresh start knows nobody yet \[M\].
@@ -105,8 +120,8 @@ pub fn row_was_handed_out(of: &TypeState, rotation: &Rotation, now: Timestamp) -
             .is_some_and(|signed| now >= signed.plus_ms(patience))
 }
 
-/// May `--on-lagging=proceed` pass over everything that keeps this gate closed? Only over nodes that
-/// were not seen since the step before, and never into the final standby.
+/// May `--on-lagging=proceed` pass over everything that keeps this gate closed, by what the log says? Only over nodes
+/// that were not seen since the step before, and never into the final standby. See [`nobody_is_there`] for the rest.
 pub fn proceed_may_pass(gate: &Gate, rotation: &Rotation) -> bool {
     gate.to != Phase::Standby
         && gate.is_open_by_force()
@@ -117,6 +132,14 @@ pub fn proceed_may_pass(gate: &Gate, rotation: &Rotation) -> bool {
             .lagging
             .iter()
             .all(|l| l.last_seen.is_none_or(|seen| seen < rotation.stepped))
+}
+
+/// Is none of the lagging nodes among those that a gateway has seen since the step before? A node that cannot follow
+/// may have nothing to report for hours and still be there. It is not in the log, so the audit cannot ask it again.
+///
+/// If nobody can say who was seen, everybody may be there.
+pub fn nobody_is_there(gate: &Gate, seen: Option<&BTreeSet<NodeId>>) -> bool {
+    seen.is_some_and(|seen| gate.lagging.iter().all(|l| !seen.contains(&l.node)))
 }
 
 /// Do enough nodes lag for `--on-lagging=rollback`? At least 5 % and at least two: one node never

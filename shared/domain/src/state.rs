@@ -87,6 +87,8 @@ pub struct Cluster {
 pub struct TypeState {
     /// The phase.
     pub phase: Phase,
+    /// The phase before it; `standby` as well until the first rotation.
+    pub phase_before: Phase,
     /// The rotation in progress.
     pub rotation: Option<Rotation>,
     /// The keys that signed before the rotation (or sign, while idle).
@@ -147,7 +149,8 @@ pub struct EndedRotation {
     pub at: Timestamp,
     /// Has every required node reached standby since?
     pub settled: bool,
-    /// Nodes that were passed over or excluded when it ended: cut off until they return and recover.
+    /// Nodes that were passed over or excluded when it, or an earlier one, ended: cut off until they return and
+    /// recover. Settling waits for those that were passed over, never for those that were excluded.
     pub cut_off: BTreeSet<NodeId>,
 }
 
@@ -204,10 +207,21 @@ pub struct Node {
     pub touched: BTreeMap<AuthorityType, RotationId>,
     /// Per type: the last phase that it reached.
     pub reached: BTreeMap<AuthorityType, ReachedPhase>,
-    /// Two boots that alternate, or a sequence that went back: since when it looks like a clone.
-    pub clone_suspect: Option<Timestamp>,
-    /// The last boots before the current one, newest last, to notice alternation.
-    pub previous_boots: Vec<BootId>,
+    /// Two boots that alternate, or a sequence that went back: the last report that made it look like a clone.
+    pub clone_suspect: Option<Position>,
+    /// The last starts of its agent, in the order in which they were last heard, to notice two that alternate.
+    pub boots: Vec<HeardBoot>,
+}
+
+/// A start of a node's agent, as its reports tell of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeardBoot {
+    /// Its id.
+    pub boot: BootId,
+    /// Its first report.
+    pub first: Position,
+    /// The time of its last one.
+    pub last: Timestamp,
 }
 
 impl Node {

@@ -32,6 +32,8 @@ pub(crate) struct Reportable {
 pub(crate) struct Reporter {
     taken: Option<Reportable>,
     attempt: Attempt,
+    /// What a gateway refused as said too often: the pause after it is not for changed facts.
+    limited: Option<Reportable>,
     seq: u64,
     /// Since when sessions stand on the retiring issuer again after a gateway was told there were none.
     risen: Option<Instant>,
@@ -42,6 +44,7 @@ impl Reporter {
         Self {
             taken: None,
             attempt: Attempt::new(pace),
+            limited: None,
             seq: 0,
             risen: None,
         }
@@ -61,6 +64,14 @@ impl Reporter {
     /// Everything is to be said again: something changed that the plan does not see (labels).
     pub(super) fn again(&mut self) {
         self.taken = None;
+    }
+}
+
+impl Reportable {
+    /// Does it bring facts that the other does not? A gateway takes those at once; a failure alone has time.
+    fn brings_news_since(&self, other: &Self) -> bool {
+        let facts = |of: &Self| (of.on_retiring, of.of_excluded, of.unsynced);
+        self.generation != other.generation || facts(self) != facts(other)
     }
 }
 
@@ -149,9 +160,14 @@ impl Engine {
         let Some(dial) = self.dial.borrow().clone() else {
             return;
         };
+        let limited = self.report.limited.as_ref();
+        if limited.is_some_and(|refused| what.brings_news_since(refused)) {
+            self.report.attempt.hurry();
+        }
         if !self.report.attempt.is_due() {
             return;
         }
+        self.report.limited = None;
         self.report.attempt.start();
         self.report.seq += 1;
         let report = FactReport {
@@ -186,6 +202,7 @@ impl Engine {
                 self.report.attempt.succeed();
             }
             Err(Trouble::No(domain::Code::ReportTooOften, _)) => {
+                self.report.limited = Some(what);
                 self.report
                     .attempt
                     .wait(Duration::from_millis(REPORT_INTERVAL_MS));

@@ -130,8 +130,24 @@ fn say(context: &Context, authority: AuthorityType, answer: &CommandAnswer) -> R
             .terminal
             .note("The rotation is manual from now on: nothing happens by itself any more.");
     }
+    if let Some(note) = cut_off(&answer.answer).filter(|_| !context.terminal.is_machine()) {
+        context.terminal.note(&note);
+    }
     warn(context, answer.warning.as_deref());
     Ok(())
+}
+
+/// Who pays for the end of a rotation, said to whoever ended it.
+fn cut_off(answer: &Answer) -> Option<String> {
+    let Answer::Phase { cut_off, .. } = answer else {
+        return None;
+    };
+    (!cut_off.is_empty()).then(|| {
+        format!(
+            "Cut off until they return and recover: {}. They may still accept the retired CA until then.",
+            cut_off.join(", ")
+        )
+    })
 }
 
 fn sentence(authority: AuthorityType, answer: &Answer) -> String {
@@ -226,6 +242,7 @@ mod tests {
             mode: Some(mode),
             noop,
             became_manual: false,
+            cut_off: vec![],
         };
         for (answer, text) in [
             (
@@ -249,5 +266,24 @@ mod tests {
         ] {
             assert_eq!(sentence(AuthorityType::Host, &answer), text);
         }
+    }
+
+    #[test]
+    fn whoever_ends_a_rotation_is_told_who_is_cut_off() {
+        let ended = |cut_off: &[&str]| Answer::Phase {
+            authority_type: AuthorityType::Host,
+            rotation: None,
+            phase: Phase::Standby,
+            mode: Some(Mode::Manual),
+            noop: false,
+            became_manual: false,
+            cut_off: cut_off.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(cut_off(&ended(&[])), None);
+        let note = cut_off(&ended(&["db-07", "edge-3"])).unwrap();
+        assert!(
+            note.starts_with("Cut off until they return and recover: db-07, edge-3."),
+            "{note}"
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use domain::{
     Event, Fact, NodeId, Principal,
     command::Mode,
-    event::{CommandRefused, NodeReported, Occasion, RotationOutcome, RotationPhaseEntered},
+    event::{CommandRefused, NodeReported, Occasion, RotationHeld, RotationOutcome, RotationPhaseEntered},
     id::SystemActor,
 };
 
@@ -59,10 +59,7 @@ fn node(id: NodeId, names: &Names) -> String {
 fn what(fact: &Fact, names: &Names) -> (Paint, String) {
     match fact {
         Fact::CommandRefused(f) => (Paint::Bad, refused(f)),
-        Fact::RotationHeld(f) => (
-            Paint::Warn,
-            format!("HELD {}: {} lagging, due {}", f.authority_type, f.lagging, f.due),
-        ),
+        Fact::RotationHeld(f) => (Paint::Warn, held(f)),
         Fact::RotationPhaseEntered(f) => phase_entered(f),
         Fact::NodeReported(f) => reported(f),
         Fact::AuthorizationVoided(f) => (
@@ -80,6 +77,16 @@ fn what(fact: &Fact, names: &Names) -> (Paint, String) {
         ),
         other => (Paint::Plain, plain(other, names)),
     }
+}
+
+/// A step that is held for no node is held for something that is named.
+fn held(f: &RotationHeld) -> String {
+    let why = if f.lagging == 0 && !f.names.is_empty() {
+        format!("waits for {}", f.names.join(", "))
+    } else {
+        format!("{} lagging", f.lagging)
+    };
+    format!("HELD {}: {why}, due {}", f.authority_type, f.due)
 }
 
 fn phase_entered(f: &RotationPhaseEntered) -> (Paint, String) {

@@ -188,7 +188,7 @@ fn remedies(out: &mut String, lagging: &[Laggard], look: &Look) {
                 count(failure.count, "time"),
                 failure.detail
             ));
-        } else if laggard.online {
+        } else if laggard.status.online {
             out.push_str(&format!(
                 "  {name:width$}  works on it ({})\n{indent}test   carousel probe {name}\n",
                 seen(laggard, look)

@@ -104,8 +104,10 @@ pub(crate) fn laggards() -> Vec<Laggard> {
         missing: "trust".into(),
         text: "does not trust the new CA".into(),
         reached: Phase::Standby,
-        online,
-        last_seen: Some(last_seen),
+        status: Presence {
+            online,
+            last_seen: Some(last_seen),
+        },
         failure: None,
     };
     let mut failing = laggard("db-07", 7, true, at("01:59:22"));

@@ -106,19 +106,23 @@ fn idle_line(rotated: Option<Timestamp>, rolled_back: Option<Timestamp>) -> Stri
 fn needs(authority: &AuthorityStatusDoc, status: &Status, live: bool, look: &Look) -> Option<String> {
     let title = authority.authority_type.row().title;
     let mut lines = Vec::new();
-    if authority.rotation.state == RotationState::Standby {
-        if authority.may_accept_retired.is_empty() {
-            return None;
-        }
+    if !authority.may_accept_retired.is_empty() {
         let who = named(&authority.may_accept_retired, look);
         lines.push(format!(
             "{} {title}: the retired CA may still be accepted by {who}",
             look.attention()
         ));
+    }
+    if authority.rotation.state == RotationState::Standby {
+        if lines.is_empty() {
+            return None;
+        }
         let name = authority.authority_type;
         lines.push(format!("Next: carousel get nodes --lagging={name}"));
         return Some(lines.join("\n") + "\n");
     }
+    // Who an earlier rotation cut off is waited for by nobody: it does not hide the next step.
+    let behind = lines.len();
     let rotation = &authority.rotation;
     if rotation.held {
         let since = rotation
@@ -154,7 +158,7 @@ fn needs(authority: &AuthorityStatusDoc, status: &Status, live: bool, look: &Loo
         }
     }
     lines.extend(others(authority, status, look));
-    let next = next_line(authority, lines.is_empty());
+    let next = next_line(authority, lines.len() == behind);
     lines.extend(next);
     (!lines.is_empty()).then(|| lines.join("\n") + "\n")
 }
@@ -232,7 +236,7 @@ pub(crate) fn laggards(lagging: &[Laggard], total: u32, look: &Look) -> Vec<Stri
 
 /// `seen 38 s ago, reload hook fails (4 times)`, `OFFLINE since 05:58:00 UTC (15 min)`.
 pub(crate) fn seen(laggard: &Laggard, look: &Look) -> String {
-    let mut text = match (laggard.online, laggard.last_seen) {
+    let mut text = match (laggard.status.online, laggard.status.last_seen) {
         (true, Some(at)) => format!("online, seen {} ago", look.ago(at)),
         (true, None) => "online".into(),
         (false, Some(at)) => format!("offline since {} UTC ({})", &moment(at)[..16], look.ago(at)),

@@ -109,9 +109,7 @@ pub(super) async fn whoami(asked: &Asked) -> Reply {
 /// Adds presence and the agent's own failure to laggards.
 pub(super) fn see(app: &App, laggards: &mut [Laggard], now: Timestamp) {
     for laggard in laggards {
-        let presence = app.presences.of(laggard.node, laggard.last_seen, now);
-        laggard.online = presence.online;
-        laggard.last_seen = presence.last_seen;
+        laggard.status = app.presences.of(laggard.node, laggard.status.last_seen, now);
         if laggard.failure.is_none() {
             laggard.failure = app.fold.read(|s| {
                 s.nodes

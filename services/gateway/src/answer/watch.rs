@@ -11,7 +11,7 @@ use domain::{
     AuthorityType, ClusterState, Code, Position,
     gate::{self, Lagging},
     phase::Phase,
-    schedule::is_settled,
+    schedule::{followers, is_settled},
     state::{Node, TypeState},
 };
 use tokio::{
@@ -108,7 +108,7 @@ impl Watching {
         reads::see(&self.app, &mut line.lagging, line.time);
         let same = |before: &WatchLine| {
             let (time, position) = (line.time, line.position);
-            let seen = line.lagging.iter().map(|l| l.last_seen);
+            let seen = line.lagging.iter().map(|l| l.status.last_seen);
             let mut before = WatchLine {
                 time,
                 position,
@@ -119,7 +119,7 @@ impl Watching {
                 .lagging
                 .iter_mut()
                 .zip(seen)
-                .for_each(|(l, seen)| l.last_seen = seen);
+                .for_each(|(l, seen)| l.status.last_seen = seen);
             before == line
         };
         if self.last.as_ref().is_some_and(same) {
@@ -140,11 +140,11 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
     let mut gate = gate::evaluate(state, authority_type, to, state.now(now));
     if of.phase == Phase::Standby {
         // Idle, a gate waits for nobody; a watcher still wants to know who has not followed.
-        let followers = followers(state, authority_type, of);
+        let followers: Vec<&Node> = followers(state, authority_type, of).collect();
         gate.required = u32::try_from(followers.len()).unwrap_or(u32::MAX);
         gate.lagging = followers
             .iter()
-            .filter_map(|node| lagging(state, authority_type, node))
+            .filter_map(|node| lagging(state, authority_type, of, node))
             .collect();
         gate.reached = gate
             .required
@@ -178,28 +178,18 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
     })
 }
 
-/// Who follows the last rotation to its end: everybody but those who were cut off by it, who recover when
-/// they return.
-fn followers<'a>(state: &'a ClusterState, authority_type: AuthorityType, of: &TypeState) -> Vec<&'a Node> {
-    let is_cut_off = |node| of.ended.as_ref().is_some_and(|e| e.cut_off.contains(node));
-    state
-        .nodes
-        .values()
-        .filter(|n| n.uses(authority_type).is_some() && !is_cut_off(&n.id))
-        .collect()
-}
-
-fn lagging(state: &ClusterState, authority_type: AuthorityType, node: &Node) -> Option<Lagging> {
+fn lagging(
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    of: &TypeState,
+    node: &Node,
+) -> Option<Lagging> {
     let missing = gate::missing(state, authority_type, node).err()?;
     Some(Lagging {
         node: node.id,
         hostname: node.hostname.clone(),
         missing,
-        reached: node
-            .reached
-            .get(&authority_type)
-            .map(|r| r.phase)
-            .unwrap_or_default(),
+        reached: gate::last_reached(authority_type, of, node),
         last_seen: node.report.as_ref().map(|r| r.at),
     })
 }

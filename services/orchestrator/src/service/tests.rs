@@ -1,11 +1,13 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Mutex};
 
 use bytes::Bytes;
 use domain::{
-    Answer, BootId, ClusterState, Command, MemberId, SpkiPin,
+    Answer, BootId, ClusterState, Command, Fact, MemberId, SpkiPin, TokenHash,
+    access::{Grant, Uses},
     authority::{AuthorityKey, KeyKind},
-    command::{Genesis, LaggingPolicy, Mode, Rotate, Settings},
-    event::{AuthorityActivated, AuthorityKeyGenerated},
+    command::{Genesis, Join, KeyRequest, Mode, Rotate, Settings},
+    event::{AuthorityActivated, AuthorityBundleSigned, AuthorityKeyGenerated},
+    trust::SignedBundle,
 };
 use eventlog::{MemoryLog, SharedLog};
 use execution::{Expected, FactWriter};
@@ -27,8 +29,24 @@ struct World {
     executor: Executor,
     clock: Arc<ManualClock>,
     suspect: Arc<AtomicBool>,
+    gateways: Arc<Gateways>,
     dir: TempDir,
     stop: CancellationToken,
+}
+
+/// What the gateways say of who is there, and since when they were asked for it.
+#[derive(Default)]
+struct Gateways {
+    seen: Mutex<Option<BTreeSet<NodeId>>>,
+    asked: Mutex<Vec<Timestamp>>,
+}
+
+impl Presence for Gateways {
+    fn seen_since(&self, since: Timestamp) -> crate::Seen<'_> {
+        self.asked.lock().unwrap().push(since);
+        let seen = self.seen.lock().unwrap().clone();
+        Box::pin(async { seen })
+    }
 }
 
 async fn world() -> World {
@@ -45,6 +63,7 @@ async fn world() -> World {
         executor,
         clock,
         suspect,
+        gateways: Arc::default(),
         dir: TempDir::new().unwrap(),
         stop,
     };
@@ -108,12 +127,16 @@ impl World {
     }
 
     async fn begin(&self, grace_period_ms: u64) {
+        self.begin_with(grace_period_ms, LaggingPolicy::Hold).await;
+    }
+
+    async fn begin_with(&self, grace_period_ms: u64, on_lagging: LaggingPolicy) {
         let rotate = Rotate {
             authority_type: T,
             target: None,
             manual: false,
             grace_period_ms: Some(grace_period_ms),
-            on_lagging: Some(LaggingPolicy::Hold),
+            on_lagging: Some(on_lagging),
             force: false,
             expects: None,
         };
@@ -124,17 +147,70 @@ impl World {
     /// What the signer would do.
     async fn make_key(&self) {
         let rotation = self.fold.read(|s| s.types[&T].rotation_id());
-        let fact = AuthorityKeyGenerated {
+        let made = AuthorityKeyGenerated {
             authority_type: T,
             key: key(4, 2, rotation),
         };
+        self.write(made.into()).await;
+    }
+
+    /// The row as it can be handed out.
+    async fn sign_bundle(&self) {
+        let (revision, phase) = self.fold.read(|s| (s.types[&T].bundle_due, s.types[&T].phase));
+        let signed = AuthorityBundleSigned {
+            authority_type: T,
+            revision,
+            phase,
+            expires: Timestamp(i64::MAX),
+            bundle: SignedBundle {
+                document: String::new(),
+                signature: String::new(),
+                key: SpkiPin([9; 32]),
+                public_key: String::new(),
+                replacements: vec![],
+            },
+        };
+        self.write(signed.into()).await;
+    }
+
+    async fn write(&self, fact: Fact) {
         let writer = FactWriter::signer(self.fold.clone());
         let cluster = "acme.cluster".parse().unwrap();
         writer
-            .append(&cluster, &[fact.into()], Timestamp(START), Expected::Any)
+            .append(&cluster, &[fact], Timestamp(START), Expected::Any)
             .await
             .unwrap();
         self.fold.catch_up(Duration::from_secs(10)).await.unwrap();
+    }
+
+    /// A node that uses the type, and never reports.
+    async fn silent_node(&self) -> NodeId {
+        let hash = TokenHash([5; 32]);
+        let create = Order::CreateToken {
+            hash,
+            grant: Grant {
+                names: vec!["n1".parse().unwrap()],
+                addresses: vec![],
+                uses: BTreeMap::from([(T, Uses::VERIFIER)]),
+            },
+            uses: 1,
+            ttl_ms: 60_000,
+        };
+        self.order(Principal::User("admin".parse().unwrap()), create)
+            .await;
+        let join = Join {
+            token: hash,
+            hostname: "n1".parse().unwrap(),
+            key: KeyRequest {
+                spki: SpkiPin([6; 32]),
+                public_key: String::new(),
+            },
+            rejoin: None,
+        };
+        match self.order(Principal::Anonymous, Order::Join(join)).await {
+            Answer::Joined { node, .. } => node,
+            other => panic!("{other:?} is no answer to a join"),
+        }
     }
 
     async fn start_member(&self) {
@@ -157,6 +233,7 @@ impl World {
             },
             self.fold.clone(),
             self.executor.clone(),
+            self.gateways.clone(),
             self.clock.clone(),
             self.suspect.clone(),
             Metrics::new("test"),
@@ -213,6 +290,30 @@ async fn a_step_that_is_due_before_its_key_is_held_once_and_goes_on_by_itself() 
     orchestrator.tick().await;
     let (phase, mode) = world.see(|s| (s.types[&T].phase, s.types[&T].rotation.as_ref().unwrap().mode));
     assert_eq!((phase, mode), (Phase::UpdateClients, Mode::Automatic));
+}
+
+#[tokio::test]
+async fn a_policy_that_may_pass_over_nodes_asks_the_gateways_who_is_there() {
+    let world = world().await;
+    let node = world.silent_node().await;
+    let mut orchestrator = world.orchestrator();
+    world.begin_with(30_000, LaggingPolicy::Proceed).await;
+    world.make_key().await;
+    world.sign_bundle().await;
+    orchestrator.tick().await;
+    let held = || world.see(|s| s.types[&T].rotation.as_ref().unwrap().held.is_some());
+    for seen in [Some([node].into()), None] {
+        *world.gateways.seen.lock().unwrap() = seen;
+        world.clock.advance(Duration::from_secs(11));
+        orchestrator.tick().await;
+        assert!(held(), "somebody is there, or nobody can say");
+    }
+    let stepped = world.see(|s| s.types[&T].rotation.as_ref().unwrap().stepped);
+    assert_eq!(*world.gateways.asked.lock().unwrap(), [stepped, stepped]);
+    *world.gateways.seen.lock().unwrap() = Some(BTreeSet::new());
+    world.clock.advance(RETRY);
+    orchestrator.tick().await;
+    assert_eq!(world.see(|s| s.types[&T].phase), Phase::UpdateClients);
 }
 
 #[tokio::test]

@@ -83,3 +83,26 @@ fn a_schedule_names_every_step_that_is_to_come() {
     );
     assert!(schedule(&rotation, Phase::Rollback).is_none());
 }
+
+#[tokio::test]
+async fn who_was_cut_off_is_named_after_the_settlement_and_over_the_next_rotation() {
+    let world = story(Arc::new(MemoryLog::new())).await;
+    let mut state = world.fold.read(Clone::clone);
+    let named = |state: &ClusterState| status(state).authorities[0].may_accept_retired.clone();
+    assert!(named(&state).is_empty(), "everybody has followed");
+    let node = *state.nodes.keys().next().unwrap();
+    let host = state.types.get_mut(&AuthorityType::Host).unwrap();
+    let ended = host.ended.as_mut().unwrap();
+    assert!(ended.settled);
+    ended.cut_off.insert(node);
+    assert_eq!(named(&state), ["db-1"]);
+    world
+        .rotate(AuthorityType::Host, Phase::Init, None)
+        .await
+        .unwrap();
+    let mut state = world.fold.read(Clone::clone);
+    let host = state.types.get_mut(&AuthorityType::Host).unwrap();
+    assert!(host.rotation.is_some());
+    host.ended.as_mut().unwrap().cut_off.insert(node);
+    assert_eq!(named(&state), ["db-1"]);
+}

@@ -25,7 +25,8 @@ use crate::{
 
 /// Decides a join or a rejoin: the use of the token, the node and its first authorisation, as one.
 ///
-/// The same token with the same key again gives the first result, whatever became of the token since.
+/// The same token with the same key again gives the first result, whatever became of the token since; where there is
+/// none any more, the token must still be good.
 ///
 /// # Errors
 /// `token_unknown`, `token_expired`, `token_used`, `name_not_granted`, `name_reserved`, `name_taken`,
@@ -42,7 +43,7 @@ pub fn join(state: &ClusterState, join: &Join, given: &Given) -> Decided {
             )
         })?;
     if let Some(node) = token.used.get(&join.key.spki) {
-        return joined_before(state, *node, &join.key, given);
+        return joined_before(state, token, *node, &join.key, given);
     }
     check_token(token, given.now)?;
     if !token
@@ -94,7 +95,7 @@ pub fn join(state: &ClusterState, join: &Join, given: &Given) -> Decided {
 /// Decides a recovery: certificates of the current row for a node that proves an old key, and nothing else.
 ///
 /// # Errors
-/// `recovery_refused`, `certificate_superseded`, `node_removed`, `name_taken`, `key_reused`.
+/// `recovery_refused`, `certificate_superseded`, `node_removed`, `name_taken`, `name_reserved`, `key_reused`.
 pub fn recover(
     state: &ClusterState,
     node: &NodeId,
@@ -187,7 +188,7 @@ fn standing(state: &ClusterState, join: &Join, given: &Given) -> Result<Standing
 }
 
 /// Until when a certificate of the node counts; none if nothing of it is alive.
-fn alive_until(state: &ClusterState, node: &Node, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn alive_until(state: &ClusterState, node: &Node, now: Timestamp) -> Option<Timestamp> {
     let held = state.held.get(&Principal::Node(node.id)).into_iter().flatten();
     let issued = held
         .filter_map(|d| state.certificates.get(d))
@@ -205,7 +206,13 @@ fn alive_until(state: &ClusterState, node: &Node, now: Timestamp) -> Option<Time
 }
 
 /// The first result of a token and key, found in the state.
-fn joined_before(state: &ClusterState, node: NodeId, key: &KeyRequest, given: &Given) -> Decided {
+fn joined_before(
+    state: &ClusterState,
+    token: &Token,
+    node: NodeId,
+    key: &KeyRequest,
+    given: &Given,
+) -> Decided {
     let Some(known) = state.nodes.get(&node) else {
         let text = "the node that joined with this token was removed: ask for a new token";
         return Err(Refusal::new(Code::NodeRemoved, text));
@@ -217,7 +224,21 @@ fn joined_before(state: &ClusterState, node: NodeId, key: &KeyRequest, given: &G
         };
         return Ok(earlier.repeated(answer));
     }
-    // The authorisation was voided before it was signed (its authority went): the same node gets another one.
+    // The authorisation was voided before it was signed (its authority went): the same node gets another one, while
+    // the token is good. A node that ever got a certificate is not asking again: its first one was forgotten long
+    // after its end, and who has this key and token now has an old copy of the node's disk.
+    check_expiry(token, given.now)?;
+    if state
+        .held
+        .get(&Principal::Node(node))
+        .is_some_and(|held| !held.is_empty())
+    {
+        let text = format!(
+            "{} joined with this token and key and has got certificates since: ask for a new token",
+            known.hostname
+        );
+        return Err(Refusal::new(Code::TokenUsed, text));
+    }
     check_key(state, &Principal::Node(node), key)?;
     let granted = again(state, known, key, Occasion::Join, given)?;
     let answer = Answer::Joined {
@@ -227,7 +248,8 @@ fn joined_before(state: &ClusterState, node: NodeId, key: &KeyRequest, given: &G
     Ok(Decision::new(vec![granted.into()], answer))
 }
 
-/// An authorisation for a known node with the names it has, if nobody took them meanwhile.
+/// An authorisation for a known node with the names it has, if nobody took them meanwhile: neither another node nor
+/// a gateway, which may have begun with a name or an address of a node that was not alive.
 fn again(
     state: &ClusterState,
     node: &Node,
@@ -235,9 +257,8 @@ fn again(
     occasion: Occasion,
     given: &Given,
 ) -> Result<AuthorizationGranted, Refusal> {
-    for name in &node.names {
-        names::check_free(state, name, Some(node.id), given.now)?;
-    }
+    names::check_names(state, &node.names, Some(node.id), given.now)?;
+    names::check_addresses(state, &node.grant.addresses)?;
     let (names, addresses) = (node.names.clone(), node.grant.addresses.clone());
     let leaf = Leaf::first_of_node(state, node.id, names, addresses, host_uses(&node.grant), occasion)?;
     let leaf = Leaf {
@@ -249,15 +270,20 @@ fn again(
 
 /// Is the token good for one more node? Equal keys count once, so that a retry does not use it up.
 fn check_token(token: &Token, now: Timestamp) -> Result<(), Refusal> {
-    if token.expires <= now {
-        let text = format!("the join token expired at {}: ask for a new one", token.expires);
-        return Err(Refusal::new(Code::TokenExpired, text));
-    }
+    check_expiry(token, now)?;
     if token.used.len() >= token.uses as usize {
         let text = "the join token has no uses left: ask for a new one";
         return Err(Refusal::new(Code::TokenUsed, text));
     }
     Ok(())
+}
+
+fn check_expiry(token: &Token, now: Timestamp) -> Result<(), Refusal> {
+    if token.expires > now {
+        return Ok(());
+    }
+    let text = format!("the join token expired at {}: ask for a new one", token.expires);
+    Err(Refusal::new(Code::TokenExpired, text))
 }
 
 /// The roles in `host`; every grant has it, see `create_token`.

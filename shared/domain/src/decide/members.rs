@@ -4,19 +4,19 @@
 //! binding is that it says goodbye, or that nothing is heard of it for so long that it must have stopped serving
 //! by its own rule (it serves only while it reads back its own reports).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     authority::AuthorityType,
-    command::Order,
-    decide::{Decided, Decision, access::names, nodes::check_facts},
+    command::{Given, Order},
+    decide::{Decided, Decision, access::names, join::alive_until, nodes::check_facts},
     event::{MemberLost, MemberReported, MemberStarted, MemberStopped},
     fact::TypeFacts,
     id::{BootId, MemberId},
     refusal::{Code, Refusal},
     rules::{Rule, holds},
     state::{ClusterState, Member},
-    time::SECOND_MS,
+    time::{SECOND_MS, Timestamp},
 };
 
 /// How long nothing must have been heard from a member before it no longer counts, in milliseconds.
@@ -26,12 +26,12 @@ pub const SILENCE_MS: u64 = 30 * SECOND_MS;
 ///
 /// # Errors
 /// `member_unknown` for one that must begin (again) with a start, `stale_view` for an older boot or an older
-/// report, `report_invalid`, `name_taken` if a node bears a name that the member wants.
-pub fn report(state: &ClusterState, order: &Order) -> Decided {
+/// report, `report_invalid`, `name_taken` if a living node has a name or an address that the member wants.
+pub fn report(state: &ClusterState, order: &Order, given: &Given) -> Decided {
     match order {
         Order::StartMember { member, facts, .. } => {
             check_all(state, facts)?;
-            start(state, *member, order)
+            start(state, *member, order, given)
         }
         Order::ReportMember {
             member,
@@ -101,7 +101,7 @@ pub fn stop(state: &ClusterState, member: MemberId, boot: BootId) -> Decided {
 ///
 /// Crash point: a member that dies after this fact binds the gate until it starts anew or is lost; it never
 /// served before it read the fact back.
-fn start(state: &ClusterState, member: MemberId, order: &Order) -> Decided {
+fn start(state: &ClusterState, member: MemberId, order: &Order, given: &Given) -> Decided {
     let Order::StartMember {
         boot,
         seq,
@@ -128,10 +128,12 @@ fn start(state: &ClusterState, member: MemberId, order: &Order) -> Decided {
             "too many names or addresses: advertise fewer",
         ));
     }
+    // Reserved from here on. A living node that has one of them already would keep it at each renewal, and could
+    // stand in for this member; one that is not alive does not come back with it.
     for name in names {
-        // Reserved from here on; but a node that has the name already keeps it until its certificate ends.
-        names::check_free(state, name, None, state.time)?;
+        names::check_free(state, name, None, given.now)?;
     }
+    check_addresses_free(state, addresses, given.now)?;
     let started = MemberStarted {
         member,
         boot: *boot,
@@ -142,6 +144,27 @@ fn start(state: &ClusterState, member: MemberId, order: &Order) -> Decided {
         facts: facts.clone(),
     };
     Ok(Decision::done(vec![started.into()]))
+}
+
+/// Refuses an address that the grant of a living node names.
+fn check_addresses_free(state: &ClusterState, addresses: &[IpAddr], now: Timestamp) -> Result<(), Refusal> {
+    let is_wanted = |granted: &IpAddr| {
+        let granted = granted.to_canonical();
+        addresses.iter().any(|a| a.to_canonical() == granted)
+    };
+    let holder = state.nodes.values().find_map(|node| {
+        let address = node.grant.addresses.iter().find(|a| is_wanted(a))?;
+        Some((node, address, alive_until(state, node, now)?))
+    });
+    let Some((node, address, until)) = holder else {
+        return Ok(());
+    };
+    let text = format!(
+        "the address {address} is granted to node {} until {until}: advertise another one, or remove that node with \
+         `carousel nodes rm {}`",
+        node.hostname, node.hostname
+    );
+    Err(Refusal::new(Code::NameTaken, text))
 }
 
 /// A report of a running member: an event only where its facts changed, because heartbeats are leases.

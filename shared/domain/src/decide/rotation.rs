@@ -1,5 +1,7 @@
 //! Phase commands, scheduled steps and the end of a rotation.
 
+use std::collections::BTreeSet;
+
 use super::{Decided, Decision};
 use crate::{
     authority::AuthorityType,
@@ -9,7 +11,7 @@ use crate::{
         RotationResumed, RotationSettled,
     },
     gate::{self, Gate},
-    id::RotationId,
+    id::{NodeId, RotationId},
     phase::{Phase, Transition},
     refusal::{Code, Refusal},
     schedule,
@@ -22,13 +24,15 @@ pub const DEFAULT_GRACE_PERIOD_MS: u64 = 48 * HOUR_MS;
 /// How many names of passed-over nodes an event lists; all of them are in its digest.
 const NAMES_IN_EVENT: usize = 100;
 
-/// How long the orchestrator has been running.
+/// For how long the orchestrator has been there to hear of nodes, and whom the gateways saw.
 #[derive(Clone, Copy, Debug)]
-pub struct Uptime {
-    /// In all since the step before, over restarts.
-    pub since_step_ms: u64,
+pub struct Heard<'a> {
+    /// Its running time in all since the step before, over restarts.
+    pub uptime_since_step_ms: u64,
     /// Since its last start.
-    pub total_ms: u64,
+    pub uptime_ms: u64,
+    /// Nodes that a gateway has or has had since the step before; none if nobody can say.
+    pub seen: Option<&'a BTreeSet<NodeId>>,
 }
 
 /// A phase command of a person.
@@ -85,7 +89,7 @@ pub fn scheduled_step(
     state: &ClusterState,
     authority_type: AuthorityType,
     expects: &Expectation,
-    uptime: Uptime,
+    heard: Heard<'_>,
     given: &Given,
 ) -> Decided {
     let of = in_service(state, authority_type)?;
@@ -103,27 +107,35 @@ pub fn scheduled_step(
         return Err(stale());
     }
     let gate = gate::evaluate(state, authority_type, target, given.now);
-    if gate.is_open() {
-        let resumed = RotationResumed {
-            authority_type,
-            rotation: rotation.id,
-            due: target,
-        };
-        let mut decision = step(state, authority_type, target, Mode::Automatic, &gate, given)?;
+    // However a step that was held goes on, the log says that nobody waits any more.
+    let go_on = |to: Phase, mode: Mode, gate: &Gate| {
+        let mut decision = step(state, authority_type, to, mode, gate, given)?;
         if rotation.held.is_some() {
+            let resumed = RotationResumed {
+                authority_type,
+                rotation: rotation.id,
+                due: to,
+            };
             decision.facts.insert(0, resumed.into());
         }
-        return Ok(decision);
+        Ok(decision)
+    };
+    if gate.is_open() {
+        return go_on(target, Mode::Automatic, &gate);
     }
-    let may_act = schedule::policy_may_act(rotation, uptime.since_step_ms, uptime.total_ms)
+    let may_act = schedule::policy_may_act(rotation, heard.uptime_since_step_ms, heard.uptime_ms)
         && schedule::row_was_handed_out(of, rotation, given.now);
     match rotation.on_lagging {
-        LaggingPolicy::Proceed if may_act && schedule::proceed_may_pass(&gate, rotation) => {
-            step(state, authority_type, target, Mode::Automatic, &gate, given)
+        LaggingPolicy::Proceed
+            if may_act
+                && schedule::proceed_may_pass(&gate, rotation)
+                && schedule::nobody_is_there(&gate, heard.seen) =>
+        {
+            go_on(target, Mode::Automatic, &gate)
         }
         LaggingPolicy::Rollback if may_act && schedule::rollback_is_called_for(&gate) => {
             let back = gate::evaluate(state, authority_type, Phase::Rollback, given.now);
-            step(state, authority_type, Phase::Rollback, Mode::Manual, &back, given)
+            go_on(Phase::Rollback, Mode::Manual, &back)
         }
         LaggingPolicy::Hold | LaggingPolicy::Proceed | LaggingPolicy::Rollback => {
             Ok(hold(rotation, &gate, due_at))
@@ -132,12 +144,7 @@ pub fn scheduled_step(
 }
 
 /// Records that everybody has followed a rotation into standby.
-pub fn settle(
-    state: &ClusterState,
-    authority_type: AuthorityType,
-    rotation: RotationId,
-    given: &Given,
-) -> Decided {
+pub fn settle(state: &ClusterState, authority_type: AuthorityType, rotation: RotationId) -> Decided {
     let of = in_service(state, authority_type)?;
     let due = of.ended.as_ref().is_some_and(|e| e.id == rotation && !e.settled);
     if !due || !schedule::is_settled(state, authority_type) {
@@ -146,11 +153,12 @@ pub fn settle(
             "the rotation is not there to be settled",
         ));
     }
-    let gate = gate::evaluate(state, authority_type, Phase::Standby, given.now);
+    // All of them have reached it: who was excluded and is still away is neither required nor counted.
+    let required = schedule::followers(state, authority_type, of).count();
     let settled = RotationSettled {
         authority_type,
         rotation,
-        required: gate.required,
+        required: u32::try_from(required).unwrap_or(u32::MAX),
     };
     Ok(Decision::done(vec![settled.into()]))
 }
@@ -188,15 +196,16 @@ fn in_progress() -> Refusal {
 
 /// Refuses when the caller looked at another rotation or phase than the current one.
 pub(super) fn expect(t: AuthorityType, of: &TypeState, expects: Option<&Expectation>) -> Result<(), Refusal> {
-    match expects {
-        Some(e) if e.phase != of.phase || e.rotation != of.rotation_id() => Err(Refusal::new(
+    let is_stale = |e: &&Expectation| e.phase != of.phase || e.rotation != of.rotation_id();
+    match expects.filter(is_stale) {
+        Some(e) => Err(Refusal::new(
             Code::StaleView,
             format!(
                 "the {t} CA is in phase {} now, not in {}: look again and repeat",
                 of.phase, e.phase
             ),
         )),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -242,7 +251,12 @@ fn step(
     let outcome = match of.phase.transition_to(to) {
         Transition::Complete => Some(RotationOutcome::Completed),
         Transition::FinishRollback => Some(RotationOutcome::RolledBack),
-        _ => None,
+        Transition::Forward
+        | Transition::RollBack
+        | Transition::Noop
+        | Transition::InProgress
+        | Transition::OnlyFrom(_)
+        | Transition::NoWay => None,
     };
     let mut names = gate.overridden_names();
     if outcome.is_some() {
@@ -277,6 +291,9 @@ fn step(
 
 /// The answer to a phase command, from its event alone (a repeated command gets it from the log).
 pub fn answer_of(entered: &RotationPhaseEntered, became_manual: bool) -> Answer {
+    // Only nodes are cut off. Consumers and conditions stand in the same list, in words: a host name has no blank.
+    let passed_over = entered.passed_over.iter().filter(|_| entered.outcome.is_some());
+    let cut_off = passed_over.filter(|name| !name.contains(' ')).cloned();
     Answer::Phase {
         authority_type: entered.authority_type,
         rotation: Some(entered.rotation),
@@ -284,6 +301,7 @@ pub fn answer_of(entered: &RotationPhaseEntered, became_manual: bool) -> Answer 
         mode: Some(entered.mode),
         noop: false,
         became_manual,
+        cut_off: cut_off.collect(),
     }
 }
 
@@ -293,6 +311,11 @@ fn hold(rotation: &Rotation, gate: &Gate, due_at: crate::Timestamp) -> Decision 
     }
     let mut names = gate.overridden_names();
     names.extend(gate.members.iter().map(|m| format!("{} {}", m.service, m.member)));
+    names.extend(
+        gate.keys_missing
+            .iter()
+            .map(|k| format!("new {} key", k.as_str())),
+    );
     let held = RotationHeld {
         authority_type: gate.authority_type,
         rotation: rotation.id,

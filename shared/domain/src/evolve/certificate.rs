@@ -1,14 +1,17 @@
 //! Authorisations and certificates.
 
 use crate::{
-    event::{AuthorizationGranted, CertificateIssued, CertificateRefused, CertificateRevoked, Header},
+    decide::access::names,
+    event::{
+        AuthorizationGranted, CertificateIssued, CertificateRefused, CertificateRevoked, Header, Occasion,
+    },
     id::{AuthorizationId, CertDigest, NodeId, Position, Principal},
     state::{AuthorizationOutcome, Certificate, ClusterState, Pending},
     time::{MINUTE_MS, Timestamp},
 };
 
 /// How long an older certificate of a node still counts after a later one was seen in use.
-const SUPERSEDED_AFTER_MS: u64 = 10 * MINUTE_MS;
+pub(super) const SUPERSEDED_AFTER_MS: u64 = 10 * MINUTE_MS;
 /// How many outcomes of authorisations are kept for those who wait for an answer.
 const OUTCOMES_KEPT: usize = 4_096;
 
@@ -72,19 +75,71 @@ fn overtaken(state: &ClusterState, f: &AuthorizationGranted) -> Option<&'static 
                 .iter()
                 .any(|(other, until)| other != id && *until > state.time)
         });
+    // A living node keeps a name at its renewals; only whoever comes in must not take a gateway's.
+    let comes_in = match f.occasion {
+        Occasion::Join | Occasion::Recovery => true,
+        Occasion::Genesis | Occasion::Renewal | Occasion::Login => false,
+    };
+    let reserved = comes_in
+        && (f.names.iter().any(|name| names::is_reserved(state, name))
+            || f.addresses.iter().any(|a| names::address_is_reserved(state, *a)));
+    if reserved {
+        return Some("a control-plane service was given the name or address");
+    }
     taken.then_some("another node was given the name")
 }
 
 pub(super) fn voided(state: &mut ClusterState, authorization: AuthorizationId, why: &str) {
+    free_names(state, authorization);
     settle(state, authorization, AuthorizationOutcome::Voided(why.into()));
 }
 
 pub(super) fn refused(state: &mut ClusterState, f: &CertificateRefused) {
+    free_names(state, f.authorization);
     settle(
         state,
         f.authorization,
         AuthorizationOutcome::Refused(f.why.clone()),
     );
+}
+
+/// No certificate comes of the authorisation: its names are borne only as long as another one of the node's certificates,
+/// made or to be made, lives.
+fn free_names(state: &mut ClusterState, authorization: AuthorizationId) {
+    let Some(pending) = state.pending.remove(&authorization) else {
+        return;
+    };
+    let Principal::Node(node) = &pending.granted.holder else {
+        return;
+    };
+    let held = state.held.get(&pending.granted.holder).into_iter().flatten();
+    let made = held
+        .filter_map(|d| state.certificates.get(d))
+        .filter(|c| !c.revoked)
+        .map(|c| c.not_after)
+        .max();
+    for name in &pending.granted.names {
+        let to_be_made = state
+            .pending
+            .values()
+            .filter(|p| p.granted.holder == pending.granted.holder && p.granted.names.contains(name))
+            .map(|p| p.granted.not_after)
+            .max();
+        let Some(bearers) = state.names.get_mut(name) else {
+            continue;
+        };
+        match made.max(to_be_made) {
+            Some(until) => {
+                bearers.insert(*node, until);
+            }
+            None => {
+                bearers.remove(node);
+            }
+        }
+        if bearers.is_empty() {
+            state.names.remove(name);
+        }
+    }
 }
 
 pub(super) fn issued(state: &mut ClusterState, header: &Header, f: &CertificateIssued) {
@@ -155,20 +210,28 @@ pub(super) fn presented(state: &mut ClusterState, header: &Header, digest: &Cert
     };
     let first_time = certificate.presented.is_none();
     certificate.presented.get_or_insert(header.time);
-    let (holder, position) = (certificate.holder.clone(), certificate.position);
-    if let (true, Principal::Node(node)) = (first_time, &holder) {
-        supersede_before(state, node, position, header.time.plus_ms(SUPERSEDED_AFTER_MS));
+    let certificate = certificate.clone();
+    if let (true, Principal::Node(node)) = (first_time, &certificate.holder) {
+        supersede_before(
+            state,
+            node,
+            &certificate,
+            header.time.plus_ms(SUPERSEDED_AFTER_MS),
+        );
     }
 }
 
-fn supersede_before(state: &mut ClusterState, node: &NodeId, position: Position, at: Timestamp) {
+/// Of the same type: a certificate that is presented to us says nothing of those that databases are shown.
+fn supersede_before(state: &mut ClusterState, node: &NodeId, later: &Certificate, at: Timestamp) {
     let Some(held) = state.held.get(&Principal::Node(*node)) else {
         return;
     };
     for digest in held {
         if let Some(earlier) = state.certificates.get_mut(digest) {
+            let is_before =
+                earlier.authority_type == later.authority_type && earlier.position < later.position;
             // Client certificates only; one that bears the server role as well is superseded as a whole.
-            if earlier.position < position && earlier.usage.client() && earlier.superseded_at.is_none() {
+            if is_before && earlier.usage.client() && earlier.superseded_at.is_none() {
                 earlier.superseded_at = Some(at);
             }
         }

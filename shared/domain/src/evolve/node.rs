@@ -7,14 +7,14 @@ use crate::{
     authority::AuthorityType,
     event::{Header, NodeJoined, NodeRejoined, NodeReported},
     gate,
-    id::{BootId, Hostname, NodeId, Principal, RotationId, TokenId},
-    state::{ClusterState, Node, ReachedPhase, Reported},
+    id::{Hostname, NodeId, Principal, RotationId, TokenId},
+    state::{ClusterState, HeardBoot, Node, ReachedPhase, Reported},
 };
 
-use super::certificate;
+use super::certificate::{self, SUPERSEDED_AFTER_MS};
 
-/// How many earlier boots are remembered to notice two instances that alternate.
-const BOOTS_KEPT: usize = 8;
+/// How many starts are remembered to notice two instances that alternate.
+const BOOTS_KEPT: usize = 9;
 
 pub(super) fn joined(state: &mut ClusterState, header: &Header, f: &NodeJoined) {
     insert(state, header, f.node, &f.hostname, &f.grant, f.token);
@@ -33,7 +33,8 @@ fn insert(
     token: TokenId,
 ) {
     let single_use = state.tokens.get(&token).is_none_or(|t| t.uses == 1);
-    // A node that joins again stays the node it was: excluded, touched and known by its boots.
+    // A node that joins again stays the node it was, excluded and touched. Its starts are forgotten: a person gave it a
+    // token, and what another instance holds is superseded.
     let before = state.nodes.remove(&id);
     let node = Node {
         id,
@@ -47,7 +48,7 @@ fn insert(
         touched: before.as_ref().map(|n| n.touched.clone()).unwrap_or_default(),
         reached: before.map(|n| n.reached).unwrap_or_default(),
         clone_suspect: None,
-        previous_boots: vec![],
+        boots: vec![],
     };
     state.nodes.insert(id, node);
     // A node that was cut off and joined again is one that every later row binds.
@@ -98,27 +99,36 @@ pub(super) fn reported(state: &mut ClusterState, header: &Header, f: &NodeReport
 }
 
 /// Two boots that alternate, or a sequence that goes back within one boot, are two running instances.
-/// A boot that was never seen before is a restart, and ends the suspicion until they alternate again.
+///
+/// A start alone ends no suspicion: while two instances run, either may be started anew. It ends with a report of a
+/// start that came after it, when every start of before has been silent for as long as a copy of a certificate counts.
 fn notice_clone(node: &mut Node, header: &Header, f: &NodeReported) {
-    let Some(before) = node.report.as_ref().map(|r| (r.report.boot, r.report.seq)) else {
-        return;
+    let boot = f.report.boot;
+    let known = node.boots.iter().position(|b| b.boot == boot);
+    let contradicts = match node.report.as_ref().map(|r| &r.report) {
+        Some(before) if before.boot == boot => f.report.seq < before.seq,
+        Some(_) | None => known.is_some(),
     };
-    let (boot, seq): (BootId, u64) = before;
-    if boot == f.report.boot {
-        if f.report.seq < seq {
-            node.clone_suspect = Some(header.time);
-        }
-        return;
+    let heard = known.map(|i| node.boots.remove(i)).unwrap_or(HeardBoot {
+        boot,
+        first: header.position,
+        last: header.time,
+    });
+    node.boots.push(HeardBoot {
+        last: header.time,
+        ..heard
+    });
+    if node.boots.len() > BOOTS_KEPT {
+        node.boots.remove(0);
     }
-    if node.previous_boots.contains(&f.report.boot) {
-        node.clone_suspect = Some(header.time);
-    } else {
+    let is_over = node.clone_suspect.is_some_and(|since| {
+        let silent = |b: &HeardBoot| header.time.since_ms(b.last) >= SUPERSEDED_AFTER_MS;
+        node.boots.iter().all(|b| b.first > since || silent(b))
+    });
+    if contradicts {
+        node.clone_suspect = Some(header.position);
+    } else if is_over {
         node.clone_suspect = None;
-    }
-    node.previous_boots.retain(|b| *b != f.report.boot);
-    node.previous_boots.push(boot);
-    if node.previous_boots.len() > BOOTS_KEPT {
-        node.previous_boots.remove(0);
     }
 }
 

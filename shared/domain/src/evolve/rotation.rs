@@ -31,7 +31,7 @@ pub(super) fn phase_entered(state: &mut ClusterState, header: &Header, f: &Rotat
     // Every phase makes a new desired state and calls for new facts, even where the row is equal.
     of.row_position = header.position;
     of.bundle_due = header.position;
-    of.phase = f.to;
+    of.phase_before = std::mem::replace(&mut of.phase, f.to);
     if let Some(outcome) = f.outcome {
         end(of, outcome, header.time);
         of.rotation = None;

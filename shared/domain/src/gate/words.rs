@@ -24,7 +24,7 @@ impl Missing {
     pub fn in_words(&self, phase: Phase) -> String {
         let (from, wanted) = match phase {
             Phase::Rollback => ("new", "old"),
-            _ => ("old", "new"),
+            Phase::Standby | Phase::Init | Phase::UpdateClients | Phase::UpdateServers => ("old", "new"),
         };
         match self {
             Self::NoFacts => "has not reported any facts".into(),

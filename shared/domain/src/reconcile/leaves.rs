@@ -182,7 +182,7 @@ impl Role {
         // A renewal is a request like any other: the row says who signs, not the certificate it replaces.
         match installed {
             Some(leaf) if is_due && !holds(Rule::RenewalFollowsTheRow) => Some(leaf.issuer),
-            _ => Some(issuer),
+            Some(_) | None => Some(issuer),
         }
     }
 

@@ -298,3 +298,49 @@ fn no_leaf_outlives_its_authority() {
         Code::KeyMissing
     );
 }
+
+#[test]
+fn a_certificate_in_use_supersedes_earlier_ones_of_its_own_type_alone() {
+    let mut world = World::new();
+    let db = AuthorityType::Db;
+    let mut grant = grant(&["n1"]);
+    grant.uses.insert(db, Uses::ALL);
+    let (token, key) = (world.token_for(HOUR_MS, grant, 1), world.key());
+    let node = world.joined(token, "n1", key, None).unwrap();
+    world.sign();
+    let (first, _) = world.newest(&Principal::Node(node));
+    let order = request(db, Client, None, world.key());
+    world.ask(Principal::Node(node), order).unwrap();
+    world.sign();
+    let (of_db, _) = world.newest(&Principal::Node(node));
+    world.renew(node);
+    let report = world.report_of(1, 1);
+    world.report(node, report).unwrap(); // presents the newest one of `host`
+    let superseded = |digest| world.state.certificates[&digest].superseded_at.is_some();
+    assert!(superseded(first) && !superseded(of_db));
+}
+
+#[test]
+fn a_name_is_borne_no_longer_than_the_certificates_that_were_made() {
+    let mut world = World::new();
+    let node = world.node("n1");
+    let name = "n1".parse().unwrap();
+    let borne_until = |world: &World| world.state.names.get(&name).and_then(|n| n.get(&node)).copied();
+    let first = borne_until(&world);
+    world.pass(HOUR_MS);
+    world.request(node, Both, None).unwrap();
+    assert!(borne_until(&world) > first);
+    let void = |world: &World| Order::VoidAuthorization {
+        authorization: world.last_granted().authorization,
+        why: "its authority signs no more".into(),
+    };
+    let order = void(&world);
+    world.ask(clock(), order).unwrap();
+    assert_eq!(borne_until(&world), first, "the certificate of the join lives");
+    // Of a join whose only authorisation is void nobody bears the name.
+    let (token, key) = (world.token(&["n2"], 1), world.key());
+    world.joined(token, "n2", key, None).unwrap();
+    let order = void(&world);
+    world.ask(clock(), order).unwrap();
+    world.node("n2");
+}

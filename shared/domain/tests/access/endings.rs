@@ -1,17 +1,18 @@
 //! The end of a rotation: who is waited for, what settles it.
 
 use domain::{
-    Phase,
+    NodeId, Phase,
     authority::AuthorityType,
     command::{Order, Rotate},
-    event::LeafUse,
+    event::{Fact, LeafUse},
     refusal::Code,
+    schedule::to_settle,
     time::HOUR_MS,
 };
 
 use crate::{
     rotations::{HOST, fleet, reach, to},
-    world::{World, admin, clock, names_of},
+    world::{World, admin, clock},
 };
 
 #[test]
@@ -78,36 +79,95 @@ fn the_end_comes_by_itself_when_the_last_old_certificate_expires() {
         .unwrap();
 }
 
-#[test]
-fn a_rotation_settles_when_every_node_that_was_not_cut_off_has_followed() {
+/// A rotation of the host authority to its end, which the third node slept through; `excluded` from it, or passed over
+/// by force. The other two have followed.
+fn ended_without_the_third(excluded: bool) -> (World, [NodeId; 3], Order) {
     let mut world = World::new();
-    let [n1, n2, n3] = fleet(&mut world);
+    let nodes = fleet(&mut world);
     for phase in [Phase::Init, Phase::UpdateClients, Phase::UpdateServers] {
         world.enter(HOST, phase);
-        reach(&mut world, n1, 10 + phase as u64);
-        reach(&mut world, n2, 10 + phase as u64);
+        if phase == Phase::Init && excluded {
+            world.ask(admin(), Order::ExcludeNode { node: nodes[2] }).unwrap();
+        }
+        reach(&mut world, nodes[0], 10 + phase as u64);
+        reach(&mut world, nodes[1], 10 + phase as u64);
     }
-    world.enter(HOST, Phase::Standby); // over n3
+    world.enter(HOST, Phase::Standby);
     let rotation = world.state.types[&HOST].ended.as_ref().unwrap().id;
     let settle = Order::Settle {
         authority_type: HOST,
         rotation,
     };
+    reach(&mut world, nodes[0], 20);
     assert_eq!(world.refused(clock(), settle.clone()), Code::StaleView);
-    reach(&mut world, n1, 20);
-    reach(&mut world, n2, 20);
-    assert_eq!(
-        names_of(&world.decide(clock(), settle).unwrap()),
-        ["rotation.settled"]
-    );
-    // The one that was cut off counts again from its first report on.
+    reach(&mut world, nodes[1], 20);
+    (world, nodes, settle)
+}
+
+/// How many nodes the record of the settlement counts.
+fn settled(world: &mut World, settle: &Order) -> u32 {
+    match &world.decide(clock(), settle.clone()).unwrap().facts[..] {
+        [Fact::RotationSettled(f)] => f.required,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn cut_off(world: &World) -> Vec<NodeId> {
+    let ended = world.state.types[&HOST].ended.as_ref().unwrap();
+    ended.cut_off.iter().copied().collect()
+}
+
+#[test]
+fn a_rotation_settles_only_when_the_nodes_that_were_passed_over_by_force_are_back() {
+    let (mut world, [.., n3], settle) = ended_without_the_third(false);
+    assert_eq!(world.refused(clock(), settle.clone()), Code::StaleView);
+    assert!(to_settle(&world.state).is_empty());
+    assert_eq!(cut_off(&world), [n3]);
     reach(&mut world, n3, 20);
+    assert_eq!(settled(&mut world, &settle), 3);
+    assert!(cut_off(&world).is_empty());
+}
+
+#[test]
+fn a_node_that_was_passed_over_and_never_comes_back_is_removed_and_then_the_rotation_settles() {
+    let (mut world, [.., n3], settle) = ended_without_the_third(false);
+    world.ask(admin(), Order::RemoveNode { node: n3 }).unwrap();
+    assert_eq!(to_settle(&world.state).len(), 1);
+    assert_eq!(settled(&mut world, &settle), 2);
+}
+
+#[test]
+fn an_excluded_node_does_not_hold_up_the_settlement_but_stays_known_until_it_has_been_back() {
+    let (mut world, [.., n3], settle) = ended_without_the_third(true);
+    assert_eq!(settled(&mut world, &settle), 2, "it does not hold the new row");
+    assert_eq!(cut_off(&world), [n3]);
+    reach(&mut world, n3, 20);
+    assert!(cut_off(&world).is_empty());
+}
+
+#[test]
+fn a_rotation_that_has_not_settled_does_not_hold_up_the_next_one_and_what_it_cut_off_stays_known() {
+    let (mut world, [n1, n2, n3], _) = ended_without_the_third(false);
+    for phase in [Phase::Init, Phase::UpdateClients] {
+        world.enter(HOST, phase);
+        reach(&mut world, n1, 30 + phase as u64);
+        reach(&mut world, n2, 30 + phase as u64);
+    }
+    assert_eq!(cut_off(&world), [n3]);
+    // On the way back it has nothing to undo, and so nobody passes over it; it still trusts what was retired.
+    world.enter(HOST, Phase::Rollback);
+    reach(&mut world, n1, 40);
+    reach(&mut world, n2, 40);
+    world
+        .ask(admin(), Order::Rotate(to(Some(Phase::Standby))))
+        .unwrap();
+    reach(&mut world, n1, 50);
+    reach(&mut world, n2, 50);
+    assert_eq!(cut_off(&world), [n3]);
     assert!(
-        world.state.types[&HOST]
-            .ended
-            .as_ref()
-            .unwrap()
-            .cut_off
-            .is_empty()
+        to_settle(&world.state).is_empty(),
+        "it is required in this rotation"
     );
+    reach(&mut world, n3, 50);
+    assert_eq!(to_settle(&world.state).len(), 1);
 }

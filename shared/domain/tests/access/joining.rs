@@ -78,6 +78,50 @@ fn a_join_whose_authorisation_was_voided_is_authorised_anew_for_the_same_node() 
 }
 
 #[test]
+fn an_expired_token_authorises_nothing_anew_for_the_key_that_used_it() {
+    let mut world = World::new();
+    let (token, key) = (world.token(&["n1"], 1), world.key());
+    let order = World::join_order(token, "n1", key, None);
+    let Ok(Answer::Joined { authorization, .. }) = world.ask(Principal::Anonymous, order.clone()) else {
+        panic!("the join is good");
+    };
+    let void = Order::VoidAuthorization {
+        authorization,
+        why: "its authority signs no more".into(),
+    };
+    world.ask(crate::world::clock(), void).unwrap();
+    world.pass(HOUR_MS);
+    assert_eq!(world.refused(Principal::Anonymous, order), Code::TokenExpired);
+}
+
+#[test]
+fn a_backup_with_its_token_is_certified_anew_neither_while_the_token_lives_nor_later() {
+    let mut world = World::new();
+    let grant = grant(&["n1"]);
+    let (token, key) = (world.token_for(7 * DAY_MS, grant, 1), world.key());
+    let order = World::join_order(token, "n1", key, None);
+    let Ok(Answer::Joined { node, .. }) = world.ask(Principal::Anonymous, order.clone()) else {
+        panic!("the join is good");
+    };
+    world.sign();
+    // The first certificate is forgotten as soon as it allows no recovery any more and a newer one is issued.
+    let settings = domain::command::Settings {
+        max_offline_ms: DAY_MS,
+        ..world.state.settings()
+    };
+    world.state.cluster.as_mut().unwrap().settings = settings;
+    world.pass(2 * DAY_MS + 1);
+    world.renew(node);
+    assert_eq!(world.state.held[&Principal::Node(node)].len(), 1);
+    assert_eq!(
+        world.refused(Principal::Anonymous, order.clone()),
+        Code::TokenUsed
+    );
+    world.pass(7 * DAY_MS);
+    assert_eq!(world.refused(Principal::Anonymous, order), Code::TokenExpired);
+}
+
+#[test]
 fn a_token_admits_as_many_nodes_as_it_has_uses_and_no_more() {
     let mut world = World::new();
     let token = world.token(&["*.web"], 2);

@@ -7,6 +7,7 @@
 )]
 
 mod certificates;
+mod clones;
 mod consumers;
 mod endings;
 mod genesis;
@@ -19,6 +20,7 @@ mod recovering;
 mod reports;
 mod rotations;
 mod schedules;
+mod shown;
 mod tokens;
 mod users;
 mod world;

@@ -6,6 +6,7 @@ use domain::{
     id::{BootId, MemberId, Principal},
     phase::Phase,
     refusal::Code,
+    time::HOUR_MS,
 };
 use uuid::Uuid;
 
@@ -179,6 +180,20 @@ fn a_member_takes_no_living_name_of_a_node_and_reports_no_unknown_authority() {
             .insert(pin(0xdead));
     }
     assert_eq!(world.refused(gateway(&world), order), Code::ReportInvalid);
+}
+
+#[test]
+fn a_member_takes_no_address_that_a_living_node_is_granted() {
+    let mut world = World::new();
+    let node = world.node_at("n1", "10.0.0.7");
+    for taken in ["10.0.0.7", "::ffff:10.0.0.7"] {
+        let order = world.gateway_start(1, &["cp"], &["127.0.0.1", taken]);
+        assert_eq!(world.refused(gateway(&world), order), Code::NameTaken, "{taken}");
+    }
+    // Nobody is cut off by it: a living node is renewed, and one that is gone leaves its address.
+    world.renew(node);
+    world.pass(25 * HOUR_MS);
+    world.start_gateway(&["cp"], &["127.0.0.1", "10.0.0.7"]);
 }
 
 #[test]

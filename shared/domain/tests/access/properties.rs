@@ -12,7 +12,7 @@ use domain::{
 };
 use proptest::prelude::*;
 
-use crate::world::{World, admin};
+use crate::world::{World, admin, grant};
 
 /// What may happen next; the numbers choose among the tokens, names and nodes that there are.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ fn act(world: &mut World, deed: &Deed) -> Option<()> {
             } else {
                 host_name(*name)
             };
-            world.token_for(4 * DAY_MS, &[&name], *uses);
+            world.token_for(4 * DAY_MS, grant(&[&name]), *uses);
         }
         Deed::Join { token, name } => {
             let key = world.key();

@@ -157,6 +157,39 @@ fn a_node_whose_name_was_taken_while_it_slept_needs_a_person() {
 }
 
 #[test]
+fn a_node_whose_name_or_address_a_gateway_took_while_it_slept_does_not_recover_with_it() {
+    for (names, addresses) in [(["cp", "n1"], ["10.0.0.1"]), (["cp", "cp2"], ["10.0.0.7"])] {
+        let mut world = World::new();
+        let node = world.node_at("n1", "10.0.0.7");
+        let (old, _) = world.newest(&Principal::Node(node));
+        world.pass(2 * DAY_MS);
+        world.start_gateway(&names, &addresses);
+        assert_eq!(refused(&mut world, node, old), Code::NameReserved);
+    }
+}
+
+#[test]
+fn a_recovery_that_was_overtaken_by_a_gateway_with_its_name_is_void() {
+    let mut world = World::new();
+    let node = world.node("n1");
+    let (old, _) = world.newest(&Principal::Node(node));
+    world.pass(2 * DAY_MS);
+    let key = world.key();
+    let recover = Order::Recover {
+        node,
+        proven_by: old,
+        key,
+    };
+    // Decided beside each other, on two subjects: the log has the gateway first.
+    let facts = world.copy().decide(Principal::Anonymous, recover).unwrap().facts;
+    world.start_gateway(&["n1"], &[]);
+    for fact in facts {
+        world.append(Principal::Anonymous, fact);
+    }
+    assert!(world.state.pending.is_empty());
+}
+
+#[test]
 fn a_recovery_needs_a_key_of_its_own() {
     let mut world = World::new();
     let (node, other) = (world.node("n1"), world.node("n2"));

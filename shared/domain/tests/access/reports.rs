@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use domain::{
     authority::AuthorityType,
     command::{Order, Settings},
-    fact::{Failure, TypeFacts},
+    fact::{FactReport, Failure, TypeFacts},
     id::{Position, Principal},
     phase::Phase,
     refusal::Code,
@@ -13,7 +13,7 @@ use domain::{
 
 use crate::world::{World, admin, grant, names_of, pin};
 
-fn code(world: &mut World, node: domain::NodeId, report: domain::fact::FactReport) -> Code {
+fn code(world: &mut World, node: domain::NodeId, report: FactReport) -> Code {
     world
         .report(node, report)
         .expect_err("the report should be refused")
@@ -38,11 +38,10 @@ fn news_are_taken_at_once_and_the_same_facts_once_in_five_seconds() {
     world.pass(4_999);
     assert_eq!(code(&mut world, node, same.clone()), Code::ReportTooOften);
     let mut news = same.clone();
-    news.failure = Some(Failure {
-        step: "reload".into(),
-        detail: "exited 1".into(),
-        count: 1,
-    });
+    news.authorities
+        .get_mut(&AuthorityType::Host)
+        .unwrap()
+        .sessions_on_retiring = true;
     world.report(node, news.clone()).unwrap();
     world.pass(5_000);
     news.seq = 3;
@@ -50,15 +49,44 @@ fn news_are_taken_at_once_and_the_same_facts_once_in_five_seconds() {
 }
 
 #[test]
-fn a_changed_row_always_calls_for_a_new_report() {
+fn what_is_merely_shown_waits_for_its_five_seconds() {
+    let mut world = World::new();
+    let node = world.node("n1");
+    let first = world.report_of(1, 1);
+    world.report(node, first.clone()).unwrap();
+    let changes: [fn(&mut FactReport); 3] = [
+        |r| {
+            r.failure = Some(Failure {
+                step: "reload".into(),
+                detail: "exited 1".into(),
+                count: 1,
+            });
+        },
+        |r| r.version = "0.2.0".into(),
+        |r| {
+            r.labels.insert("rack".into(), "7".into());
+        },
+    ];
+    for (change, seq) in changes.into_iter().zip(2..) {
+        let mut report = world.state.nodes[&node].report.clone().unwrap().report;
+        (report.seq, report.labels) = (seq, first.labels.clone());
+        change(&mut report);
+        assert_eq!(code(&mut world, node, report.clone()), Code::ReportTooOften);
+        world.pass(5_000);
+        world.report(node, report).unwrap();
+    }
+}
+
+#[test]
+fn a_changed_row_calls_for_a_new_report_at_once_and_not_for_the_old_one_again_and_again() {
     let mut world = World::new();
     let node = world.node("n1");
     let report = world.report_of(1, 1);
     world.report(node, report.clone()).unwrap();
     world.enter(AuthorityType::Host, Phase::Init);
     let mut unchanged = report;
-    unchanged.seq = 2; // old facts: they do not count, but they are heard
-    world.report(node, unchanged).unwrap();
+    unchanged.seq = 2; // old facts: they do not count, and say nothing that was not said
+    assert_eq!(code(&mut world, node, unchanged), Code::ReportTooOften);
     let mut measured = world.report_of(1, 3);
     measured
         .authorities
@@ -206,6 +234,7 @@ fn the_probed_address_is_granted_or_where_the_node_speaks_from() {
     for (seq, (node, addr, expected)) in rows.into_iter().enumerate() {
         let mut report = world.report_of(1, seq as u64 + 1);
         report.addr = Some(addr.into());
+        world.pass(5_000);
         assert_eq!(
             world.report(node, report).map(drop).map_err(|r| r.code),
             expected,
@@ -227,6 +256,7 @@ fn loopback_is_for_clusters_on_loopback() {
     {
         let mut report = world.report_of(1, seq as u64 + 1);
         report.addr = Some(addr.into());
+        world.pass(5_000);
         world.report(node, report).unwrap();
     }
 }

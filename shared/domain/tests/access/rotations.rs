@@ -27,7 +27,7 @@ pub(crate) fn to(target: Option<Phase>) -> Rotate {
     }
 }
 
-fn rotate(world: &mut World, target: Phase) -> Result<Answer, domain::Refusal> {
+pub(crate) fn rotate(world: &mut World, target: Phase) -> Result<Answer, domain::Refusal> {
     world.ask(admin(), Order::Rotate(to(Some(target))))
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn fleet(world: &mut World) -> [NodeId; 3] {
     nodes
 }
 
-fn lagging(world: &World, node: NodeId) -> Missing {
+pub(crate) fn lagging(world: &World, node: NodeId) -> Missing {
     gate::missing(&world.state, HOST, &world.state.nodes[&node]).expect_err("it should lag")
 }
 
@@ -247,22 +247,6 @@ fn a_claim_that_the_gateway_does_not_see_is_a_contradiction() {
 }
 
 #[test]
-fn two_instances_that_alternate_are_shown_and_have_not_reached() {
-    let mut world = World::new();
-    let [n1, ..] = fleet(&mut world);
-    for (boot, seq) in [(2, 1), (1, 2), (2, 2)] {
-        world.pass(6_000);
-        let report = world.report_of(boot, seq);
-        world.report(n1, report).unwrap();
-    }
-    assert_eq!(lagging(&world, n1), Missing::Clone);
-    world.pass(6_000);
-    let restarted = world.report_of(9, 1);
-    world.report(n1, restarted).unwrap();
-    assert_eq!(gate::missing(&world.state, HOST, &world.state.nodes[&n1]), Ok(()));
-}
-
-#[test]
 fn force_needs_a_reason_and_the_event_says_who_was_passed_over() {
     let mut world = World::new();
     let [n1, ..] = fleet(&mut world);
@@ -289,6 +273,38 @@ fn force_needs_a_reason_and_the_event_says_who_was_passed_over() {
     );
     assert_eq!(entered.passed_over, ["n2", "n3"]);
     assert!(entered.passed_over_digest.is_some());
+}
+
+#[test]
+fn the_answer_names_who_is_cut_off_at_the_end_alone_and_no_consumers() {
+    let mut world = World::new();
+    let [n1, ..] = fleet(&mut world);
+    let add = Order::AddConsumer {
+        authority_type: HOST,
+        consumer: "etl".parse().unwrap(),
+        owner: "data".into(),
+        contact: "data@acme.example".into(),
+    };
+    world.ask(admin(), add).unwrap();
+    world.enter(HOST, Phase::Init);
+    let forced = |phase| {
+        Order::Rotate(Rotate {
+            force: true,
+            ..to(Some(phase))
+        })
+    };
+    let mut answered = vec![];
+    for (seq, phase) in [Phase::UpdateClients, Phase::UpdateServers, Phase::Standby]
+        .into_iter()
+        .enumerate()
+    {
+        reach(&mut world, n1, 10 + seq as u64);
+        let Answer::Phase { cut_off, .. } = world.ask(admin(), forced(phase)).unwrap() else {
+            panic!("a phase was asked for")
+        };
+        answered.push(cut_off);
+    }
+    assert_eq!(answered, [vec![], vec![], vec!["n2".to_owned(), "n3".to_owned()]]);
 }
 
 #[test]
@@ -325,9 +341,10 @@ fn an_excluded_node_is_not_waited_for_in_this_rotation_and_is_again_in_the_next(
         reach(&mut world, n1, 10 + phase as u64);
         reach(&mut world, n2, 10 + phase as u64);
     }
-    let Answer::Phase { .. } = rotate(&mut world, Phase::Standby).unwrap() else {
-        panic!()
+    let Answer::Phase { cut_off, .. } = rotate(&mut world, Phase::Standby).unwrap() else {
+        panic!("a phase was asked for")
     };
+    assert_eq!(cut_off, ["n3"], "the answer says it");
     let ended = world.state.types[&HOST].ended.clone().unwrap();
     assert_eq!(ended.cut_off.into_iter().collect::<Vec<_>>(), [n3]);
     world.enter(HOST, Phase::Init);

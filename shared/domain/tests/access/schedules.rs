@@ -4,6 +4,7 @@ use domain::{
     NodeId, Phase, Principal,
     command::{Answer, Expectation, LaggingPolicy, Mode, Order, Rotate},
     desired,
+    event::Fact,
     refusal::Code,
     time::HOUR_MS,
 };
@@ -25,6 +26,11 @@ fn automatic(on_lagging: LaggingPolicy) -> Rotate {
 }
 
 fn scheduled(world: &mut World, uptime_ms: u64) -> Result<Vec<String>, Code> {
+    scheduled_seeing(world, uptime_ms, Some(&[]))
+}
+
+/// The same, where the gateways have seen these nodes.
+fn scheduled_seeing(world: &mut World, uptime_ms: u64, seen: Option<&[NodeId]>) -> Result<Vec<String>, Code> {
     let of = &world.state.types[&HOST];
     let expects = Expectation {
         rotation: of.rotation_id(),
@@ -35,6 +41,7 @@ fn scheduled(world: &mut World, uptime_ms: u64) -> Result<Vec<String>, Code> {
         expects,
         uptime_since_step_ms: uptime_ms,
         uptime_ms,
+        seen: seen.map(|seen| seen.iter().copied().collect()),
     };
     world
         .decide(clock(), step)
@@ -133,14 +140,58 @@ fn proceed_passes_over_a_node_that_is_away_and_never_over_one_that_is_there() {
 }
 
 #[test]
+fn proceed_passes_over_nobody_who_is_connected_though_it_reports_nothing() {
+    // n3 holds a stream and cannot follow: it has nothing to say, and the log has not heard of it since the step.
+    let (mut world, [n1, _, n3]) = semi_automatic(LaggingPolicy::Proceed, 2);
+    world.pass(3 * HOUR_MS);
+    let there = scheduled_seeing(&mut world, 3 * HOUR_MS, Some(&[n1, n3]));
+    assert_eq!(there.unwrap(), ["rotation.held"]);
+    let unknown = scheduled_seeing(&mut world, 3 * HOUR_MS, None);
+    assert!(
+        unknown.unwrap().is_empty(),
+        "nobody can say who is there: still held"
+    );
+    let away = scheduled_seeing(&mut world, 3 * HOUR_MS, Some(&[n1])).unwrap();
+    assert_eq!(away.last().unwrap(), "rotation.phase-entered");
+}
+
+#[test]
 fn a_lagging_policy_waits_until_the_orchestrator_has_been_up_long_enough() {
     let (mut world, _) = semi_automatic(LaggingPolicy::Proceed, 2);
     world.pass(3 * HOUR_MS);
     assert_eq!(scheduled(&mut world, 3 * HOUR_MS - 1).unwrap(), ["rotation.held"]);
     assert_eq!(
         scheduled(&mut world, 3 * HOUR_MS).unwrap(),
-        ["rotation.phase-entered"]
+        ["rotation.resumed", "rotation.phase-entered"],
+        "a policy ends the waiting too"
     );
+}
+
+#[test]
+fn a_held_step_that_turns_back_waits_no_longer() {
+    let (mut world, _) = semi_automatic(LaggingPolicy::Rollback, 1);
+    world.pass(3 * HOUR_MS);
+    assert_eq!(scheduled(&mut world, 0).unwrap(), ["rotation.held"]);
+    assert_eq!(
+        scheduled(&mut world, 3 * HOUR_MS).unwrap(),
+        ["rotation.resumed", "rotation.phase-entered"]
+    );
+    assert_eq!(world.state.types[&HOST].phase, Phase::Rollback);
+}
+
+#[test]
+fn a_step_that_is_held_for_the_signer_alone_says_so() {
+    let mut world = World::new();
+    world
+        .ask(admin(), Order::Rotate(automatic(LaggingPolicy::Hold)))
+        .unwrap();
+    world.pass(3 * HOUR_MS);
+    scheduled(&mut world, 0).unwrap();
+    let held = world.log.iter().rev().find_map(|e| match &e.fact {
+        Fact::RotationHeld(f) => Some((f.lagging, f.names.clone())),
+        _ => None,
+    });
+    assert_eq!(held, Some((0, vec!["new tls key".to_owned()])));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Users: added, removed, recovered.
 
+use std::collections::BTreeSet;
+
 use domain::{
     access::RoleName::{Admin, Auditor, Operator},
     authority::AuthorityType,
@@ -264,4 +266,27 @@ fn a_certificate_is_recorded_as_presented_once() {
         Code::CertificateUnknown,
         "not its own"
     );
+}
+
+#[test]
+fn no_two_holders_share_a_subject_whatever_they_are_called() {
+    let user = |name: &str| Principal::User(name.parse().unwrap()).holder_token();
+    let names = [
+        "cluster",
+        "clock",
+        "anonymous",
+        "a.b",
+        "a_b",
+        "a__b",
+        "a-b",
+        "external-x",
+    ];
+    let mut tokens: Vec<String> = names.iter().map(|n| user(n)).collect();
+    tokens.extend(["x", "a.b", "a_b"].map(|n| Principal::External(n.into()).holder_token()));
+    tokens.extend([clock(), Principal::Anonymous].map(|p| p.holder_token()));
+    tokens.push("cluster".into());
+    let of_any_token = |t: &String| t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    assert!(tokens.iter().all(of_any_token), "{tokens:?}");
+    let unique: BTreeSet<_> = tokens.iter().collect();
+    assert_eq!(unique.len(), tokens.len(), "{tokens:?}");
 }

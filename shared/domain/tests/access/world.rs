@@ -4,13 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
     access::{Grant, NamePattern, RoleName, Uses},
-    authority::{AuthorityKey, AuthorityType, KeyKind},
-    command::{Answer, Command, Genesis, Given, Join, KeyRequest, Order, Rejoin, Rotate, Settings},
+    authority::{AuthorityType, KeyKind},
+    command::{Answer, Command, Given, Join, KeyRequest, Order, Rejoin, Rotate, Settings},
     decide::{Decision, decide},
-    event::{
-        AuthorityActivated, AuthorityKeyGenerated, AuthorizationGranted, CertificateIssued, Event, Fact,
-        Header, LeafUse, Occasion,
-    },
+    event::{AuthorityKeyGenerated, AuthorizationGranted, CertificateIssued, Event, Fact, Header, LeafUse},
     evolve::apply,
     fact::{FactReport, Seen, TypeFacts},
     id::*,
@@ -23,6 +20,8 @@ use uuid::Uuid;
 
 pub(crate) const START: Timestamp = Timestamp(1_789_868_676_000);
 pub(crate) const ADMIN: &str = "root";
+
+mod genesis;
 
 /// A cluster with its log.
 pub(crate) struct World {
@@ -67,82 +66,6 @@ impl World {
             gateway,
             counter: 0,
         }
-    }
-
-    pub(crate) fn genesis(&mut self, settings: Settings) -> Genesis {
-        let types = [AuthorityType::Host, AuthorityType::User, AuthorityType::Db];
-        let keys: Vec<_> = types.into_iter().map(|t| self.first_key(t)).collect();
-        let (host_ca, user_ca) = (keys[0].0.key.id, keys[1].0.key.id);
-        let admin = Principal::User(ADMIN.parse().unwrap());
-        let gateway = Principal::Gateway(self.gateway);
-        let certificates = vec![
-            self.first_certificate(admin, AuthorityType::User, user_ca, LeafUse::Client),
-            self.first_certificate(gateway, AuthorityType::Host, host_ca, LeafUse::Both),
-        ];
-        Genesis {
-            cluster: "acme.cluster".parse().unwrap(),
-            settings,
-            bundle_key: pin(0xb0b),
-            bundle_public_key: "bundle".into(),
-            keys,
-            admin: ADMIN.parse().unwrap(),
-            gateway: self.gateway,
-            certificates,
-        }
-    }
-
-    fn first_key(&mut self, authority_type: AuthorityType) -> (AuthorityKeyGenerated, AuthorityActivated) {
-        let key = self.authority_key(1, None);
-        let activated = AuthorityActivated {
-            authority_type,
-            kind: KeyKind::Tls,
-            authority: key.id,
-        };
-        (AuthorityKeyGenerated { authority_type, key }, activated)
-    }
-
-    pub(crate) fn authority_key(&mut self, generation: u32, rotation: Option<RotationId>) -> AuthorityKey {
-        AuthorityKey {
-            id: self.pin(),
-            kind: KeyKind::Tls,
-            generation,
-            certificate: "ca".into(),
-            algorithm: "ECDSA P-256".into(),
-            storage: "software".into(),
-            not_after: START.plus_ms(3_650 * DAY_MS),
-            rotation,
-            position: Position(0),
-        }
-    }
-
-    fn first_certificate(
-        &mut self,
-        holder: Principal,
-        authority_type: AuthorityType,
-        issuer: SpkiPin,
-        usage: LeafUse,
-    ) -> (AuthorizationGranted, CertificateIssued) {
-        let granted = AuthorizationGranted {
-            authorization: AuthorizationId(self.uuid()),
-            uri: domain::identity::uri(&"acme.cluster".parse().unwrap(), &holder),
-            holder,
-            authority_type,
-            issuer,
-            usage,
-            occasion: Occasion::Genesis,
-            spki: self.pin(),
-            public_key: "key".into(),
-            common_name: "first".into(),
-            names: vec![],
-            addresses: vec![],
-            serial: Serial::of_random([7; 16]),
-            not_before: self.now,
-            not_after: self.now.plus_ms(12 * HOUR_MS),
-            rotation: None,
-            phase: Phase::Standby,
-        };
-        let issued = self.issued(&granted);
-        (granted, issued)
     }
 
     fn issued(&mut self, f: &AuthorizationGranted) -> CertificateIssued {
@@ -291,14 +214,14 @@ impl World {
 
     /// A token for these names; its digest.
     pub(crate) fn token(&mut self, names: &[&str], uses: u32) -> TokenHash {
-        self.token_for(HOUR_MS, names, uses)
+        self.token_for(HOUR_MS, grant(names), uses)
     }
 
-    pub(crate) fn token_for(&mut self, ttl_ms: u64, names: &[&str], uses: u32) -> TokenHash {
+    pub(crate) fn token_for(&mut self, ttl_ms: u64, grant: Grant, uses: u32) -> TokenHash {
         let hash = TokenHash(self.pin().0);
         let order = Order::CreateToken {
             hash,
-            grant: grant(names),
+            grant,
             uses,
             ttl_ms,
         };
@@ -310,6 +233,18 @@ impl World {
     pub(crate) fn node(&mut self, name: &str) -> NodeId {
         let token = self.token(&[name], 1);
         let key = self.key();
+        let node = self.joined(token, name, key, None).unwrap();
+        self.sign();
+        node
+    }
+
+    /// The same, with an address beside its name.
+    pub(crate) fn node_at(&mut self, name: &str, address: &str) -> NodeId {
+        let grant = Grant {
+            addresses: vec![address.parse().unwrap()],
+            ..grant(&[name])
+        };
+        let (token, key) = (self.token_for(HOUR_MS, grant, 1), self.key());
         let node = self.joined(token, name, key, None).unwrap();
         self.sign();
         node
@@ -392,13 +327,18 @@ impl World {
             expects: None,
         });
         self.ask(admin(), order).unwrap();
-        let of = &self.state.types[&authority_type];
-        if phase == Phase::Init && of.prepared.is_empty() {
-            let (generation, rotation) = (of.newest_generation + 1, of.rotation_id());
-            let key = self.authority_key(generation, rotation);
-            let fact = AuthorityKeyGenerated { authority_type, key };
-            self.append(Principal::System(SystemActor::Signer), fact.into());
+        if phase == Phase::Init && self.state.types[&authority_type].prepared.is_empty() {
+            self.make_key(authority_type);
         }
+    }
+
+    /// The signer makes the new key of the rotation in progress.
+    pub(crate) fn make_key(&mut self, authority_type: AuthorityType) {
+        let of = &self.state.types[&authority_type];
+        let (generation, rotation) = (of.newest_generation + 1, of.rotation_id());
+        let key = self.authority_key(generation, rotation);
+        let fact = AuthorityKeyGenerated { authority_type, key };
+        self.append(Principal::System(SystemActor::Signer), fact.into());
     }
 
     pub(crate) fn ca(&self, authority_type: AuthorityType, prepared: bool) -> SpkiPin {

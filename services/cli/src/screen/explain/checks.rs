@@ -83,7 +83,7 @@ pub(super) const PAGES: &[Entry] = &[
     (
         "not_settled",
         "somebody may still accept the retired CA",
-        "The rotation is over, but not every node has reported that it dropped the old authority. Until it does, whoever holds the old key could still be taken for a peer by that node.",
+        "The rotation is over, but not every node has reported that it dropped the old authority; nodes that were passed over by force are waited for like any other. Until it does, whoever holds the old key could still be taken for a peer by that node.",
         &[
             "carousel get nodes --lagging",
             "carousel nodes rm NAME --reason \"gone for good\"",
@@ -119,9 +119,10 @@ pub(super) const PAGES: &[Entry] = &[
     (
         "clone",
         "two running instances share one node's identity",
-        "Their reports contradict each other: two starts of the agent alternate, or a sequence goes back. Usually a virtual machine was copied with its data directory. Such a node never counts as reached.",
+        "Their reports contradict each other: two starts of the agent alternate, or a sequence goes back. Usually a virtual machine was copied with its data directory. Such a node never counts as reached. A start of the agent that came later is believed again when all earlier ones have been silent for ten minutes.",
         &[
             "Stop one of them, empty its data directory and join it with a token of its own.",
+            "Restart the agent of the other one ten minutes later.",
             "carousel tokens add --name new-name.example.com",
         ],
     ),

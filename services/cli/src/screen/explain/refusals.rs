@@ -168,7 +168,7 @@ const PAGES: &[(Code, &str, &[&str])] = &[
     ),
     (
         Code::NameTaken,
-        "Another node bears this name, and an unexpired certificate with it exists. Two nodes of one name could take each other's place.",
+        "Another node bears this name, and an unexpired certificate with it exists. Two nodes of one name could take each other's place. A control-plane service meets this too, when it is to serve with a name or an address of a living node.",
         &[
             "carousel get nodes",
             "carousel nodes rm NAME --reason \"replaced\"",

@@ -68,7 +68,7 @@ pub fn report(
                 ..Decision::done(vec![])
             });
         }
-        check_interval(state, report, seen, before, given)?;
+        check_interval(report, seen, before, given)?;
     }
     Ok(Decision::done(vec![
         NodeReported {
@@ -203,24 +203,13 @@ fn source(seen: &Seen) -> Option<IpAddr> {
     ip.ok().map(|ip| ip.to_canonical())
 }
 
-/// A report that says nothing new may come once in five seconds; a changed row always calls for a new one.
-fn check_interval(
-    state: &ClusterState,
-    report: &FactReport,
-    seen: &Seen,
-    before: &Reported,
-    given: &Given,
-) -> Result<(), Refusal> {
+/// A report that says nothing new may come once in five seconds. One that was measured under a changed row is news by
+/// its revision, even where the row is equal; one that was not says the same as before, however far the node lags.
+fn check_interval(report: &FactReport, seen: &Seen, before: &Reported, given: &Given) -> Result<(), Refusal> {
     // A new certificate on the connection is news: rule 4 compares it with what the node claims.
-    let says_news = report.differs_from(&before.report)
+    let says_news = report.brings_news_since(&before.report)
         || (seen.certificate, seen.issuer) != (before.seen.certificate, before.seen.issuer);
-    let row_changed = before.report.authorities.iter().any(|(authority_type, facts)| {
-        state
-            .types
-            .get(authority_type)
-            .is_some_and(|of| of.row_position > facts.revision)
-    });
-    if says_news || row_changed || given.now.since_ms(before.at) >= REPORT_INTERVAL_MS {
+    if says_news || given.now.since_ms(before.at) >= REPORT_INTERVAL_MS {
         return Ok(());
     }
     let text = "the same facts were reported less than five seconds ago: report again when something changes";
