@@ -9,6 +9,7 @@ use domain::{
         AuthorityActivated, AuthorityBundleSigned, AuthorityDestroyed, AuthorityKeyGenerated,
         AuthorityRetired, CertificateRevoked, RotationOutcome,
     },
+    phase::Phase,
     owed,
 };
 use eventlog::{Outcome, Subject, event_prefix};
@@ -213,8 +214,10 @@ impl Signer {
         let stray: Vec<AuthorityId> = self.fold.read(|state| {
             let is_stray = |(id, purpose): &(AuthorityId, KeyPurpose)| {
                 let of = state.types.get(&purpose.authority_type);
-                let is_over =
-                    purpose.rotation.is_some() && of.and_then(|of| of.rotation_id()) != purpose.rotation;
+                // Over, or rolling back: then the log would not take it as prepared any more.
+                let waits =
+                    of.is_some_and(|of| of.rotation_id() == purpose.rotation && of.phase != Phase::Rollback);
+                let is_over = purpose.rotation.is_some() && !waits;
                 let was_destroyed =
                     of.is_some_and(|of| of.retired.iter().any(|r| r.key.id == *id && r.destroyed));
                 was_destroyed || (is_over && !state.keys.contains_key(id))
