@@ -66,13 +66,15 @@ impl FileStore {
         if store_file.exists() {
             return Err(KeyStoreError::Exists(dir.into()));
         }
+        // Before anything is made: without it the directory stays as it was, and `init` can be run again.
+        let prepared = kek.prepare(dir)?;
         harden::create_private_dir(dir).map_err(io_error("make", dir))?;
         let key = KeyPair::generate();
         let store = Self {
             dir: dir.into(),
             cluster: cluster.clone(),
             bundle_key: key.spki_pin(),
-            kek: kek.prepare(dir)?,
+            kek: prepared,
         };
         let label = Label::BundleKey {
             cluster: cluster.clone(),
@@ -154,14 +156,14 @@ impl FileStore {
         self.dir.join(format!("{name}.{SUFFIX}"))
     }
 
-    fn label_of(&self, id: &AuthorityId, purpose: &KeyPurpose) -> Label {
-        Label::Authority {
     /// The name of a key that is being destroyed: that of a stray copy, see [`Self::remove_strays`].
     fn doomed(&self, id: &AuthorityId) -> PathBuf {
         let name = id.to_string().replace(':', "-");
         self.dir.join(format!(".{name}.{SUFFIX}.tmp"))
     }
 
+    fn label_of(&self, id: &AuthorityId, purpose: &KeyPurpose) -> Label {
+        Label::Authority {
             cluster: self.cluster.clone(),
             authority_type: purpose.authority_type,
             kind: purpose.kind,

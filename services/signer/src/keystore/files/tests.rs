@@ -155,6 +155,16 @@ fn a_key_file_of_another_generation_does_not_open() {
 }
 
 #[test]
+fn without_the_key_encryption_key_nothing_is_made() {
+    let dir = TempDir::new().unwrap();
+    let keys = dir.path().join("keys");
+    let absent = KekSource::File(dir.path().join("absent"));
+    let refused = FileStore::create(&keys, &cluster(), &absent);
+    assert!(matches!(refused, Err(KeyStoreError::Kek(_))));
+    assert!(!keys.exists(), "`init` can be run again");
+}
+
+#[test]
 fn init_never_takes_over_a_directory_with_keys() {
     let (dir, _store) = store();
     let again = FileStore::create(&dir.path().join("keys"), &cluster(), &KekSource::default());
