@@ -259,10 +259,6 @@ impl Home {
     pub fn host_socket(&self) -> PathBuf {
         self.path.join("host.sock")
     }
-    /// The orchestrator's running time since the last step of each rotation.
-    pub fn uptime_file(&self) -> PathBuf {
-        self.path.join("uptime.json")
-    }
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
