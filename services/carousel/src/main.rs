@@ -9,6 +9,14 @@ use carousel::{demo, init, recover, serve, verify};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // First, before a key exists in this process.
+    if handles_authority_keys(&cli.command)
+        && let Err(error) = runtime::harden::no_core_dumps()
+    {
+        anstream::eprintln!(
+            "warning: core dumps could not be switched off, so a crash may write keys to disk: {error}"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -22,6 +30,14 @@ fn main() -> ExitCode {
     // Blocking file work that is still going on may finish; nobody waits for a stuck disk for ever.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     ExitCode::from(code)
+}
+
+/// Do the keys of authorities pass through this process?
+fn handles_authority_keys(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Demo(_) | Command::Init(_) | Command::Serve(_) | Command::Recover(_)
+    )
 }
 
 async fn run(cli: Cli) -> u8 {

@@ -82,9 +82,6 @@ async fn try_run(args: &ServeArgs) -> Result<(), ServeError> {
     let hangups = Hangups::install().map_err(ServeError::Signals)?;
     let file = read_config(args.config.as_deref())?;
     let telemetry = Telemetry::init(&telemetry_of(&file)?)?;
-    if let Err(error) = harden::no_core_dumps() {
-        tracing::warn!(%error, "core dumps could not be switched off: a crash may write keys to disk");
-    }
     if args.services != "all" {
         let text = "this version runs all services in one process: --services takes only `all`";
         return Err(ServeError::Usage(text.into()));
