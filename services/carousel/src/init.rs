@@ -185,6 +185,7 @@ fn fill(dir: &Path, cluster: &ClusterName, kek: KekSource, settings: Settings) -
         member,
         admin,
         log: None,
+        begun: false,
     };
     Home::create(dir, description)?;
     Ok(Made {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     home::{Home, HomeError},
     host::{RecoverAnswer, RecoverRequest, ask, recover},
-    plane::{Core, PlaneError},
+    plane::{Core, IfEmpty, PlaneError},
 };
 
 /// Why there is no new identity. The old one, if there is one, is unchanged.
@@ -59,7 +59,8 @@ pub async fn run(global: &Global, args: &RecoverArgs) -> u8 {
 }
 
 async fn try_run(global: &Global, args: &RecoverArgs) -> Result<String, RecoverError> {
-    let home = Home::open(&args.data_dir)?;
+    let mut home = Home::open(&args.data_dir)?;
+    home.choose_log(args.log.as_deref())?;
     let bundle_pin: SpkiPin = signer::load_genesis(&home.keys())?.bundle_key;
     let key = KeyPair::generate();
     let request = RecoverRequest {
