@@ -46,9 +46,10 @@ async fn run(cli: Cli) -> u8 {
         Command::Init(args) => init::run(&cli.global, args).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Recover(args) => recover::run(&cli.global, args).await,
-        Command::Audit(AuditCommand::Verify { data_dir: Some(dir) }) => {
-            verify::run(cli.global.format, dir).await
-        }
+        Command::Audit(AuditCommand::Verify {
+            data_dir: Some(dir),
+            log,
+        }) => verify::run(cli.global.format, dir, log.as_deref()).await,
         _ => cli::run(cli).await,
     }
 }

@@ -87,4 +87,7 @@ pub struct RecoverArgs {
     /// The control plane's data directory.
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
+    /// Its log, as `serve` takes it: needed where the broker asks for credentials, which are not remembered.
+    #[arg(long, value_name = "LOG")]
+    pub log: Option<String>,
 }
