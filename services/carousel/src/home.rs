@@ -10,6 +10,8 @@ use domain::{ClusterName, MemberId, UserName};
 use runtime::harden;
 use serde::{Deserialize, Serialize};
 
+/// What the log in the directory itself is called.
+pub const EMBEDDED: &str = "embedded";
 /// The layout of the directory; a higher one was made by a newer version.
 const FORMAT: u32 = 1;
 /// Larger than any description this version writes.
@@ -225,7 +227,7 @@ impl Home {
             }
             (_, Some(asked)) => Ok(asked.to_owned()),
             (Some(remembered), None) => Ok(remembered.clone()),
-            (None, None) => Ok("embedded".to_owned()),
+            (None, None) => Ok(EMBEDDED.to_owned()),
         }
     }
 

@@ -242,7 +242,10 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let answering = async {
-            let (mut stream, _) = socket.listener.accept().await.unwrap();
+            let (stream, _) = socket.listener.accept().await.unwrap();
+            let (mut stream, mut asked) = (BufReader::new(stream), String::new());
+            stream.read_line(&mut asked).await.unwrap();
+            assert!(asked.contains("admin"), "{asked}");
             stream.write_all(br#"{"refused":"not today"}"#).await.unwrap();
         };
         let request = RecoverRequest {

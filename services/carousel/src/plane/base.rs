@@ -19,7 +19,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::PlaneError;
-use crate::{home::Home, now_of};
+use crate::{
+    home::{EMBEDDED, Home},
+    now_of,
+};
 
 /// What becomes of a log that holds no cluster yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,7 +71,11 @@ impl Core {
             return Err(PlaneError::NeverBegun(home.path().into()));
         }
         let chosen = home.choose_log(asked)?;
-        let log = unless_stopped(&stop, open_log(home, &chosen)).await?;
+        // A file opens soon, and a file that is left half opened is still locked for whoever comes next.
+        let log = match &*chosen {
+            EMBEDDED => open_log(home, EMBEDDED).await?,
+            broker => unless_stopped(&stop, open_log(home, broker)).await?,
+        };
         for warning in log.warnings() {
             tracing::warn!(log = log.name(), "{warning}");
         }
@@ -178,14 +185,14 @@ async fn unless_stopped<T>(
 /// # Errors
 /// When it cannot be opened, or is damaged as a file.
 pub async fn open_log_to_read(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
-    if chosen == "embedded" {
+    if chosen == EMBEDDED {
         return Ok(SqliteLog::open_read_only(home.log_file()).await?);
     }
     open_log(home, chosen).await
 }
 
 async fn open_log(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
-    if chosen == "embedded" {
+    if chosen == EMBEDDED {
         return Ok(SqliteLog::open(home.log_file()).await?);
     }
     if !chosen.contains("://") {

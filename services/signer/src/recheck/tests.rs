@@ -37,7 +37,7 @@ async fn an_honest_authorisation_is_signed() {
 
 #[tokio::test]
 async fn every_dishonest_one_is_told_apart() {
-    let other = domain::SpkiPin([9; 32]);
+    let other = SpkiPin([9; 32]);
     assert_eq!(judged(|g| g.issuer = other).await, Err(Objection::Authority));
     assert_eq!(judged(|g| g.spki = other).await, Err(Objection::Key));
     let bundle_key = |state: &ClusterState| state.cluster.as_ref().unwrap().bundle_key;
