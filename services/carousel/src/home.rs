@@ -10,6 +10,8 @@ use domain::{ClusterName, MemberId, UserName};
 use runtime::harden;
 use serde::{Deserialize, Serialize};
 
+/// What the log in the directory itself is called.
+pub const EMBEDDED: &str = "embedded";
 /// The layout of the directory; a higher one was made by a newer version.
 const FORMAT: u32 = 1;
 /// Larger than any description this version writes.
@@ -86,13 +88,19 @@ pub struct Description {
     /// The log, once the first start has chosen it: `embedded` or a NATS URL without credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
+    /// Was the cluster begun in that log? Between the choice and the first facts in it, an empty log is no loss.
+    #[serde(default = "unless_told")]
+    pub begun: bool,
+}
+
+/// Earlier versions wrote the log down once it had been begun.
+fn unless_told() -> bool {
+    true
 }
 
 /// An opened data directory.
 pub struct Home {
     path: PathBuf,
-    /// Had a first start chosen the log and begun the cluster in it when this was opened?
-    pub was_begun: bool,
     /// What it holds.
     pub description: Description,
 }
@@ -138,7 +146,6 @@ impl Home {
     pub fn create(path: &Path, description: Description) -> Result<Self, HomeError> {
         let home = Self {
             path: path.into(),
-            was_begun: false,
             description,
         };
         home.save()?;
@@ -173,7 +180,6 @@ impl Home {
         let description: Description = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
         Ok(Self {
             path: path.into(),
-            was_begun: description.log.is_some(),
             description,
         })
     }
@@ -202,26 +208,50 @@ impl Home {
         Ok(Held { _lock: guard })
     }
 
-    /// Remembers the log of the first start; refuses another one later.
+    /// Had a start begun the cluster in its log?
+    pub fn was_begun(&self) -> bool {
+        self.description.begun && self.description.log.is_some()
+    }
+
+    /// The log to open: the one asked for, with its credentials, or the one remembered, or the embedded one.
     ///
     /// # Errors
-    /// [`HomeError::OtherLog`], or the file cannot be written.
-    pub fn remember_log(&mut self, asked: Option<&str>) -> Result<String, HomeError> {
-        let chosen = match (&self.description.log, asked) {
+    /// [`HomeError::OtherLog`], from the first start that chose one on.
+    pub fn choose_log(&self, asked: Option<&str>) -> Result<String, HomeError> {
+        match (&self.description.log, asked) {
             (Some(remembered), Some(asked)) if *remembered != without_credentials(asked) => {
-                return Err(HomeError::OtherLog {
+                Err(HomeError::OtherLog {
                     remembered: remembered.clone(),
                     asked: without_credentials(asked),
-                });
+                })
             }
-            (_, Some(asked)) => asked.to_owned(),
-            (Some(remembered), None) => remembered.clone(),
-            (None, None) => "embedded".to_owned(),
-        };
-        if self.description.log.is_none() {
-            self.description.log = Some(without_credentials(&chosen));
+            (_, Some(asked)) => Ok(asked.to_owned()),
+            (Some(remembered), None) => Ok(remembered.clone()),
+            (None, None) => Ok(EMBEDDED.to_owned()),
         }
-        Ok(chosen)
+    }
+
+    /// Remembers the log before the first facts are written to it: after a crash in between, no other one is taken.
+    ///
+    /// # Errors
+    /// [`HomeError::Write`].
+    pub fn remember_log(&mut self, chosen: &str) -> Result<(), HomeError> {
+        self.description.log = Some(without_credentials(chosen));
+        self.description.begun = false;
+        self.save()
+    }
+
+    /// Remembers that the log holds the cluster: empty, it is lost from now on.
+    ///
+    /// # Errors
+    /// [`HomeError::Write`].
+    pub fn remember_begun(&mut self, chosen: &str) -> Result<(), HomeError> {
+        if self.was_begun() {
+            return Ok(());
+        }
+        self.description.log = Some(without_credentials(chosen));
+        self.description.begun = true;
+        self.save()
     }
 
     /// Writes the description, whole or not at all.
@@ -258,10 +288,6 @@ impl Home {
     /// The socket for commands that only this host may give.
     pub fn host_socket(&self) -> PathBuf {
         self.path.join("host.sock")
-    }
-    /// The orchestrator's running time since the last step of each rotation.
-    pub fn uptime_file(&self) -> PathBuf {
-        self.path.join("uptime.json")
     }
     /// The directory.
     pub fn path(&self) -> &Path {

@@ -3,7 +3,13 @@
 //! There is one: a new administrator identity. It must work when every operator's identity has expired, so
 //! it cannot come through the door; whoever can open this socket could read the keys beside it anyway.
 
-use std::{io, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use domain::{Answer, Order, Principal, UserName, id::SystemActor};
 use execution::{ExecuteError, Executor, Fold};
@@ -20,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 const MAX_BYTES: u64 = 1024 * 1024;
 /// How long one exchange may take; the signer answers within it or not at all.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The longest path in a socket's address on every system that this is built for; Linux takes four bytes more.
+const MAX_SOCKET_PATH: usize = 103;
 
 /// What is asked for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,42 +58,90 @@ pub enum RecoverAnswer {
     Refused(String),
 }
 
-/// Serves the socket until shutdown. `server` is the address for identity files.
-///
-/// # Errors
-/// When the socket cannot be made.
-pub async fn serve(
-    socket: &Path,
-    fold: Fold,
-    executor: Executor,
-    server: String,
-    shutdown: CancellationToken,
-) -> io::Result<()> {
-    // A socket left by a killed process: the directory's lock says that nobody uses it.
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+/// The socket, bound; its name goes with it.
+pub struct HostSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl HostSocket {
+    /// Makes the socket, for its owner alone. Whoever connects waits until it is served.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        // A socket left by a killed process: the directory's lock says that nobody uses it.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(ShortName::of(path)?.name())?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self {
+            listener,
+            path: path.into(),
+        })
     }
-    let listener = UnixListener::bind(socket)?;
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
-    let mut exchanges = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            Some(_) = exchanges.join_next() => {}
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                let (fold, executor, server) = (fold.clone(), executor.clone(), server.clone());
-                exchanges.spawn(async move {
-                    if !matches!(timeout(PATIENCE, exchange(stream, fold, executor, server)).await, Ok(Ok(()))) {
-                        tracing::warn!("a request of this host was not answered");
-                    }
-                });
+
+    /// Serves it until shutdown. `server` is the address for identity files.
+    pub async fn serve(self, fold: Fold, executor: Executor, server: String, shutdown: CancellationToken) {
+        let mut exchanges = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(_) = exchanges.join_next() => {}
+                accepted = self.listener.accept() => {
+                    let Ok((stream, _)) = accepted else { continue };
+                    let (fold, executor, server) = (fold.clone(), executor.clone(), server.clone());
+                    exchanges.spawn(async move {
+                        if !matches!(timeout(PATIENCE, exchange(stream, fold, executor, server)).await, Ok(Ok(()))) {
+                            tracing::warn!("a request of this host was not answered");
+                        }
+                    });
+                }
             }
         }
     }
-    let _ = std::fs::remove_file(socket);
-    Ok(())
+}
+
+impl Drop for HostSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A name of a socket that fits into an address, whatever the length of its path.
+enum ShortName {
+    /// The path itself.
+    Path(PathBuf),
+    /// Through the opened directory, which has to stay open while the name is used.
+    Through { name: PathBuf, _dir: File },
+}
+
+impl ShortName {
+    fn of(path: &Path) -> io::Result<Self> {
+        if path.as_os_str().len() <= MAX_SOCKET_PATH {
+            return Ok(Self::Path(path.into()));
+        }
+        let parts = path.parent().zip(path.file_name());
+        let Some((dir, file)) = parts.filter(|_| cfg!(target_os = "linux")) else {
+            let text =
+                format!("the path is longer than {MAX_SOCKET_PATH} bytes; give a shorter data directory");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        };
+        let dir = File::open(dir)?;
+        let name = Path::new("/proc/self/fd")
+            .join(dir.as_raw_fd().to_string())
+            .join(file);
+        Ok(Self::Through { name, _dir: dir })
+    }
+
+    fn name(&self) -> &Path {
+        match self {
+            Self::Path(path) => path,
+            Self::Through { name, .. } => name,
+        }
+    }
 }
 
 /// Asks the running control plane of this data directory.
@@ -93,7 +150,8 @@ pub async fn serve(
 /// When none runs, or it does not answer.
 pub async fn ask(socket: &Path, request: &RecoverRequest) -> io::Result<RecoverAnswer> {
     let exchange = async {
-        let mut stream = UnixStream::connect(socket).await?;
+        let socket = ShortName::of(socket)?;
+        let mut stream = UnixStream::connect(socket.name()).await?;
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         stream.write_all(&line).await?;
@@ -162,4 +220,42 @@ async fn try_recover(
     let bundle = fold.bundle(domain::AuthorityType::Host).await?;
     let bundle = bundle.ok_or("the host bundle is not signed yet; try again in a moment")?;
     Ok((issued.certificate, bundle))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_data_directory_with_a_long_name_has_a_socket_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = dir
+            .path()
+            .join("a-long-name".repeat(9))
+            .join("and-another".repeat(9));
+        std::fs::create_dir_all(&long).unwrap();
+        let path = long.join("host.sock");
+        assert!(path.as_os_str().len() > 200);
+        // Twice: the second finds what a killed process left.
+        std::mem::forget(HostSocket::bind(&path).unwrap());
+        let socket = HostSocket::bind(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let answering = async {
+            let (stream, _) = socket.listener.accept().await.unwrap();
+            let (mut stream, mut asked) = (BufReader::new(stream), String::new());
+            stream.read_line(&mut asked).await.unwrap();
+            assert!(asked.contains("admin"), "{asked}");
+            stream.write_all(br#"{"refused":"not today"}"#).await.unwrap();
+        };
+        let request = RecoverRequest {
+            user: "admin".parse().unwrap(),
+            csr: String::new(),
+            reason: None,
+        };
+        let (answer, ()) = tokio::join!(ask(&path, &request), answering);
+        assert!(matches!(answer.unwrap(), RecoverAnswer::Refused(why) if why == "not today"));
+        drop(socket);
+        assert!(!path.exists(), "its name goes with it");
+    }
 }

@@ -73,7 +73,7 @@ pub async fn run(global: &Global, args: &InitArgs) -> u8 {
     let args_ = args.clone();
     let made = tokio::task::spawn_blocking(move || {
         let kek = match &args_.kek {
-            Some(text) => text.parse::<KekSource>()?,
+            Some(text) => KekSource::given(text)?,
             None => KekSource::default(),
         };
         let settings = match &args_.settings {
@@ -185,6 +185,7 @@ fn fill(dir: &Path, cluster: &ClusterName, kek: KekSource, settings: Settings) -
         member,
         admin,
         log: None,
+        begun: false,
     };
     Home::create(dir, description)?;
     Ok(Made {

@@ -9,6 +9,14 @@ use carousel::{demo, init, recover, serve, verify};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // First, before a key exists in this process.
+    if handles_authority_keys(&cli.command)
+        && let Err(error) = runtime::harden::no_core_dumps()
+    {
+        anstream::eprintln!(
+            "warning: core dumps could not be switched off, so a crash may write keys to disk: {error}"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -24,15 +32,24 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Do the keys of authorities pass through this process?
+fn handles_authority_keys(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Demo(_) | Command::Init(_) | Command::Serve(_) | Command::Recover(_)
+    )
+}
+
 async fn run(cli: Cli) -> u8 {
     match &cli.command {
         Command::Demo(args) => demo::run(&cli.global, args).await,
         Command::Init(args) => init::run(&cli.global, args).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Recover(args) => recover::run(&cli.global, args).await,
-        Command::Audit(AuditCommand::Verify { data_dir: Some(dir) }) => {
-            verify::run(cli.global.format, dir).await
-        }
+        Command::Audit(AuditCommand::Verify {
+            data_dir: Some(dir),
+            log,
+        }) => verify::run(cli.global.format, dir, log.as_deref()).await,
         _ => cli::run(cli).await,
     }
 }

@@ -6,35 +6,30 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use domain::{ClusterName, Hostname, Principal, command::Genesis, id::SystemActor};
-use eventlog::{JetStreamLog, JetStreamOptions, SharedLog, SqliteLog, bus};
-use execution::{ExecuteError, Executor, Fold, FoldError, Now};
+use domain::{ClusterName, Hostname};
+use execution::{ExecuteError, FoldError};
 use gateway::Gateway;
 use orchestrator::Orchestrator;
 use projector::{LogAudit, Projector};
-use runtime::{
-    clock::{SharedClock, SystemClock},
-    harden,
-    metrics::Metrics,
-    readiness::Readiness,
-    shutdown::{DRAIN_TIMEOUT, drain},
-};
-use signer::Signer;
-use tokio::{net::TcpListener, task::JoinSet};
+use runtime::harden;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     home::{Home, HomeError},
-    now_of,
+    host::HostSocket,
 };
 
 use presence::OneGateway;
 
+pub use base::{Core, IfEmpty, open_log_to_read};
+
+mod base;
 mod identity;
 mod presence;
 
@@ -70,6 +65,14 @@ pub enum PlaneError {
         "the log of this cluster is gone: it had been begun, and what is there now is empty; restore it from a copy, nothing was written"
     )]
     LostLog,
+    /// Nobody has started it yet.
+    #[error(
+        "the cluster in {} was never started, so it has no log yet; start it with: carousel serve --data-dir {} (and --log, if its log is not to be the embedded one); from then on the admin.identity that `carousel init` made works", .0.display(), .0.display()
+    )]
+    NeverBegun(PathBuf),
+    /// It was told to stop while it started.
+    #[error("the start was interrupted")]
+    Interrupted,
     /// The log is another cluster's.
     #[error("the log holds the cluster {log}, and this data directory belongs to {own}{}; nothing was written: give the log that belongs to this directory", if .log == .own { " (another one of the same name)" } else { "" })]
     OtherCluster {
@@ -97,7 +100,7 @@ pub enum PlaneError {
         source: std::io::Error,
     },
     /// The socket for this host.
-    #[error("the socket {} cannot be made", .path.display())]
+    #[error("the socket {} cannot be used", .path.display())]
     HostSocket {
         /// Where.
         path: PathBuf,
@@ -136,81 +139,6 @@ pub struct Options {
     pub admin_listen: Option<SocketAddr>,
 }
 
-/// Log, fold, executor and signer.
-pub struct Core {
-    /// The log.
-    pub log: SharedLog,
-    /// The state of this process.
-    pub fold: Fold,
-    /// The only place where commands become events.
-    pub executor: Executor,
-    /// Metrics of this process.
-    pub metrics: Metrics,
-    /// What it still waits for.
-    pub readiness: Readiness,
-    clock: SharedClock,
-    clock_suspect: Arc<AtomicBool>,
-    tasks: JoinSet<Result<(), PlaneError>>,
-    stop: CancellationToken,
-    /// Ends what the services stand on, after them.
-    base: CancellationToken,
-}
-
-impl Core {
-    /// Opens the log, begins the cluster in it if it is empty, and starts the signer.
-    ///
-    /// # Errors
-    /// [`PlaneError`]. A start that fails leaves nothing half done: the genesis is one atomic append.
-    pub async fn start(home: &Home, log: Option<&str>, stop: CancellationToken) -> Result<Self, PlaneError> {
-        let clock = SystemClock::shared();
-        let now = now_of(clock.clone());
-        let chosen = log.or(home.description.log.as_deref()).unwrap_or("embedded");
-        let log = open_log(home, chosen).await?;
-        for warning in log.warnings() {
-            tracing::warn!(log = log.name(), "{warning}");
-        }
-        let (metrics, readiness) = (Metrics::new(env!("CARGO_PKG_VERSION")), Readiness::new());
-        // State and commands outlive the services: a gateway's stop is still recorded, and requests at hand answered.
-        let base = CancellationToken::new();
-        let fold = Fold::start(log.clone(), base.clone()).await?;
-        let clock_suspect = Arc::new(AtomicBool::new(false));
-        let executor = Executor::new(fold.clone(), now.clone(), clock_suspect.clone(), base.clone());
-        begin(home, &fold, &executor).await?;
-        let part = readiness.part("signer", "its keys and what it owes");
-        let config = signer::Config { key_dir: home.keys() };
-        let signer = Signer::open(config, fold.clone(), now, metrics.clone(), part).await?;
-        let mut tasks = JoinSet::new();
-        let token = stop.clone();
-        tasks.spawn(async move { Ok(signer.run(token).await?) });
-        Ok(Self {
-            log,
-            fold,
-            executor,
-            metrics,
-            readiness,
-            clock,
-            clock_suspect,
-            tasks,
-            stop,
-            base,
-        })
-    }
-
-    /// Stops it and lets go of the log.
-    pub async fn stop(mut self) {
-        self.stop.cancel();
-        drain(&mut self.tasks, DRAIN_TIMEOUT).await;
-        self.base.cancel();
-        drop((self.executor, self.fold));
-        self.log.close().await;
-    }
-
-    /// The clock as everybody in this process reads it.
-    pub fn now(&self) -> Now {
-        now_of(self.clock.clone())
-    }
-}
-
 /// The control plane, serving.
 pub struct Plane {
     core: Core,
@@ -232,58 +160,16 @@ impl Plane {
         options: Options,
         stop: CancellationToken,
     ) -> Result<Self, PlaneError> {
-        let chosen = home.remember_log(options.log.as_deref())?;
-        let mut core = Core::start(home, Some(&chosen), stop.clone()).await?;
-        // The log holds the cluster now: from here on it is this directory's log.
-        home.save()?;
-        let started = services(&mut core, home, &options).await;
-        let outcome = match started {
-            Ok((address, admin)) => {
-                let ready = tokio::time::timeout(START_TIMEOUT, core.readiness.until_ready());
-                tokio::select! {
-                    ready = ready => ready
-                        .map(|()| (address, admin))
-                        .map_err(|_| PlaneError::NotReady { waiting: core.readiness.describe() }),
-                    Some(ended) = core.tasks.join_next() => Err(ended_early(ended)),
-                }
-            }
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok((address, admin)) => {
-                let url = format!(
-                    "https://{}",
-                    options.advertise.clone().map_or_else(
-                        || address.to_string(),
-                        |host| if has_port(&host) {
-                            host
-                        } else {
-                            format!("{host}:{}", address.port())
-                        },
-                    )
-                );
-                let (path, fold, executor) = (home.host_socket(), core.fold.clone(), core.executor.clone());
-                let server = url.clone();
-                identity::name_server(&home.admin_identity(), &url).await?;
-                let clock = core.clock.clone();
-                let now = mtls::Now::new(move || clock.now_ms());
-                let keeping = identity::keep(home.admin_identity(), core.fold.clone(), now, stop.clone());
-                core.tasks.spawn(async move {
-                    keeping.await;
-                    Ok(())
-                });
-                core.tasks.spawn(async move {
-                    crate::host::serve(&path, fold, executor, server, stop)
-                        .await
-                        .map_err(|source| PlaneError::HostSocket { path, source })
-                });
-                Ok(Self {
-                    core,
-                    url,
-                    address,
-                    admin,
-                })
-            }
+        let asked = options.log.clone();
+        let mut core = Core::start(home, asked.as_deref(), IfEmpty::Begin, stop).await?;
+        match open_doors(&mut core, home, &options).await {
+            Ok(Doors { url, address, admin }) => Ok(Self {
+                core,
+                url,
+                address,
+                admin,
+            }),
+            // In order: what the gateway has recorded of itself is then recorded as stopped.
             Err(error) => {
                 core.stop().await;
                 Err(error)
@@ -318,6 +204,56 @@ impl Plane {
     }
 }
 
+/// Where a control plane answers.
+struct Doors {
+    url: String,
+    address: SocketAddr,
+    admin: Option<SocketAddr>,
+}
+
+/// Starts every service, waits until all are ready, and then takes the requests of this host.
+async fn open_doors(core: &mut Core, home: &Home, options: &Options) -> Result<Doors, PlaneError> {
+    // Bound before anything listens: a directory in which it cannot be made is refused at once.
+    let path = home.host_socket();
+    let failed = |source| PlaneError::HostSocket {
+        path: path.clone(),
+        source,
+    };
+    let socket = HostSocket::bind(&path).map_err(failed)?;
+    let (address, admin) = services(core, home, options).await?;
+    tokio::select! {
+        ready = tokio::time::timeout(START_TIMEOUT, core.readiness.until_ready()) => {
+            ready.map_err(|_| PlaneError::NotReady { waiting: core.readiness.describe() })?;
+        }
+        Some(ended) = core.tasks.join_next() => return Err(ended_early(ended)),
+        () = core.stop.cancelled() => return Err(PlaneError::Interrupted),
+    }
+    let url = url_of(options.advertise.as_deref(), address);
+    identity::name_server(&home.admin_identity(), &url).await?;
+    let clock = core.clock.clone();
+    let now = mtls::Now::new(move || clock.now_ms());
+    let keeping = identity::keep(home.admin_identity(), core.fold.clone(), now, core.stop.clone());
+    core.tasks.spawn(async move {
+        keeping.await;
+        Ok(())
+    });
+    let (fold, executor, server) = (core.fold.clone(), core.executor.clone(), url.clone());
+    let serving = socket.serve(fold, executor, server, core.stop.clone());
+    core.tasks.spawn(async move {
+        serving.await;
+        Ok(())
+    });
+    Ok(Doors { url, address, admin })
+}
+
+fn url_of(advertise: Option<&str>, address: SocketAddr) -> String {
+    match advertise {
+        None => format!("https://{address}"),
+        Some(host) if has_port(host) => format!("https://{host}"),
+        Some(host) => format!("https://{host}:{}", address.port()),
+    }
+}
+
 fn ended_early(ended: Result<Result<(), PlaneError>, tokio::task::JoinError>) -> PlaneError {
     match ended {
         Ok(Err(error)) => error,
@@ -333,55 +269,6 @@ fn has_port(host: &str) -> bool {
 /// A certificate from an event, as DER.
 pub(crate) fn der(base64: &str) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(base64).ok()
-}
-
-/// The directory's log, to be read only.
-///
-/// # Errors
-/// When it cannot be opened, or is damaged as a file.
-pub async fn open_log_to_read(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
-    if chosen == "embedded" {
-        return Ok(SqliteLog::open_read_only(home.log_file()).await?);
-    }
-    open_log(home, chosen).await
-}
-
-async fn open_log(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
-    if chosen == "embedded" {
-        return Ok(SqliteLog::open(home.log_file()).await?);
-    }
-    if !chosen.contains("://") {
-        return Err(PlaneError::UnknownLog(chosen.into()));
-    }
-    let options = JetStreamOptions {
-        cluster: home.description.cluster.to_string(),
-        replicas: 1,
-    };
-    let bus = bus::BusOptions {
-        url: chosen.into(),
-        name: "carousel".into(),
-        ..bus::BusOptions::default()
-    };
-    Ok(JetStreamLog::connect(&bus, &options).await?)
-}
-
-/// Begins the cluster in an empty log; refuses a log that holds another one.
-async fn begin(home: &Home, fold: &Fold, executor: &Executor) -> Result<(), PlaneError> {
-    let genesis: Genesis = signer::load_genesis(&home.keys())?;
-    let own = home.description.cluster.clone();
-    let found = fold.read(|s| s.cluster.as_ref().map(|c| (c.name.clone(), c.bundle_key)));
-    match found {
-        Some((name, key)) if name == own && key == genesis.bundle_key => Ok(()),
-        Some((log, _)) => Err(PlaneError::OtherCluster { log, own }),
-        // A second genesis would be another cluster's beginning under the same keys.
-        None if home.was_begun => Err(PlaneError::LostLog),
-        None => {
-            let host = Principal::System(SystemActor::Host);
-            let command = executor.own_command(host, signer::first_order(genesis));
-            executor.execute(command).await.map_err(PlaneError::Begin)?;
-            Ok(())
-        }
-    }
 }
 
 /// Orchestrator, projector, gateway and the admin endpoint.
@@ -486,3 +373,6 @@ async fn door(
     });
     Ok((address, presences))
 }
+
+#[cfg(test)]
+mod tests;

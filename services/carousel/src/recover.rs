@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     home::{Home, HomeError},
     host::{RecoverAnswer, RecoverRequest, ask, recover},
-    plane::{Core, PlaneError},
+    plane::{Core, IfEmpty, PlaneError},
 };
 
 /// Why there is no new identity. The old one, if there is one, is unchanged.
@@ -59,7 +59,8 @@ pub async fn run(global: &Global, args: &RecoverArgs) -> u8 {
 }
 
 async fn try_run(global: &Global, args: &RecoverArgs) -> Result<String, RecoverError> {
-    let home = Home::open(&args.data_dir)?;
+    let mut home = Home::open(&args.data_dir)?;
+    home.choose_log(args.log.as_deref())?;
     let bundle_pin: SpkiPin = signer::load_genesis(&home.keys())?.bundle_key;
     let key = KeyPair::generate();
     let request = RecoverRequest {
@@ -71,7 +72,7 @@ async fn try_run(global: &Global, args: &RecoverArgs) -> Result<String, RecoverE
     let answer = match home.hold() {
         Ok(held) => {
             let stop = CancellationToken::new();
-            let core = Core::start(&home, None, stop.clone()).await?;
+            let core = Core::start(&mut home, args.log.as_deref(), IfEmpty::Refuse, stop.clone()).await?;
             let answer = recover(&core.fold, &core.executor, &request, String::new()).await;
             core.stop().await;
             drop(held);
@@ -96,22 +97,22 @@ async fn try_run(global: &Global, args: &RecoverArgs) -> Result<String, RecoverE
         RecoverAnswer::Refused(why) => return Err(RecoverError::Refused(why)),
     };
     let path = home.admin_identity();
-    // The address of the last start, when no control plane runs now.
-    let server = match Identity::load(&path) {
-        Ok(old) if server.is_empty() => old.server,
-        _ => server,
-    };
     let der = crate::plane::der(&certificate).ok_or_else(|| RecoverError::Answer("no certificate".into()))?;
-    let identity = Identity {
+    // Under its lock: `serve` may be renewing the old one, and would write it over this one.
+    cli::identity::replace(&path, |old| Identity {
         version: cli::identity::FORMAT,
-        server,
+        // The address of the last start, when no control plane runs now.
+        server: match old {
+            Some(old) if server.is_empty() => old.server,
+            _ => server,
+        },
         cluster: home.description.cluster.clone(),
         user: request.user,
         bundle_pin,
         certificate: pki::pem::encode_certificates([&der[..]]),
         key: key.to_pem(),
         bundle,
-    };
-    identity.save(&path)?;
+    })
+    .await?;
     Ok(path.display().to_string())
 }

@@ -9,8 +9,7 @@ use cli::args::ServeArgs;
 use domain::Hostname;
 use runtime::{
     config::{self, ConfigError},
-    harden,
-    shutdown::{Hangups, Signals},
+    shutdown::{DRAIN_TIMEOUT, Hangups, Signals},
     telemetry::{LogFormat, Telemetry, TelemetryConfig},
 };
 use serde::Deserialize;
@@ -82,9 +81,6 @@ async fn try_run(args: &ServeArgs) -> Result<(), ServeError> {
     let hangups = Hangups::install().map_err(ServeError::Signals)?;
     let file = read_config(args.config.as_deref())?;
     let telemetry = Telemetry::init(&telemetry_of(&file)?)?;
-    if let Err(error) = harden::no_core_dumps() {
-        tracing::warn!(%error, "core dumps could not be switched off: a crash may write keys to disk");
-    }
     if args.services != "all" {
         let text = "this version runs all services in one process: --services takes only `all`";
         return Err(ServeError::Usage(text.into()));
@@ -92,15 +88,28 @@ async fn try_run(args: &ServeArgs) -> Result<(), ServeError> {
     let options = options(args, &file)?;
     let mut home = Home::open(&args.data_dir)?;
     let _held = home.hold()?;
-    // Refused before anything listens when others could read it.
-    cli::identity::Identity::load(&home.admin_identity())?;
+    // Refused before anything listens when others could read it; one that was moved away is told later.
+    if home.admin_identity().exists() {
+        cli::identity::Identity::load(&home.admin_identity())?;
+    }
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(signals.watch(stop.clone()));
+    // A token of its own: a start that fails stops its services, and must not look like a signal.
+    let starting = Plane::start(&mut home, options, stop.child_token());
+    tokio::pin!(starting);
     let plane = tokio::select! {
-        // A token of its own: a start that fails stops its services, and must not look like a signal.
-        plane = Plane::start(&mut home, options, stop.child_token()) => plane?,
-        () = stop.cancelled() => return Ok(()),
+        plane = &mut starting => plane,
+        () = stop.cancelled() => match tokio::time::timeout(DRAIN_TIMEOUT, starting).await {
+            Ok(plane) => plane,
+            Err(_) => return Ok(()),
+        },
+    };
+    let plane = match plane {
+        Ok(plane) => plane,
+        // It ended in order what it had begun, and was told to.
+        Err(_) if stop.is_cancelled() => return Ok(()),
+        Err(error) => return Err(error.into()),
     };
     tasks.spawn(reread(hangups, args.config.clone(), telemetry));
     if let Some(admin) = plane.admin {

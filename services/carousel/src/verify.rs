@@ -26,20 +26,21 @@ enum VerifyError {
 }
 
 /// The command: 0 when everything holds, 1 otherwise.
-pub async fn run(format: Format, data_dir: &Path) -> u8 {
-    match verify(data_dir).await {
+pub async fn run(format: Format, data_dir: &Path, asked: Option<&str>) -> u8 {
+    match verify(data_dir, asked).await {
         Ok(report) => cli::show_verification(format, &report),
         Err(error) => crate::failed(&error),
     }
 }
 
-async fn verify(data_dir: &Path) -> Result<api::audit::VerifyReport, VerifyError> {
+async fn verify(data_dir: &Path, asked: Option<&str>) -> Result<api::audit::VerifyReport, VerifyError> {
     let home = Home::open(data_dir)?;
-    let Some(chosen) = &home.description.log else {
+    if home.description.log.is_none() {
         return Err(VerifyError::NoLog(data_dir.display().to_string()));
-    };
+    }
+    let chosen = home.choose_log(asked)?;
     // Nothing is written, so a control plane that runs meanwhile is not disturbed.
-    let log = open_log_to_read(&home, chosen).await?;
+    let log = open_log_to_read(&home, &chosen).await?;
     let checkpoints = home.keys().join("checkpoints.jsonl");
     let report = audit::verify(&*log, Some(&checkpoints)).await;
     log.close().await;

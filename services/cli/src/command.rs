@@ -65,8 +65,10 @@ async fn audited(context: &Context, command: AuditCommand) -> Result<Exit, Failu
         AuditCommand::Show { position } => audit::show(context, position).await,
         AuditCommand::Replay { as_of, view } => audit::replay(context, &as_of, &view).await,
         AuditCommand::Diff { a, b } => audit::diff(context, &a, &b).await,
-        AuditCommand::Verify { data_dir: None } => audit::verify(context).await,
-        AuditCommand::Verify { data_dir: Some(_) } => Err(Failure::failed(
+        AuditCommand::Verify { data_dir: None, .. } => audit::verify(context).await,
+        AuditCommand::Verify {
+            data_dir: Some(_), ..
+        } => Err(Failure::failed(
             "a stopped control plane's log is verified by the program, not by this library",
         )),
     }

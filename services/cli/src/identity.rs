@@ -266,6 +266,19 @@ pub async fn update(
     Ok(identity)
 }
 
+/// Puts another identity in the place of the one that is there, if there is one, under the same lock.
+///
+/// # Errors
+/// [`IdentityError`]; what was there is unchanged then.
+pub async fn replace(
+    path: &Path,
+    make: impl FnOnce(Option<Identity>) -> Identity,
+) -> Result<(), IdentityError> {
+    let _held = Lock::hold(path).await?;
+    // One that cannot be read is what is being replaced.
+    make(Identity::load(path).ok()).save(path)
+}
+
 /// The lock of an identity file, held until it is dropped.
 ///
 /// It lies on a file beside the identity: the identity itself is replaced by rename, and a lock on a file that is

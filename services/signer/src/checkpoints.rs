@@ -134,22 +134,21 @@ impl Checkpoints {
             return Ok(());
         };
         let mut records = log.follow(self.chain.position().0);
-        let (mut due, mut again) = (None, None);
+        let mut when = When::Idle;
         loop {
             let uncovered = self.chain.position().0 - self.covered.0;
-            let is_due = uncovered >= EVERY_RECORDS || is_over(due);
-            if is_due && (again.is_none() || is_over(again)) {
-                (due, again) = (None, None);
+            when = when.seen(uncovered, Instant::now());
+            if when.is_due(uncovered, Instant::now()) {
                 // A full disk is no reason to stop signing: it is said, and the next attempt covers more.
-                if let Err(error) = self.write(&now).await {
-                    tracing::error!(why = %crate::service::chain(&error), "no checkpoint of the log");
-                    again = Some(Instant::now() + AGAIN);
-                }
+                when = match self.write(&now).await {
+                    Ok(()) => When::Idle,
+                    Err(error) => {
+                        tracing::error!(why = %crate::service::chain(&error), "no checkpoint of the log");
+                        When::Again(Instant::now() + AGAIN)
+                    }
+                };
             }
-            if self.chain.position() > self.covered && due.is_none() {
-                due = Some(Instant::now() + EVERY);
-            }
-            let wake = again.or(due).unwrap_or_else(|| Instant::now() + EVERY);
+            let wake = when.wake(Instant::now());
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.write(&now).await,
@@ -178,6 +177,42 @@ impl Checkpoints {
             })?;
         self.covered = position;
         Ok(())
+    }
+}
+
+/// When the next checkpoint is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum When {
+    /// Everything is covered.
+    Idle,
+    /// At the latest then: there are records that no checkpoint covers.
+    Due(Instant),
+    /// Not before then: it could not be written, however many records wait.
+    Again(Instant),
+}
+
+impl When {
+    /// The first record that is not covered sets the time.
+    fn seen(self, uncovered: u64, now: Instant) -> Self {
+        match self {
+            Self::Idle if uncovered > 0 => Self::Due(now + EVERY),
+            Self::Idle | Self::Due(_) | Self::Again(_) => self,
+        }
+    }
+
+    fn is_due(self, uncovered: u64, now: Instant) -> bool {
+        match self {
+            Self::Idle => false,
+            Self::Due(at) => uncovered >= EVERY_RECORDS || at <= now,
+            Self::Again(at) => at <= now,
+        }
+    }
+
+    fn wake(self, now: Instant) -> Instant {
+        match self {
+            Self::Idle => now + EVERY,
+            Self::Due(at) | Self::Again(at) => at,
+        }
     }
 }
 
@@ -219,10 +254,6 @@ async fn hold_against(log: &SharedLog, known: &[Checkpoint]) -> Result<Chain, Ch
         }),
         None => Ok(chain),
     }
-}
-
-fn is_over(at: Option<Instant>) -> bool {
-    at.is_some_and(|at| at <= Instant::now())
 }
 
 fn append_line(path: &Path, checkpoint: &Checkpoint) -> io::Result<()> {

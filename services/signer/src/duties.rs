@@ -1,19 +1,18 @@
-//! Duties about authorities: keys, bundles, retirement, destruction, revocation.
+//! Duties about authorities: keys, retirement, destruction, revocation.
 
 use domain::{
     AuthorityId, AuthorityType, CertDigest, ClusterState, Duty, Fact, Position, Principal, RotationId,
     Timestamp,
     authority::KeyKind,
-    duty::bundle_content,
     event::{
-        AuthorityActivated, AuthorityBundleSigned, AuthorityDestroyed, AuthorityKeyGenerated,
-        AuthorityRetired, CertificateRevoked, RotationOutcome,
+        AuthorityActivated, AuthorityDestroyed, AuthorityKeyGenerated, AuthorityRetired, CertificateRevoked,
+        RotationOutcome,
     },
     owed,
+    phase::Phase,
 };
 use eventlog::{Outcome, Subject, event_prefix};
 use execution::Expected;
-use pki::bundle;
 
 use crate::{
     founding::authority_certificate,
@@ -98,28 +97,6 @@ impl Signer {
         let done = self.append(&[fact.into()], tail).await?;
         tracing::info!(%authority_type, generation, key = %id.short(), "made the new key of a rotation");
         Ok(done)
-    }
-
-    async fn sign_bundle(&self, duty: &Duty, authority_type: AuthorityType) -> Result<Progress, DutyError> {
-        let subject = self.authority_subject(authority_type);
-        let now = self.now();
-        // Content and condition come from one look at the state: what is signed is what it says now.
-        let content = self.fold.read_with_tails(|state, tail| {
-            let now = state.now(now);
-            let content = is_owed(state, duty, now).then(|| bundle_content(state, authority_type, now))??;
-            Some((content, tail(&subject)))
-        });
-        let Some((content, tail)) = content else {
-            return Ok(Progress::Some);
-        };
-        let fact = AuthorityBundleSigned {
-            authority_type,
-            revision: content.revision,
-            phase: content.phase,
-            expires: content.expires,
-            bundle: bundle::sign(&content, &self.bundle_key, vec![]),
-        };
-        self.append(&[fact.into()], tail).await
     }
 
     /// The end of a rotation is a phase event; this says in the authority's own family what it did to the keys.
@@ -213,8 +190,10 @@ impl Signer {
         let stray: Vec<AuthorityId> = self.fold.read(|state| {
             let is_stray = |(id, purpose): &(AuthorityId, KeyPurpose)| {
                 let of = state.types.get(&purpose.authority_type);
-                let is_over =
-                    purpose.rotation.is_some() && of.and_then(|of| of.rotation_id()) != purpose.rotation;
+                // Over, or rolling back: then the log would not take it as prepared any more.
+                let waits =
+                    of.is_some_and(|of| of.rotation_id() == purpose.rotation && of.phase != Phase::Rollback);
+                let is_over = purpose.rotation.is_some() && !waits;
                 let was_destroyed =
                     of.is_some_and(|of| of.retired.iter().any(|r| r.key.id == *id && r.destroyed));
                 was_destroyed || (is_over && !state.keys.contains_key(id))
@@ -237,7 +216,7 @@ impl Signer {
             .read_with_tails(|state, tail| is_owed(state, duty, state.now(now)).then(|| tail(subject)))
     }
 
-    async fn append(&self, facts: &[Fact], tail: u64) -> Result<Progress, DutyError> {
+    pub(crate) async fn append(&self, facts: &[Fact], tail: u64) -> Result<Progress, DutyError> {
         let outcome = self
             .writer
             .append(&self.cluster, facts, self.now(), Expected::At(tail))

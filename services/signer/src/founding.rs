@@ -147,8 +147,7 @@ pub fn found(key_dir: &Path, founding: &Founding) -> Result<Founded, FoundingErr
     let bundle = first_bundle(&genesis, &bundle_key, founding.now)?;
     // The last act: from here on there is a cluster, and the first `serve` can begin its log.
     file::save(key_dir, &genesis)?;
-    let warnings = founding.kek.is_beside_keys().then(|| {
-        let kek = key_dir.join("kek");
+    let warnings = founding.kek.beside_keys(key_dir).map(|kek| {
         format!(
             "the key-encryption key {} lies beside what it protects; move it with --kek",
             kek.display()

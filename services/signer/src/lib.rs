@@ -22,6 +22,7 @@ pub mod keystore;
 pub mod recheck;
 
 mod authorities;
+mod bundles;
 mod checkpoints;
 mod duties;
 mod service;

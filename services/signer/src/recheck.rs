@@ -7,8 +7,7 @@ use domain::{
     AuthorityType, ClusterState, Principal, Timestamp,
     authority::AuthorityKey,
     event::{AuthorizationGranted, LeafUse, Occasion},
-    phase::Generation,
-    state::{Node, TypeState},
+    state::{Node, Pending, TypeState},
     time::MINUTE_MS,
 };
 
@@ -24,6 +23,9 @@ pub enum Objection {
     /// The row gives the holder's role to the other authority.
     #[error("its phase gives certificates of this usage to the other authority")]
     Phase,
+    /// It says that it was decided under another row than it stands under in the log.
+    #[error("its phase or rotation is not that of its place in the log; ask again")]
+    Row,
     /// The holder may not have a certificate of this type or usage.
     #[error("its holder may not have a certificate of this type and usage")]
     Profile,
@@ -33,6 +35,9 @@ pub enum Objection {
     /// It names what was not granted.
     #[error("it bears a name or an address that its holder was not granted")]
     Names,
+    /// The common name is another's.
+    #[error("its common name is not its holder's")]
+    CommonName,
     /// The URI is another's.
     #[error("its URI is not its holder's")]
     Uri,
@@ -50,9 +55,11 @@ impl Objection {
         match self {
             Self::Authority => "authority",
             Self::Phase => "phase",
+            Self::Row => "row",
             Self::Profile => "profile",
             Self::Holder => "holder",
             Self::Names => "names",
+            Self::CommonName => "common_name",
             Self::Uri => "uri",
             Self::Life => "life",
             Self::Key => "key",
@@ -64,11 +71,8 @@ impl Objection {
 ///
 /// # Errors
 /// The first [`Objection`].
-pub fn recheck(
-    state: &ClusterState,
-    granted: &AuthorizationGranted,
-    now: Timestamp,
-) -> Result<(), Objection> {
+pub fn recheck(state: &ClusterState, pending: &Pending, now: Timestamp) -> Result<(), Objection> {
+    let granted = &pending.granted;
     let of = state
         .types
         .get(&granted.authority_type)
@@ -79,36 +83,44 @@ pub fn recheck(
         .chain(of.prepared.values())
         .find(|key| key.id == granted.issuer)
         .ok_or(Objection::Authority)?;
-    check_row(of, granted)?;
+    check_row(of, pending)?;
     check_holder(state, granted)?;
+    check_common_name(state, granted)?;
     check_life(state, authority, granted, now)?;
     let cluster = state.cluster_name().ok_or(Objection::Authority)?;
     if granted.uri != granted.holder.uri(cluster) {
         return Err(Objection::Uri);
     }
-    if state.keys.get(&granted.spki) != Some(&granted.holder) {
+    // The bundle key is in no list of keys, and a leaf with it would let its holder say whom to trust.
+    let is_bundle_key = state
+        .cluster
+        .as_ref()
+        .is_some_and(|c| c.bundle_key == granted.spki);
+    if is_bundle_key || state.keys.get(&granted.spki) != Some(&granted.holder) {
         return Err(Objection::Key);
     }
     Ok(())
 }
 
-/// Does the row under which it was granted name this issuer? A row that has changed since is judged by
-/// whoever installs: a certificate of a live authority harms nobody.
-fn check_row(of: &TypeState, granted: &AuthorizationGranted) -> Result<(), Objection> {
-    // Gateways hold certificates of both authorities; the row binds them only in what they present.
-    let is_bound = !matches!(granted.holder, Principal::Gateway(_));
-    if !is_bound || granted.rotation != of.rotation_id() || granted.phase != of.phase {
-        return Ok(());
+/// Does the row of its place in the log, or the row now, name this issuer? What the authorisation says about its own
+/// row is part of what is judged: an old phase in it would let it choose any live authority.
+fn check_row(of: &TypeState, pending: &Pending) -> Result<(), Objection> {
+    let (granted, then, now) = (&pending.granted, pending.row, of.row());
+    let names = |row: domain::state::RowStamp| row.names(granted.issuer, granted.usage);
+    let named = match &granted.holder {
+        // Gateways hold certificates of both authorities; the row binds them only in what they present.
+        Principal::Gateway(_) => return Ok(()),
+        // A row that has changed since is judged by the agent that installs, or throws away.
+        Principal::Node(_) => names(then) || names(now),
+        // Nobody throws away what a person holds: the end of a rotation would wait for its whole life.
+        Principal::User(_) | Principal::External(_) | Principal::System(_) | Principal::Anonymous => {
+            names(now)
+        }
+    };
+    if (granted.phase, granted.rotation) != (then.phase, then.rotation) {
+        return Err(Objection::Row);
     }
-    let row = granted.phase.row();
-    let names = |generation: Generation| of.tls(generation).map(|key| key.id) == Some(granted.issuer);
-    let client = !granted.usage.client() || names(row.client);
-    let server = !granted.usage.server() || names(row.server);
-    if client && server {
-        Ok(())
-    } else {
-        Err(Objection::Phase)
-    }
+    if named { Ok(()) } else { Err(Objection::Phase) }
 }
 
 fn check_holder(state: &ClusterState, granted: &AuthorizationGranted) -> Result<(), Objection> {
@@ -148,6 +160,21 @@ fn check_holder(state: &ClusterState, granted: &AuthorizationGranted) -> Result<
         }
         // No grant names a party without an agent yet, so nothing says what it may have.
         Principal::External(_) | Principal::System(_) | Principal::Anonymous => Err(Objection::Profile),
+    }
+}
+
+/// Software that maps the subject to a role (PostgreSQL does) takes the common name for its holder's.
+fn check_common_name(state: &ClusterState, granted: &AuthorizationGranted) -> Result<(), Objection> {
+    let expected = match &granted.holder {
+        Principal::Node(id) => state.nodes.get(id).map(|node| node.hostname.as_str()),
+        Principal::Gateway(id) => state.members.get(id).map(|member| member.service.as_str()),
+        Principal::User(name) => Some(name.as_str()),
+        Principal::External(_) | Principal::System(_) | Principal::Anonymous => None,
+    };
+    if expected == Some(granted.common_name.as_str()) {
+        Ok(())
+    } else {
+        Err(Objection::CommonName)
     }
 }
 

@@ -1,8 +1,13 @@
 //! The signer as a service: what is owed is done, over and over, until shutdown.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
-use domain::{AuthorityType, ClusterName, Duty, RotationId, Timestamp, owed};
+use domain::{AuthorityId, AuthorityType, ClusterName, Duty, RotationId, Timestamp, owed};
 use eventlog::AppendError;
 use execution::{FactWriter, Fold, Now};
 use pki::KeyPair;
@@ -12,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     authorities::{Authorities, OpenError},
+    bundles::Told,
     checkpoints::{CheckpointError, Checkpoints},
+    founding,
     keystore::{FileStore, KeyStore, KeyStoreError},
 };
 
@@ -36,6 +43,9 @@ pub struct Signer {
     pub(crate) fold: Fold,
     pub(crate) writer: FactWriter,
     pub(crate) metrics: Metrics,
+    /// The keys that `init` made: this signer's own, even where a file of one is lost.
+    pub(crate) founders: BTreeSet<AuthorityId>,
+    pub(crate) told: Told,
     now: Now,
     checkpoints: Checkpoints,
     part: Part,
@@ -80,6 +90,8 @@ pub(crate) enum DutyError {
     Unknown(String),
     #[error("the log stored what was appended, but it was not read back: {0}")]
     Behind(#[from] execution::Behind),
+    #[error("the last trust bundle cannot be read from the log: {0}")]
+    Unreadable(String),
     #[error("a signing task ended unexpectedly")]
     Task(#[from] JoinError),
     #[error("the authority's key did not sign")]
@@ -99,13 +111,21 @@ impl Signer {
         part: Part,
     ) -> Result<Self, SignerError> {
         let dir = config.key_dir.clone();
-        let store = tokio::task::spawn_blocking(move || FileStore::open(&dir)).await??;
+        let (store, founders) = tokio::task::spawn_blocking(move || {
+            // Whoever begins the log reads the same file and says what is wrong with it; here it only vouches.
+            let genesis = founding::load_genesis(&dir).ok();
+            let first = genesis.into_iter().flat_map(|genesis| genesis.keys);
+            let founders = first.map(|(generated, _)| generated.key.id).collect();
+            FileStore::open(&dir).map(|store| (store, founders))
+        })
+        .await??;
         let checkpoints = Checkpoints::open(&config.key_dir, fold.log().clone(), now.clone()).await?;
-        Self::with_store(Arc::new(store), fold, now, metrics, part, checkpoints)
+        Self::with_store(Arc::new(store), founders, fold, now, metrics, part, checkpoints)
     }
 
     fn with_store(
         store: Arc<FileStore>,
+        founders: BTreeSet<AuthorityId>,
         fold: Fold,
         now: Now,
         metrics: Metrics,
@@ -120,6 +140,8 @@ impl Signer {
             cluster,
             fold,
             metrics,
+            founders,
+            told: Told::default(),
             now,
             checkpoints,
             part,

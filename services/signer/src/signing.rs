@@ -69,10 +69,8 @@ impl Signer {
         self.fold.read_with_tails(|state, tail| {
             let now = state.now(now);
             let mut batch: BTreeMap<Principal, HolderJobs> = BTreeMap::new();
-            for granted in authorizations
-                .iter()
-                .filter_map(|id| Some(&state.pending.get(id)?.granted))
-            {
+            for pending in authorizations.iter().filter_map(|id| state.pending.get(id)) {
+                let granted = &pending.granted;
                 let key = state.types.get(&granted.authority_type).and_then(|of| {
                     of.active
                         .values()
@@ -80,7 +78,7 @@ impl Signer {
                         .find(|key| key.id == granted.issuer)
                 });
                 let judged =
-                    recheck(state, granted, now).and_then(|()| key.cloned().ok_or(Objection::Authority));
+                    recheck(state, pending, now).and_then(|()| key.cloned().ok_or(Objection::Authority));
                 let of_holder = batch.entry(granted.holder.clone()).or_insert_with(|| HolderJobs {
                     tail: tail(&self.certificate_subject(&granted.holder)),
                     jobs: vec![],

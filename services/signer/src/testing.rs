@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{
-    AuthorityType, ClusterState, Order, Phase, Principal, Timestamp,
+    AuthorityType, ClusterState, Duty, Order, Phase, Principal, Timestamp,
     command::{KeyRequest, Rotate, Settings},
     event::LeafUse,
     id::SystemActor,
@@ -143,6 +143,15 @@ impl Cluster {
         };
         self.order(self.admin(), order).await.unwrap();
         key
+    }
+
+    /// The signer makes the key that a rotation waits for, and does nothing else.
+    pub(crate) async fn make_key(&self, authority_type: AuthorityType) {
+        let is_for =
+            |duty: &Duty| matches!(duty, Duty::GenerateKey { authority_type: t, .. } if *t == authority_type);
+        let owed = self.fold.read(|state| domain::owed(state, START));
+        let duty = owed.into_iter().find(is_for).expect("a key is owed");
+        self.signer().await.unwrap().perform(&duty).await.unwrap();
     }
 
     /// Waits until the state is so; fails with what was waited for.

@@ -136,10 +136,16 @@ pub fn bundle_content(state: &ClusterState, authority_type: AuthorityType, now: 
     };
     let mut authorities = listed(&of.active, AuthorityStatus::Active);
     authorities.extend(listed(&of.prepared, AuthorityStatus::Prepared));
+    // A certificate of an authority that the bundle does not list is accepted by nobody: naming it would only make
+    // the document grow, and one that is too large is read by nobody.
+    let is_listed = |digest: &CertDigest| {
+        let issuer = state.certificates.get(digest).map(|c| c.issuer);
+        issuer.is_none_or(|issuer| authorities.iter().any(|a| a.id == issuer))
+    };
     let denied = of
         .denied
         .iter()
-        .filter(|(_, (_, not_after))| *not_after > now)
+        .filter(|(digest, (_, not_after))| *not_after > now && is_listed(digest))
         .map(|(digest, (serial, not_after))| Denied {
             serial: *serial,
             digest: *digest,

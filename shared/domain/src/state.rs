@@ -350,6 +350,30 @@ pub struct Pending {
     pub position: Position,
     /// When.
     pub at: Timestamp,
+    /// The row of its type at that position, whatever the authorisation says about it.
+    pub row: RowStamp,
+}
+
+/// The row of a type at a moment: what an authorisation is held against.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowStamp {
+    /// The phase.
+    pub phase: Phase,
+    /// The rotation in progress.
+    pub rotation: Option<RotationId>,
+    /// The issuer that it names for the client role, and for what people and tokens hold.
+    pub client: Option<AuthorityId>,
+    /// The issuer that it names for the server role.
+    pub server: Option<AuthorityId>,
+}
+
+impl RowStamp {
+    /// Does the row give leaves of this usage to this issuer?
+    pub fn names(&self, issuer: AuthorityId, usage: LeafUse) -> bool {
+        let client = !usage.client() || self.client == Some(issuer);
+        let server = !usage.server() || self.server == Some(issuer);
+        client && server
+    }
 }
 
 /// What became of an authorisation.
@@ -431,6 +455,16 @@ impl TypeState {
     /// The issuer of server certificates in the current row.
     pub fn server_issuer(&self) -> Option<SpkiPin> {
         self.tls(self.phase.row().server).map(|k| k.id)
+    }
+
+    /// The current row.
+    pub fn row(&self) -> RowStamp {
+        RowStamp {
+            phase: self.phase,
+            rotation: self.rotation_id(),
+            client: self.client_issuer(),
+            server: self.server_issuer(),
+        }
     }
 
     /// The authority that the rotation is retiring: the active one on the way forward, the prepared

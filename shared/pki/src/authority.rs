@@ -174,6 +174,36 @@ mod tests {
     }
 
     #[test]
+    fn authorities_of_a_cluster_with_the_longest_name_have_a_name_each() {
+        let label = "a".repeat(63);
+        let cluster: ClusterName = format!("{label}.{label}.{label}.{}", &label[..61])
+            .parse()
+            .unwrap();
+        assert_eq!(cluster.as_str().len(), 253);
+        let mut names = std::collections::BTreeSet::new();
+        for authority_type in AuthorityType::all() {
+            for generation in [1, 2] {
+                let blueprint = Blueprint {
+                    cluster: &cluster,
+                    authority_type,
+                    generation,
+                    serial: Serial::of_random([7; 16]),
+                    now: NOW,
+                };
+                let ca = make(&blueprint, &crate::KeyPair::generate()).unwrap();
+                let common_name = ca.parsed().common_name.clone().unwrap();
+                assert!(common_name.len() <= 64, "{common_name}");
+                assert!(
+                    common_name.ends_with(&format!(" {authority_type} CA")),
+                    "{common_name}"
+                );
+                names.insert(ca.parsed().subject_dn.clone());
+            }
+        }
+        assert_eq!(names.len(), 2 * AuthorityType::all().count());
+    }
+
+    #[test]
     fn a_leaf_or_a_changed_certificate_is_no_authority() {
         let (_, ca) = authority(AuthorityType::Host, 1);
         let mut bytes = ca.der().to_vec();

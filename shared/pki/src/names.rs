@@ -19,7 +19,11 @@ pub(crate) fn of_authority(
 ) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::OrganizationName, cluster.as_str());
-    name.push(DnType::CommonName, cut(&format!("{cluster} {authority_type} CA")));
+    // The cluster alone is cut: without the type, two authorities of one cluster would have one name.
+    let suffix = format!(" {authority_type} CA");
+    let room = MAX_COMMON_NAME - suffix.len();
+    let cluster: String = cluster.as_str().chars().take(room).collect();
+    name.push(DnType::CommonName, cluster + &suffix);
     name.push(
         DnType::CustomDnType(SERIAL_NUMBER.to_vec()),
         generation.to_string(),

@@ -1,8 +1,8 @@
 //! Private keys at rest: AES-256-GCM under a data key of their own, which the key-encryption key wraps.
 //!
 //! The label (whose key it is) is authenticated with the ciphertext: a file that was moved to another
-//! cluster, type or generation does not open. Wiping the data key destroys the private key for good,
-//! wherever copies of the blob went.
+//! cluster, type or generation does not open. The wrapped data key lies inside the blob, so whoever has a
+//! copy of it and the key-encryption key has the private key: destroying one means destroying every copy.
 
 use std::fmt;
 

@@ -4,11 +4,12 @@ use std::{
     fs::{self, OpenOptions, Permissions},
     io::{Read, Seek, SeekFrom, Write},
     net::TcpListener,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
-use carousel_tests::{Finished, PATIENCE, Proc, eventually, run};
+use carousel_tests::{Finished, NatsServer, PATIENCE, Proc, TestDir, eventually, run};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::{
     proof::{Refused, copy_dir, serve, stop},
@@ -69,7 +70,16 @@ fn identities_that_cannot_be_used_are_named() {
 fn recovers_without_and_with_a_control_plane(world: &mut World, before: &str) {
     let data = world.data().display().to_string();
     let identity = world.data().join("admin.identity");
+    // One that others can read keeps it from serving; one that was moved away does not.
+    fs::set_permissions(&identity, Permissions::from_mode(0o644)).expect("our own file");
+    let said = serve(&world.data()).expect_stderr(1);
+    assert!(said.contains("can be read by others"), "{said}");
     fs::remove_file(&identity).expect("the lost identity");
+    world.serve();
+    let proc = world.serve.as_mut().expect("it runs");
+    let said = proc.wait_for_line("carousel recover --data-dir", PATIENCE);
+    assert!(said.contains("admin.identity"), "{said}");
+    stop(world);
     let recover = || {
         run(&mut carousel(&[
             "recover",
@@ -182,6 +192,94 @@ fn keyless(data: &Path) {
 
 fn open_kek(data: &Path) {
     fs::set_permissions(data.join("keys/kek"), Permissions::from_mode(0o644)).expect("our own file");
+}
+
+#[test]
+fn a_cluster_that_was_never_started_is_not_recovered() {
+    let dir = TestDir::new("never-started");
+    let data = dir.join("cp");
+    let _ = init(&data).expect_code(0);
+    let said = Refused(run(&mut recover(&data))).expect_stderr(1);
+    assert!(said.contains("carousel serve --data-dir"), "{said}");
+    assert!(!data.join("log.sqlite").exists(), "no log was made");
+}
+
+#[test]
+fn whoever_handles_keys_of_authorities_leaves_no_core() {
+    let dir = TestDir::new("cores");
+    let (settings, data) = (dir.join("settings"), dir.join("cp"));
+    // A pipe holds `init` where it reads its settings, so that it can be looked at.
+    mknodat(CWD, &settings, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe can be made");
+    let mut command = carousel(&["init", "--cluster", "acme.cluster", "--data-dir"]);
+    command.arg(&data).arg("--settings").arg(&settings);
+    let mut init = Proc::start("init", &mut command);
+    let limits = {
+        // Opened once the other side is there.
+        let _writer = OpenOptions::new().write(true).open(&settings).expect("a pipe");
+        fs::read_to_string(format!("/proc/{}/limits", init.pid())).unwrap_or_default()
+    };
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size"));
+    let words: Vec<_> = cores.unwrap_or_default().split_whitespace().collect();
+    if cfg!(target_os = "linux") {
+        assert_eq!(words[4..6], ["0", "0"], "{limits}");
+    }
+    // The settings are read twice.
+    eventually("init ends", || {
+        drop(
+            OpenOptions::new()
+                .write(true)
+                .custom_flags(nonblocking())
+                .open(&settings),
+        );
+        !init.is_running()
+    });
+    assert!(data.join("cluster.json").exists(), "{}", init.transcript());
+}
+
+/// Opens a pipe only if somebody reads it.
+fn nonblocking() -> i32 {
+    rustix::fs::OFlags::NONBLOCK.bits().cast_signed()
+}
+
+#[test]
+fn the_credentials_of_a_broker_are_given_again_where_they_are_needed() {
+    let dir = TestDir::new("credentials");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let settings = "authorization { user: carousel, password: s3cret }";
+    let Some(broker) = runtime.block_on(NatsServer::start_with(dir.join("nats"), settings)) else {
+        return;
+    };
+    let data = dir.join("cp");
+    let log = broker.url().replace("nats://", "nats://carousel:s3cret@");
+    let _ = init(&data).expect_code(0);
+    let mut serving = Proc::start("serve", serve_on(&data, "127.0.0.1:0").args(["--log", &log]));
+    serving.wait_for_line("ready https://", PATIENCE);
+    serving.terminate();
+    assert!(serving.wait(PATIENCE).success(), "{}", serving.transcript());
+    let kept = fs::read_to_string(data.join("cluster.json")).expect("it is there");
+    assert!(!kept.contains("s3cret"), "{kept}");
+    let verify = || {
+        let mut command = carousel(&["audit", "verify", "--data-dir"]);
+        command.arg(&data);
+        command
+    };
+    // Neither is remembered, so neither works without; with it, both do.
+    for mut command in [recover(&data), verify()] {
+        let said = Refused(run(&mut command)).expect_stderr(1);
+        assert!(!said.contains("s3cret"), "{said}");
+        let _ = run(command.args(["--log", &log])).expect_code(0);
+    }
+    let other = Refused(run(verify().args(["--log", "embedded"]))).expect_stderr(1);
+    assert!(other.contains("this cluster keeps its log in nats://"), "{other}");
+}
+
+fn recover(data: &Path) -> std::process::Command {
+    let mut command = carousel(&["recover", "--data-dir"]);
+    command.arg(data);
+    command
 }
 
 #[test]

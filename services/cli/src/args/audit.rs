@@ -40,6 +40,9 @@ pub enum AuditCommand {
         /// Verify the log of a stopped control plane in this data directory instead.
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
+        /// Its log, as `serve` takes it: needed where the broker asks for credentials, which are not remembered.
+        #[arg(long, value_name = "LOG", requires = "data_dir")]
+        log: Option<String>,
     },
 }
 

@@ -45,7 +45,8 @@ pub struct InitArgs {
     /// The cluster's name, a DNS name.
     #[arg(long, value_name = "NAME")]
     pub cluster: ClusterName,
-    /// Where the key-encryption key is kept: file:PATH, env:NAME or pkcs11:URI.
+    /// Where the key-encryption key is kept: file:PATH (which must exist), env:NAME or pkcs11:URI
+    /// [default: a file that is made beside the keys].
     #[arg(long, value_name = "KEK")]
     pub kek: Option<String>,
     /// A TOML file with other durations than the usual ones, such as node_ttl_ms. They are fixed for the cluster's
@@ -86,4 +87,7 @@ pub struct RecoverArgs {
     /// The control plane's data directory.
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
+    /// Its log, as `serve` takes it: needed where the broker asks for credentials, which are not remembered.
+    #[arg(long, value_name = "LOG")]
+    pub log: Option<String>,
 }

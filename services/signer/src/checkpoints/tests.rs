@@ -87,6 +87,28 @@ async fn a_log_without_its_end_is_refused() {
     );
 }
 
+/// What the loop does: look, write if it is due, sleep. Gives the pauses between the attempts.
+fn pauses_of_a_disk_that_is_full(uncovered: u64) -> Vec<Duration> {
+    let (mut now, mut when, mut pauses) = (Instant::now(), When::Idle, vec![]);
+    for _ in 0..5 {
+        when = when.seen(uncovered, now);
+        if when.is_due(uncovered, now) {
+            when = When::Again(now + AGAIN);
+        }
+        pauses.push(when.wake(now) - now);
+        now = when.wake(now);
+    }
+    pauses
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_is_tried_again_every_five_seconds() {
+    let few = pauses_of_a_disk_that_is_full(1);
+    assert_eq!(few, [EVERY, AGAIN, AGAIN, AGAIN, AGAIN]);
+    let many = pauses_of_a_disk_that_is_full(EVERY_RECORDS);
+    assert_eq!(many, [AGAIN; 5]);
+}
+
 #[tokio::test]
 async fn after_a_crash_in_the_middle_of_a_line_the_next_one_begins_a_line() {
     let dir = TempDir::new().unwrap();

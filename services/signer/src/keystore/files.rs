@@ -66,13 +66,15 @@ impl FileStore {
         if store_file.exists() {
             return Err(KeyStoreError::Exists(dir.into()));
         }
+        // Before anything is made: without it the directory stays as it was, and `init` can be run again.
+        let prepared = kek.prepare(dir)?;
         harden::create_private_dir(dir).map_err(io_error("make", dir))?;
         let key = KeyPair::generate();
         let store = Self {
             dir: dir.into(),
             cluster: cluster.clone(),
             bundle_key: key.spki_pin(),
-            kek: kek.prepare(dir)?,
+            kek: prepared,
         };
         let label = Label::BundleKey {
             cluster: cluster.clone(),
@@ -119,7 +121,8 @@ impl FileStore {
         Ok(store)
     }
 
-    /// A crash while a key was written leaves a copy under a temporary name, which no destruction would find.
+    /// A crash while a key was written or destroyed leaves a copy under a temporary name, which no destruction would
+    /// find.
     fn remove_strays(&self) -> Result<(), KeyStoreError> {
         for path in self.files()? {
             let name = path
@@ -151,6 +154,12 @@ impl FileStore {
     fn path_of(&self, id: &AuthorityId) -> PathBuf {
         let name = id.to_string().replace(':', "-");
         self.dir.join(format!("{name}.{SUFFIX}"))
+    }
+
+    /// The name of a key that is being destroyed: that of a stray copy, see [`Self::remove_strays`].
+    fn doomed(&self, id: &AuthorityId) -> PathBuf {
+        let name = id.to_string().replace(':', "-");
+        self.dir.join(format!(".{name}.{SUFFIX}.tmp"))
     }
 
     fn label_of(&self, id: &AuthorityId, purpose: &KeyPurpose) -> Label {
@@ -242,8 +251,14 @@ impl KeyStore for FileStore {
         for path in self.files()? {
             let is_key = path.extension().is_some_and(|e| e == SUFFIX);
             if is_key && path.file_name().is_some_and(|name| name != BUNDLE_FILE) {
-                let file: KeyFile = read_json(&path)?;
-                keys.extend(file.purpose.map(|purpose| (file.spki, purpose)));
+                match read_json::<KeyFile>(&path) {
+                    Ok(file) => keys.extend(file.purpose.map(|purpose| (file.spki, purpose))),
+                    // One spoilt file must not keep every authority from its work: whoever needs this key is told so.
+                    Err(error @ KeyStoreError::Damaged { .. }) => {
+                        tracing::error!(%error, "a file of the key store was passed over");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         keys.sort_by_key(|(id, _)| *id);
@@ -251,9 +266,16 @@ impl KeyStore for FileStore {
     }
 
     fn destroy(&self, id: &AuthorityId) -> Result<(), KeyStoreError> {
-        // Crash points: overwritten but not unlinked, or unlinked but not durable: the duty stands until its
-        // event is in the log, and comes here again.
-        remove(&self.path_of(id))?;
+        // Under another name first: a file that is half overwritten and still bears a key's name would look like
+        // damage. Crash points: renamed, overwritten or unlinked but not durable: the duty stands until its event is
+        // in the log, and comes here again; what it no longer finds, the next start removes as a stray copy.
+        let (path, doomed) = (self.path_of(id), self.doomed(id));
+        match fs::rename(&path, &doomed) {
+            Ok(()) => harden::sync_dir(&self.dir).map_err(io_error("sync", &self.dir))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("rename", &path)(error)),
+        }
+        remove(&doomed)?;
         harden::sync_dir(&self.dir).map_err(io_error("sync", &self.dir))
     }
 

@@ -239,6 +239,31 @@ async fn a_key_for_a_rotation_that_ended_before_the_log_named_it_is_destroyed() 
 }
 
 #[tokio::test]
+async fn a_key_for_a_rotation_that_turned_back_before_the_log_named_it_is_destroyed_at_once() {
+    let cluster = Cluster::new().await;
+    let t = AuthorityType::Db;
+    cluster.rotate(t, Phase::Init).await;
+    let purpose = crate::keystore::KeyPurpose {
+        cluster: "acme.cluster".parse().unwrap(),
+        authority_type: t,
+        kind: KeyKind::Tls,
+        generation: 2,
+        rotation: cluster.fold.read(|s| s.types[&t].rotation_id()),
+    };
+    let store = FileStore::open(&cluster.keys()).unwrap();
+    let (orphan, _) = store.make(&purpose).unwrap();
+    let signer = cluster.signer().await.unwrap();
+    signer.sweep().await.unwrap();
+    assert!(store.signer(&orphan).is_ok(), "it still may be taken up");
+    cluster.rotate(t, Phase::Rollback).await;
+    signer.sweep().await.unwrap();
+    assert!(
+        matches!(store.signer(&orphan), Err(KeyStoreError::Unknown(_))),
+        "not only when the rotation ends"
+    );
+}
+
+#[tokio::test]
 async fn a_missing_key_keeps_authorisations_waiting_and_bundles_are_signed_all_the_same() {
     let cluster = Cluster::new().await;
     cluster.ask().await;

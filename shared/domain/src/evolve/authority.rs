@@ -9,17 +9,23 @@ use crate::{
 };
 
 pub(super) fn key_generated(state: &mut ClusterState, header: &Header, f: &AuthorityKeyGenerated) {
+    // A key that the log knows already is no new one: told again, it would be owed a destruction that it never earned.
+    if state.keys.contains_key(&f.key.id) {
+        return;
+    }
     let mut key = f.key.clone();
     key.position = header.position;
     state.keys.insert(key.id, Principal::System(SystemActor::Signer));
     let of = state.types.entry(f.authority_type).or_default();
     of.newest_generation = of.newest_generation.max(key.generation);
     let in_time = key.rotation == of.rotation_id() && of.phase != Phase::Rollback;
-    if key.rotation.is_none() {
-        // A first key waits for `authority.activated`, which stands in the same append.
-        of.active.insert(key.kind, key);
-    } else if of.prepared.contains_key(&key.kind) || (!in_time && holds(Rule::LateKeyIsDestroyed)) {
-        // The rotation is over or rolling back: the key never becomes prepared, and is owed its end.
+    let is_late = match key.rotation {
+        // A first key is one only where there is none: whoever writes another would replace the authority at will.
+        None => of.active.contains_key(&key.kind),
+        Some(_) => of.prepared.contains_key(&key.kind) || (!in_time && holds(Rule::LateKeyIsDestroyed)),
+    };
+    if is_late {
+        // The rotation is over or rolling back, or was none: the key signs nothing, and is owed its end.
         let outcome = None;
         of.retired.push(RetiredKey {
             key,
@@ -29,9 +35,14 @@ pub(super) fn key_generated(state: &mut ClusterState, header: &Header, f: &Autho
             recorded: true,
         });
         return;
-    } else {
-        of.prepared.insert(key.kind, key);
     }
+    // A first key waits for `authority.activated`, which stands in the same append.
+    let keys = if key.rotation.is_none() {
+        &mut of.active
+    } else {
+        &mut of.prepared
+    };
+    keys.insert(key.kind, key);
     // The row changes with the key, like with a phase.
     of.row_position = header.position;
     of.bundle_due = header.position;

@@ -6,7 +6,7 @@ use crate::{
         AuthorizationGranted, CertificateIssued, CertificateRefused, CertificateRevoked, Header, Occasion,
     },
     id::{AuthorizationId, CertDigest, NodeId, Position, Principal},
-    state::{AuthorizationOutcome, Certificate, ClusterState, Pending},
+    state::{AuthorizationOutcome, Certificate, ClusterState, Pending, TypeState},
     time::{MINUTE_MS, Timestamp},
 };
 
@@ -41,10 +41,15 @@ pub(super) fn authorized(state: &mut ClusterState, header: &Header, f: &Authoriz
             node.touched.insert(f.authority_type, rotation);
         }
     }
+    let row = state
+        .types
+        .get(&f.authority_type)
+        .map_or_else(|| TypeState::default().row(), TypeState::row);
     let pending = Pending {
         granted: f.clone(),
         position: header.position,
         at: header.time,
+        row,
     };
     state.pending.insert(f.authorization, pending);
 }

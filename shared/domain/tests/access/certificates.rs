@@ -4,7 +4,10 @@ use domain::{
     access::Uses,
     authority::AuthorityType,
     command::{Answer, KeyRequest, Order},
-    event::LeafUse::{Both, Client, Server},
+    event::{
+        AuthorizationGranted,
+        LeafUse::{Both, Client, Server},
+    },
     id::{AuthorizationId, Principal, SpkiPin, TokenHash},
     phase::Phase,
     refusal::Code,
@@ -283,6 +286,32 @@ fn a_user_renews_a_client_certificate_of_its_own_and_nothing_else() {
         world.refused(admin(), request(AuthorityType::Host, Client, None, key)),
         Code::NotPermitted
     );
+}
+
+#[test]
+fn an_authorisation_is_stamped_with_the_row_at_its_place_in_the_log() {
+    let mut world = World::new();
+    let node = world.node("n1");
+    world.request(node, Client, None).unwrap();
+    let granted = world.last_granted();
+    // The same words again, decided before a rotation and recorded after two of its phases.
+    world.enter(AuthorityType::Host, Phase::Init);
+    world.enter(AuthorityType::Host, Phase::UpdateClients);
+    let late = AuthorizationGranted {
+        authorization: AuthorizationId(world.uuid()),
+        ..granted.clone()
+    };
+    world.append(Principal::Node(node), late.clone().into());
+    let row = |id| world.state.pending[&id].row;
+    let (early, late) = (row(granted.authorization), row(late.authorization));
+    assert_eq!((early.phase, early.rotation), (Phase::Standby, None));
+    assert!(early.names(granted.issuer, Both));
+    assert_eq!(late.phase, Phase::UpdateClients);
+    assert_eq!(
+        late.rotation,
+        world.state.types[&AuthorityType::Host].rotation_id()
+    );
+    assert!(!late.names(granted.issuer, Client) && late.names(granted.issuer, Server));
 }
 
 #[test]

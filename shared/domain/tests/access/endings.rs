@@ -171,3 +171,25 @@ fn a_rotation_that_has_not_settled_does_not_hold_up_the_next_one_and_what_it_cut
     reach(&mut world, n3, 50);
     assert_eq!(to_settle(&world.state).len(), 1);
 }
+
+#[test]
+fn a_bundle_denies_no_certificate_of_an_authority_that_it_does_not_list() {
+    let mut world = World::new();
+    let node = world.node("n1");
+    world.ask(admin(), Order::RemoveNode { node }).unwrap();
+    let denied = |world: &World| {
+        let content = domain::duty::bundle_content(&world.state, HOST, world.now);
+        content.expect("the host authority has a key").denied.len()
+    };
+    assert_eq!(denied(&world), 1, "its authority is trusted");
+    for phase in [
+        Phase::Init,
+        Phase::UpdateClients,
+        Phase::UpdateServers,
+        Phase::Standby,
+    ] {
+        assert_eq!(denied(&world), 1, "and still is before {phase}");
+        world.enter(HOST, phase);
+    }
+    assert_eq!(denied(&world), 0, "its authority is gone, and the entry with it");
+}

@@ -3,11 +3,11 @@
 use domain::{
     NodeId, Phase, Position,
     access::RoleName,
-    authority::AuthorityType,
+    authority::{AuthorityKey, AuthorityType, KeyKind},
     command::{Answer, Expectation, Order, Rotate},
-    event::{Fact, LeafUse},
+    event::{AuthorityKeyGenerated, Fact, LeafUse},
     gate::{self, Missing},
-    id::Principal,
+    id::{Principal, SystemActor},
     refusal::Code,
 };
 
@@ -381,11 +381,7 @@ fn a_key_that_comes_after_the_rotation_turned_back_is_never_prepared() {
     let rotation = world.state.types[&HOST].rotation_id();
     rotate(&mut world, Phase::Rollback).unwrap();
     let key = world.authority_key(2, rotation);
-    let late = domain::event::AuthorityKeyGenerated {
-        authority_type: HOST,
-        key: key.clone(),
-    };
-    world.append(Principal::System(domain::id::SystemActor::Signer), late.into());
+    key_generated(&mut world, &key);
     assert!(world.state.types[&HOST].prepared.is_empty());
     let owed = domain::owed(&world.state, world.now);
     assert!(
@@ -395,6 +391,46 @@ fn a_key_that_comes_after_the_rotation_turned_back_is_never_prepared() {
         }),
         "{owed:?}"
     );
+}
+
+fn key_generated(world: &mut World, key: &AuthorityKey) {
+    let fact = AuthorityKeyGenerated {
+        authority_type: HOST,
+        key: key.clone(),
+    };
+    world.append(Principal::System(SystemActor::Signer), fact.into());
+}
+
+#[test]
+fn a_first_key_is_one_only_where_there_is_none() {
+    let mut world = World::new();
+    let (before, row) = (world.ca(HOST, false), world.state.types[&HOST].row_position);
+    let foreign = world.authority_key(2, None);
+    key_generated(&mut world, &foreign);
+    let of = &world.state.types[&HOST];
+    assert_eq!(
+        of.active[&KeyKind::Tls].id,
+        before,
+        "the authority is not replaced"
+    );
+    assert_eq!(of.row_position, row, "and nobody is asked to trust another one");
+    assert_eq!(of.retired[0].key.id, foreign.id);
+}
+
+#[test]
+fn a_key_that_the_log_knows_is_not_made_a_second_time() {
+    let mut world = World::new();
+    rotate(&mut world, Phase::Init).unwrap();
+    let rotation = world.state.types[&HOST].rotation_id();
+    let prepared = world.authority_key(2, rotation);
+    key_generated(&mut world, &prepared);
+    let active = world.state.types[&HOST].active[&KeyKind::Tls].clone();
+    for key in [prepared, active] {
+        key_generated(&mut world, &key);
+    }
+    let owed = domain::owed(&world.state, world.now);
+    let destroys = |duty: &domain::Duty| matches!(duty, domain::Duty::Destroy { .. });
+    assert!(!owed.iter().any(destroys), "a key in use is destroyed: {owed:?}");
 }
 
 #[test]

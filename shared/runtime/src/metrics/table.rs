@@ -193,6 +193,16 @@ pub const METRICS: &[Metric] = &[
         &["type", "phase"],
         "1 for the phase in which the type is, else 0.",
     ),
+    gauge(
+        "carousel_signer_bundle_bytes",
+        &["type"],
+        "Bytes of the newest trust bundle as an event; the log takes 524288.",
+    ),
+    gauge(
+        "carousel_signer_bundle_refused",
+        &["type"],
+        "1 while the signer refuses to sign the trust bundle of a type; the previous one stays in force. Any is an alarm.",
+    ),
     counter(
         "carousel_signer_certificates_total",
         &["type"],

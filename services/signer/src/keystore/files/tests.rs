@@ -52,6 +52,51 @@ fn a_destroyed_key_is_gone_and_destroying_it_again_is_fine() {
 }
 
 #[test]
+fn a_crash_while_a_key_is_destroyed_leaves_a_store_that_opens() {
+    let (dir, store) = store();
+    let (kept, _) = store.make(&purpose()).unwrap();
+    let (id, _) = store.make(&purpose()).unwrap();
+    // Moved out of the way and overwritten, then the process died: no file of a key's name is damaged.
+    let doomed = store.doomed(&id);
+    fs::rename(store.path_of(&id), &doomed).unwrap();
+    overwrite(&doomed, 100).unwrap();
+    assert_eq!(store.keys().unwrap(), [(kept, purpose())]);
+    // The same process does the duty again; or the next start finds the rest.
+    store.destroy(&id).unwrap();
+    assert!(!doomed.exists(), "destroying it again finishes the work");
+    fs::write(&doomed, [0; 100]).unwrap();
+    drop(store);
+    FileStore::open(&dir.path().join("keys")).unwrap();
+    assert!(!doomed.exists(), "and so does a start");
+}
+
+#[test]
+fn a_key_is_renamed_before_it_is_overwritten() {
+    let (_dir, store) = store();
+    let (id, _) = store.make(&purpose()).unwrap();
+    // A directory in the way of the new name stops it there: the file is whole, and the key is still one.
+    fs::create_dir(store.doomed(&id)).unwrap();
+    assert!(matches!(
+        store.destroy(&id),
+        Err(KeyStoreError::Io { doing: "rename", .. })
+    ));
+    assert!(store.signer(&id).is_ok());
+}
+
+#[test]
+fn a_spoilt_file_is_passed_over_by_whoever_does_not_need_it() {
+    let (_dir, store) = store();
+    let (kept, _) = store.make(&purpose()).unwrap();
+    let (spoilt, _) = store.make(&purpose()).unwrap();
+    overwrite(&store.path_of(&spoilt), 100).unwrap();
+    assert_eq!(store.keys().unwrap(), [(kept, purpose())]);
+    assert!(matches!(
+        store.signer(&spoilt),
+        Err(KeyStoreError::Damaged { .. })
+    ));
+}
+
+#[test]
 fn what_is_in_the_files_is_sealed_and_for_the_owner_only() {
     let (_dir, store) = store();
     let (id, _) = store.make(&purpose()).unwrap();
@@ -107,6 +152,16 @@ fn a_key_file_of_another_generation_does_not_open() {
     file.purpose.as_mut().unwrap().generation = 3;
     write_json(&path, &file).unwrap();
     assert!(matches!(store.signer(&id), Err(KeyStoreError::Sealed { .. })));
+}
+
+#[test]
+fn without_the_key_encryption_key_nothing_is_made() {
+    let dir = TempDir::new().unwrap();
+    let keys = dir.path().join("keys");
+    let absent = KekSource::File(dir.path().join("absent"));
+    let refused = FileStore::create(&keys, &cluster(), &absent);
+    assert!(matches!(refused, Err(KeyStoreError::Kek(_))));
+    assert!(!keys.exists(), "`init` can be run again");
 }
 
 #[test]

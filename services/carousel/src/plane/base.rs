@@ -1,0 +1,211 @@
+//! What every mode needs: the log, the fold, the executor and the signer; and how a cluster begins in its log.
+
+use std::{
+    future::Future,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use domain::{Principal, command::Genesis, id::SystemActor};
+use eventlog::{JetStreamLog, JetStreamOptions, SharedLog, SqliteLog, bus};
+use execution::{Executor, Fold, Now};
+use runtime::{
+    clock::{SharedClock, SystemClock},
+    metrics::Metrics,
+    readiness::Readiness,
+    shutdown::{DRAIN_TIMEOUT, drain},
+};
+use signer::Signer;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::PlaneError;
+use crate::{
+    home::{EMBEDDED, Home},
+    now_of,
+};
+
+/// What becomes of a log that holds no cluster yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IfEmpty {
+    /// The cluster begins in it: the first `serve`.
+    Begin,
+    /// It is refused: nobody who only wants to use a cluster may choose its log.
+    Refuse,
+}
+
+/// Log, fold, executor and signer.
+pub struct Core {
+    /// The log.
+    pub log: SharedLog,
+    /// The state of this process.
+    pub fold: Fold,
+    /// The only place where commands become events.
+    pub executor: Executor,
+    /// Metrics of this process.
+    pub metrics: Metrics,
+    /// What it still waits for.
+    pub readiness: Readiness,
+    pub(super) clock: SharedClock,
+    pub(super) clock_suspect: Arc<AtomicBool>,
+    pub(super) tasks: JoinSet<Result<(), PlaneError>>,
+    pub(super) stop: CancellationToken,
+    /// Ends what the services stand on, after them.
+    base: CancellationToken,
+}
+
+impl Core {
+    /// Opens the log (the one asked for, or the one remembered) and the keys, begins the cluster in the log if it is
+    /// empty and may be begun, and starts the signer.
+    ///
+    /// # Errors
+    /// [`PlaneError`]; what was started is stopped again. A log that holds nothing is left so, unless everything that
+    /// a control plane needs was there.
+    pub async fn start(
+        home: &mut Home,
+        asked: Option<&str>,
+        if_empty: IfEmpty,
+        stop: CancellationToken,
+    ) -> Result<Self, PlaneError> {
+        // No log was ever chosen: opening the usual one would make it.
+        if if_empty == IfEmpty::Refuse && home.description.log.is_none() {
+            return Err(PlaneError::NeverBegun(home.path().into()));
+        }
+        let chosen = home.choose_log(asked)?;
+        // A file opens soon, and a file that is left half opened is still locked for whoever comes next.
+        let log = match &*chosen {
+            EMBEDDED => open_log(home, EMBEDDED).await?,
+            broker => unless_stopped(&stop, open_log(home, broker)).await?,
+        };
+        for warning in log.warnings() {
+            tracing::warn!(log = log.name(), "{warning}");
+        }
+        // State and commands outlive the services: a gateway's stop is still recorded, and requests at hand answered.
+        let base = CancellationToken::new();
+        let folding = async { Ok(Fold::start(log.clone(), base.clone()).await?) };
+        let fold = match unless_stopped(&stop, folding).await {
+            Ok(fold) => fold,
+            Err(error) => {
+                base.cancel();
+                log.close().await;
+                return Err(error);
+            }
+        };
+        let clock = SystemClock::shared();
+        let clock_suspect = Arc::new(AtomicBool::new(false));
+        let executor = Executor::new(
+            fold.clone(),
+            now_of(clock.clone()),
+            clock_suspect.clone(),
+            base.clone(),
+        );
+        let mut core = Self {
+            log,
+            fold,
+            executor,
+            metrics: Metrics::new(env!("CARGO_PKG_VERSION")),
+            readiness: Readiness::new(),
+            clock,
+            clock_suspect,
+            tasks: JoinSet::new(),
+            stop,
+            base,
+        };
+        match core.begin(home, &chosen, if_empty).await {
+            Ok(()) => Ok(core),
+            Err(error) => {
+                core.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins the cluster in an empty log, refuses a log that holds another one, and starts the signer.
+    async fn begin(&mut self, home: &mut Home, chosen: &str, if_empty: IfEmpty) -> Result<(), PlaneError> {
+        let genesis: Genesis = signer::load_genesis(&home.keys())?;
+        let own = home.description.cluster.clone();
+        let found = self
+            .fold
+            .read(|s| s.cluster.as_ref().map(|c| (c.name.clone(), c.bundle_key)));
+        let is_empty = match found {
+            Some((name, key)) if name == own && key == genesis.bundle_key => false,
+            Some((log, _)) => return Err(PlaneError::OtherCluster { log, own }),
+            // A second genesis would be another cluster's beginning under the same keys.
+            None if home.was_begun() => return Err(PlaneError::LostLog),
+            None if if_empty == IfEmpty::Refuse => return Err(PlaneError::NeverBegun(home.path().into())),
+            None => true,
+        };
+        // Before the first fact: a cluster whose keys do not open must not begin, least of all in the wrong log.
+        let part = self.readiness.part("signer", "its keys and what it owes");
+        let config = signer::Config { key_dir: home.keys() };
+        let (fold, metrics) = (self.fold.clone(), self.metrics.clone());
+        let signer = Signer::open(config, fold, self.now(), metrics, part).await?;
+        if is_empty {
+            // Crash point: from here on no other log is taken, whether or not the append below was stored. The next
+            // start finds the genesis in this log, or begins it there.
+            home.remember_log(chosen)?;
+            let host = Principal::System(SystemActor::Host);
+            let command = self.executor.own_command(host, signer::first_order(genesis));
+            self.executor.execute(command).await.map_err(PlaneError::Begin)?;
+        }
+        // Crash point: begun, and not remembered as such: the next start finds the cluster and remembers it then.
+        home.remember_begun(chosen)?;
+        let token = self.stop.clone();
+        self.tasks.spawn(async move { Ok(signer.run(token).await?) });
+        Ok(())
+    }
+
+    /// Stops it and lets go of the log.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        drain(&mut self.tasks, DRAIN_TIMEOUT).await;
+        self.base.cancel();
+        drop((self.executor, self.fold));
+        self.log.close().await;
+    }
+
+    /// The clock as everybody in this process reads it.
+    pub fn now(&self) -> Now {
+        now_of(self.clock.clone())
+    }
+}
+
+/// A broker that does not answer must not keep a stop waiting.
+async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    opening: impl Future<Output = Result<T, PlaneError>>,
+) -> Result<T, PlaneError> {
+    tokio::select! {
+        opened = opening => opened,
+        () = stop.cancelled() => Err(PlaneError::Interrupted),
+    }
+}
+
+/// The directory's log, to be read only.
+///
+/// # Errors
+/// When it cannot be opened, or is damaged as a file.
+pub async fn open_log_to_read(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
+    if chosen == EMBEDDED {
+        return Ok(SqliteLog::open_read_only(home.log_file()).await?);
+    }
+    open_log(home, chosen).await
+}
+
+async fn open_log(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
+    if chosen == EMBEDDED {
+        return Ok(SqliteLog::open(home.log_file()).await?);
+    }
+    if !chosen.contains("://") {
+        return Err(PlaneError::UnknownLog(chosen.into()));
+    }
+    let options = JetStreamOptions {
+        cluster: home.description.cluster.to_string(),
+        replicas: 1,
+    };
+    let bus = bus::BusOptions {
+        url: chosen.into(),
+        name: "carousel".into(),
+        ..bus::BusOptions::default()
+    };
+    Ok(JetStreamLog::connect(&bus, &options).await?)
+}

@@ -1,0 +1,186 @@
+//! Trust bundles: signed only if this signer can answer for every authority in them and readers will take them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+};
+
+use domain::{
+    AuthorityId, AuthorityType, Duty, Fact, Position,
+    duty::bundle_content,
+    event::AuthorityBundleSigned,
+    trust::{Bundle, SignedBundle},
+};
+use eventlog::{Append, MAX_EVENT_BYTES};
+use execution::Expected;
+use pki::{BundleError, bundle};
+
+use crate::service::{DutyError, Progress, Signer, chain};
+
+/// Why a bundle is not published. The previous one stays in force, and the duty stays owed.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    /// Whoever can write the log has written an authority into it.
+    #[error(
+        "it would list the authority {0}, whose key this signer never made: somebody else wrote it into the log; look at `carousel audit ls --type authority` and roll the rotation back, with --force where it waits"
+    )]
+    Foreign(AuthorityId),
+    /// The log would not store it.
+    #[error(
+        "it weighs {bytes} bytes and the log takes {MAX_EVENT_BYTES}: its deny list has {denied} entries; it becomes shorter as they expire, or at once when a rotation of the type ends"
+    )]
+    TooLarge { bytes: usize, denied: usize },
+    /// Every reader would refuse it.
+    #[error("nobody would accept it")]
+    Unusable(#[source] BundleError),
+}
+
+/// The refusals that were told, so that each is said once and not at every look.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<BTreeMap<AuthorityType, Position>>);
+
+impl Told {
+    /// Is this the first refusal of the revision? None: it was signed.
+    fn is_news(&self, authority_type: AuthorityType, refused: Option<Position>) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match refused {
+            Some(revision) => told.insert(authority_type, revision) != Some(revision),
+            None => told.remove(&authority_type).is_some(),
+        }
+    }
+}
+
+impl Signer {
+    /// Signs and records the bundle of a type, if it is fit to be read; otherwise the last one stays.
+    pub(crate) async fn sign_bundle(
+        &self,
+        duty: &Duty,
+        authority_type: AuthorityType,
+    ) -> Result<Progress, DutyError> {
+        let subject = self.authority_subject(authority_type);
+        let now = self.now();
+        // Content and condition come from one look at the state: what is signed is what it says now.
+        let content = self.fold.read_with_tails(|state, tail| {
+            let now = state.now(now);
+            let is_owed = domain::owed(state, now).contains(duty);
+            let content = is_owed.then(|| bundle_content(state, authority_type, now))??;
+            Some((content, tail(&subject)))
+        });
+        let Some((content, tail)) = content else {
+            return Ok(Progress::Some);
+        };
+        let signed = bundle::sign(&content, &self.bundle_key, vec![]);
+        let fact: Fact = AuthorityBundleSigned {
+            authority_type,
+            revision: content.revision,
+            phase: content.phase,
+            expires: content.expires,
+            bundle: signed.clone(),
+        }
+        .into();
+        let prepared = self
+            .writer
+            .prepare(&self.cluster, &[fact.clone()], self.now(), Expected::At(tail));
+        if let Err(unfit) = self.judge_bundle(&content, &signed, prepared.as_ref()).await? {
+            self.refuse_bundle(&content, &unfit);
+            // Not an error: nothing else waits for it, and whoever has to mend it needs a control plane that runs.
+            return Ok(Progress::None);
+        }
+        let is_refused = self
+            .metrics
+            .gauge("carousel_signer_bundle_refused", &[authority_type.name()]);
+        is_refused.set(0);
+        self.told.is_news(authority_type, None);
+        self.append(&[fact], tail).await
+    }
+
+    /// A document that readers refuse must not become the newest one: it would shadow the one that they have.
+    async fn judge_bundle(
+        &self,
+        content: &Bundle,
+        signed: &SignedBundle,
+        append: Option<&Append>,
+    ) -> Result<Result<(), Unfit>, DutyError> {
+        if let Some(foreign) = self.foreign(content).await? {
+            return Ok(Err(Unfit::Foreign(foreign)));
+        }
+        let events = append.iter().flat_map(|append| &append.events);
+        let (bytes, denied) = (
+            events.map(|event| event.data.len()).sum::<usize>(),
+            content.denied.len(),
+        );
+        let gauge = self
+            .metrics
+            .gauge("carousel_signer_bundle_bytes", &[content.authority_type.name()]);
+        gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        if bytes > MAX_EVENT_BYTES {
+            return Ok(Err(Unfit::TooLarge { bytes, denied }));
+        }
+        if bytes > MAX_EVENT_BYTES / 2 {
+            tracing::warn!(
+                authority_type = %content.authority_type, bytes, denied, limit = MAX_EVENT_BYTES,
+                "the deny list fills more than half of a trust bundle; beyond the limit nothing can be revoked or rotated"
+            );
+        }
+        let pin = self.bundle_key.spki_pin();
+        let read = bundle::verify_unexpired(signed, &pin, Some(&self.cluster), content.authority_type);
+        Ok(read.map(drop).map_err(Unfit::Unusable))
+    }
+
+    /// The first authority of a bundle that this signer cannot answer for. It answers for keys in its store, and, if
+    /// a file was lost, for those that `init` made or that an earlier bundle of its own lists: a lost key must not
+    /// keep the cluster from rotating away from it.
+    async fn foreign(&self, content: &Bundle) -> Result<Option<AuthorityId>, DutyError> {
+        let authorities = self.authorities.clone();
+        let stored = tokio::task::spawn_blocking(move || authorities.store().keys()).await??;
+        let is_stored = |id: &AuthorityId| {
+            let mut of_type = stored
+                .iter()
+                .filter(|(_, purpose)| purpose.authority_type == content.authority_type);
+            of_type.any(|(stored, _)| stored == id)
+        };
+        let absent: Vec<_> = content
+            .authorities
+            .iter()
+            .map(|listed| listed.id)
+            .filter(|id| !is_stored(id) && !self.founders.contains(id))
+            .collect();
+        if absent.is_empty() {
+            return Ok(None);
+        }
+        let vouched = self.vouched(content.authority_type).await?;
+        Ok(absent.into_iter().find(|id| !vouched.contains(id)))
+    }
+
+    /// What the newest bundle in the log lists, if this signer's key signed it: the log alone proves nothing here.
+    async fn vouched(&self, authority_type: AuthorityType) -> Result<BTreeSet<AuthorityId>, DutyError> {
+        let earlier = self
+            .fold
+            .bundle(authority_type)
+            .await
+            .map_err(DutyError::Unreadable)?;
+        let pin = self.bundle_key.spki_pin();
+        let content = earlier.and_then(|signed| {
+            bundle::verify_unexpired(&signed, &pin, Some(&self.cluster), authority_type).ok()
+        });
+        let authorities = content.into_iter().flat_map(|content| content.authorities);
+        Ok(authorities.map(|listed| listed.id).collect())
+    }
+
+    fn refuse_bundle(&self, content: &Bundle, unfit: &Unfit) {
+        let authority_type = content.authority_type;
+        let is_refused = self
+            .metrics
+            .gauge("carousel_signer_bundle_refused", &[authority_type.name()]);
+        is_refused.set(1);
+        if self.told.is_news(authority_type, Some(content.revision)) {
+            tracing::error!(
+                %authority_type, revision = %content.revision, why = %chain(unfit),
+                "refused to sign a trust bundle; the previous one stays in force"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

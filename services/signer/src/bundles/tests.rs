@@ -1,0 +1,162 @@
+use domain::{
+    Phase, SpkiPin, Timestamp,
+    authority::KeyKind,
+    event::AuthorityKeyGenerated,
+    id::{CertDigest, Serial},
+    trust::Denied,
+};
+use execution::FactWriter;
+use pki::KeyPair;
+
+use super::*;
+use crate::{
+    FileStore, KeyStore,
+    founding::authority_certificate,
+    keystore::KeyPurpose,
+    testing::{Cluster, START},
+};
+
+const DB: AuthorityType = AuthorityType::Db;
+
+fn due(cluster: &Cluster) -> Duty {
+    let is_it = |duty: &Duty| {
+        matches!(
+            duty,
+            Duty::SignBundle {
+                authority_type: DB,
+                ..
+            }
+        )
+    };
+    let owed = cluster.fold.read(|state| domain::owed(state, START));
+    owed.into_iter().find(is_it).expect("a bundle is owed")
+}
+
+fn signed_phase(cluster: &Cluster) -> Option<Phase> {
+    cluster
+        .fold
+        .read(|state| state.types[&DB].bundle.as_ref().map(|head| head.phase))
+}
+
+/// Whoever can write the log gives the rotation a key of their own before the signer does.
+async fn forge_key(cluster: &Cluster) -> SpkiPin {
+    let (rotation, key) = (
+        cluster.fold.read(|s| s.types[&DB].rotation_id()),
+        KeyPair::generate(),
+    );
+    let name = "acme.cluster".parse().unwrap();
+    let purpose = KeyPurpose {
+        cluster: "acme.cluster".parse().unwrap(),
+        authority_type: DB,
+        kind: KeyKind::Tls,
+        generation: 2,
+        rotation,
+    };
+    let certificate = authority_certificate(&purpose, &key, START).unwrap();
+    let key = certificate.authority_key(2, "software", rotation, Position(0));
+    let id = key.id;
+    let fact = AuthorityKeyGenerated {
+        authority_type: DB,
+        key,
+    };
+    let writer = FactWriter::signer(cluster.fold.clone());
+    writer
+        .append(&name, &[fact.into()], START, Expected::AsFolded)
+        .await
+        .unwrap();
+    cluster
+        .until("the forged key", |s| s.types[&DB].prepared_is_complete(DB))
+        .await;
+    id
+}
+
+#[tokio::test]
+async fn an_authority_whose_key_the_signer_never_made_is_vouched_for_in_no_bundle() {
+    let cluster = Cluster::new().await;
+    let signer = cluster.signer().await.unwrap();
+    signer.sign_bundle(&due(&cluster), DB).await.unwrap();
+    assert_eq!(signed_phase(&cluster), Some(Phase::Standby));
+    cluster.rotate(DB, Phase::Init).await;
+    let foreign = forge_key(&cluster).await;
+    let end = cluster.fold.position();
+    let done = signer.sign_bundle(&due(&cluster), DB).await.unwrap();
+    assert_eq!(
+        done,
+        Progress::None,
+        "it is no error that keeps the signer from its work"
+    );
+    assert_eq!(cluster.fold.position(), end, "nothing is recorded");
+    let gauge = signer
+        .metrics
+        .gauge("carousel_signer_bundle_refused", &[DB.name()]);
+    assert_eq!(gauge.get(), 1, "it is an alarm");
+    let content = cluster
+        .fold
+        .read(|state| bundle_content(state, DB, START).unwrap());
+    assert_eq!(signer.foreign(&content).await.unwrap(), Some(foreign));
+}
+
+#[tokio::test]
+async fn a_lost_key_that_an_earlier_bundle_lists_can_still_be_rotated_away() {
+    let cluster = Cluster::new().await;
+    let signer = cluster.signer().await.unwrap();
+    cluster.rotate(DB, Phase::Init).await;
+    cluster.make_key(DB).await;
+    signer.sign_bundle(&due(&cluster), DB).await.unwrap();
+    let prepared = cluster.fold.read(|s| s.types[&DB].prepared[&KeyKind::Tls].id);
+    FileStore::open(&cluster.keys())
+        .unwrap()
+        .destroy(&prepared)
+        .unwrap();
+    cluster.rotate(DB, Phase::Rollback).await;
+    signer.sign_bundle(&due(&cluster), DB).await.unwrap();
+    assert_eq!(signed_phase(&cluster), Some(Phase::Rollback));
+}
+
+#[tokio::test]
+async fn a_bundle_that_the_log_or_its_readers_would_not_take_is_not_published() {
+    let cluster = Cluster::new().await;
+    let signer = cluster.signer().await.unwrap();
+    let content = cluster
+        .fold
+        .read(|state| bundle_content(state, DB, START).unwrap());
+    let judge = async |content: &Bundle| {
+        let signed = bundle::sign(content, &signer.bundle_key, vec![]);
+        let fact = AuthorityBundleSigned {
+            authority_type: DB,
+            revision: content.revision,
+            phase: content.phase,
+            expires: content.expires,
+            bundle: signed.clone(),
+        };
+        let append = signer
+            .writer
+            .prepare(&signer.cluster, &[fact.into()], START, Expected::Any);
+        signer
+            .judge_bundle(content, &signed, append.as_ref())
+            .await
+            .unwrap()
+    };
+    assert!(judge(&content).await.is_ok());
+    let denied = |n: u32| Denied {
+        serial: Serial([0x41; 16]),
+        digest: CertDigest([n as u8; 32]),
+        not_after: Timestamp(START.0 + 1),
+    };
+    let long = Bundle {
+        denied: (0..4_000).map(denied).collect(),
+        ..content.clone()
+    };
+    assert!(matches!(
+        judge(&long).await,
+        Err(Unfit::TooLarge { denied: 4_000, .. })
+    ));
+    let nobody = Bundle {
+        authorities: vec![],
+        ..content
+    };
+    assert!(matches!(
+        judge(&nobody).await,
+        Err(Unfit::Unusable(BundleError::NoActive))
+    ));
+}
