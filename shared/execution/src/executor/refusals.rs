@@ -6,8 +6,6 @@ use domain::{
     ClusterState, Code, Command, Fact, Principal, Refusal, Timestamp, event::CommandRefused, time::MINUTE_MS,
 };
 
-use super::refused;
-
 /// How many different refusals are counted at once; one more pushes its own event out at once.
 const COUNTED: usize = 1_024;
 
@@ -85,5 +83,16 @@ impl Refusals {
         due.into_iter()
             .filter_map(|key| self.repeated.remove(&key).map(|r| (key.0, r.fact)))
             .collect()
+    }
+}
+
+/// The event of one refusal.
+fn refused(command: &Command, refusal: &Refusal, count: u32) -> CommandRefused {
+    CommandRefused {
+        principal: command.principal.clone(),
+        command: command.order.name().into(),
+        code: refusal.code,
+        text: refusal.text.clone(),
+        count,
     }
 }
