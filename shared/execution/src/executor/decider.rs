@@ -99,21 +99,37 @@ impl Decider {
                 // Another command of this batch stands on the same condition: decided after it.
                 Verdict::Later => again.push(waiting),
                 // The state may be behind the log: a no counts only after everything durable was read.
-                Verdict::Doubtful => doubtful.push(Waiting {
-                    caught_up: true,
-                    ..waiting
-                }),
+                Verdict::Doubtful => doubtful.push(waiting),
                 Verdict::Answer(result) => answer(waiting, result),
             }
         }
         self.append(appends, decided, &mut again).await;
-        if !doubtful.is_empty() {
-            if let Err(behind) = self.fold.catch_up(FOLD_WAIT).await {
-                tracing::warn!(%behind, "a command is decided on a state that may be behind the log");
-            }
-            again.append(&mut doubtful);
-        }
+        again.extend(self.resolve(doubtful).await);
         again
+    }
+
+    /// Reads to the log's end, after which a no is final. While that cannot be done there is no answer: a refusal
+    /// on an old state would send away for good who has just been let in.
+    async fn resolve(&self, doubtful: Vec<Waiting>) -> Vec<Waiting> {
+        if doubtful.is_empty() {
+            return doubtful;
+        }
+        let read = self.fold.catch_up(FOLD_WAIT).await;
+        if let Err(behind) = &read {
+            tracing::warn!(%behind, commands = doubtful.len(), "the log's end cannot be read: nothing is refused");
+        }
+        let mut final_now = vec![];
+        for waiting in doubtful {
+            if read.is_ok() {
+                let caught_up = true;
+                final_now.push(Waiting { caught_up, ..waiting });
+            } else {
+                let text = "the log cannot be read to its end at this moment, so that nothing can be refused; \
+                            repeat the same command, it counts once";
+                answer(waiting, Err(ExecuteError::Unavailable(text.into())));
+            }
+        }
+        final_now
     }
 
     /// Appends, answers what is durable, and hands back what met a conflict.

@@ -6,9 +6,9 @@ use domain::{
     AuthorityType, BodyDigest, BootId, ClusterName, Code, Command, CommandId, Fact, MemberId, Order, Phase,
     Position, Principal, SpkiPin, Timestamp, UserName,
     authority::{AuthorityKey, KeyKind},
-    command::{Genesis, Rotate, Settings},
+    command::{Genesis, Join, KeyRequest, Rotate, Settings},
     event::{AuthorityActivated, AuthorityKeyGenerated},
-    id::SystemActor,
+    id::{SystemActor, TokenHash},
 };
 use eventlog::{EventLog, Fault, MemoryLog};
 use tokio_util::sync::CancellationToken;
@@ -38,24 +38,13 @@ async fn world() -> World {
         stop,
     };
     let first_key = |authority_type, pin| {
-        let id = SpkiPin([pin; 32]);
-        let key = AuthorityKey {
-            id,
-            kind: KeyKind::Tls,
-            generation: 1,
-            certificate: String::new(),
-            algorithm: "ECDSA P-256".into(),
-            storage: "software".into(),
-            not_after: Timestamp(i64::MAX),
-            rotation: None,
-            position: Position(0),
-        };
+        let generated = key_generated(authority_type, pin, 1);
         let activated = AuthorityActivated {
             authority_type,
             kind: KeyKind::Tls,
-            authority: id,
+            authority: generated.key.id,
         };
-        (AuthorityKeyGenerated { authority_type, key }, activated)
+        (generated, activated)
     };
     let genesis = Genesis {
         cluster: "acme.cluster".parse::<ClusterName>().unwrap(),
@@ -76,6 +65,21 @@ async fn world() -> World {
     );
     world.executor.execute(command).await.unwrap();
     world
+}
+
+fn key_generated(authority_type: AuthorityType, pin: u8, generation: u32) -> AuthorityKeyGenerated {
+    let key = AuthorityKey {
+        id: SpkiPin([pin; 32]),
+        kind: KeyKind::Tls,
+        generation,
+        certificate: String::new(),
+        algorithm: "ECDSA P-256".into(),
+        storage: "software".into(),
+        not_after: Timestamp(i64::MAX),
+        rotation: None,
+        position: Position(0),
+    };
+    AuthorityKeyGenerated { authority_type, key }
 }
 
 fn rotate(id: CommandId, body: u8, target: Option<Phase>) -> Command {
@@ -188,6 +192,31 @@ async fn nobody_speaks_for_another_node() {
         .own_command(Principal::Gateway(MemberId(fresh_id(NOW))), order);
     match w.executor.execute(command).await {
         Err(ExecuteError::Refused(refusal)) => assert_eq!(refusal.code, Code::NotPermitted),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_sent_away_while_the_logs_end_cannot_be_read() {
+    let w = world().await;
+    let join = Join {
+        token: TokenHash([7; 32]),
+        hostname: "web-1".parse().unwrap(),
+        key: KeyRequest {
+            spki: SpkiPin([8; 32]),
+            public_key: String::new(),
+        },
+        rejoin: None,
+    };
+    let join = w.executor.own_command(Principal::Anonymous, Order::Join(join));
+    w.log.set_reachable(false);
+    match w.executor.execute(join.clone()).await {
+        Err(ExecuteError::Unavailable(text)) => assert!(text.contains("repeat the same command"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    w.log.set_reachable(true);
+    match w.executor.execute(join).await {
+        Err(ExecuteError::Refused(refusal)) => assert_eq!(refusal.code, Code::TokenUnknown),
         other => panic!("{other:?}"),
     }
 }
