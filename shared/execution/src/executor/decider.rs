@@ -13,7 +13,8 @@ use domain::{
     Answer, ClusterName, ClusterState, Code, Command, Fact, Given, Order, Position, Principal, Refusal,
     Timestamp, command::Answered, decide, decide::Decision, event::CommandRef,
 };
-use eventlog::{Append, Outcome, SharedLog, Subject, append_certainly};
+use eventlog::{Append, AppendError, Outcome, SharedLog, Subject, append_after_doubt, append_certainly};
+use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,9 @@ const BATCH: usize = 256;
 const ATTEMPTS: u32 = 16;
 /// How long an answer waits for its own events to be folded.
 const FOLD_WAIT: Duration = Duration::from_secs(10);
+/// Lost answers that are cleared up at once. Each may take as long as the log stays away; one after the other
+/// they would hold up everybody else.
+const DOUBTS: usize = 64;
 /// How often repeated refusals are written down.
 const REFUSALS_EVERY: Duration = Duration::from_secs(5);
 
@@ -43,6 +47,9 @@ pub(super) struct Decider {
 /// A command that was decided and waits for its append.
 struct Decided {
     waiting: Waiting,
+    append: Append,
+    /// The state that it was decided on: its events can only lie behind this position.
+    on: Position,
     /// What is said once the append is durable: yes, or a no that is on record.
     result: Result<Answer, Refusal>,
 }
@@ -87,14 +94,18 @@ impl Decider {
 
     /// Decides a batch on one state and makes it durable together. Returns what has to be decided again.
     async fn execute(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
-        let (mut appends, mut decided, mut again, mut doubtful) = (vec![], vec![], vec![], vec![]);
+        let (mut decided, mut again, mut doubtful) = (vec![], vec![], vec![]);
         let mut taken: HashSet<Subject> = HashSet::new();
         for waiting in batch {
             match self.decide(&waiting, &taken) {
-                Verdict::Append(append, result) => {
+                Verdict::Append { append, on, result } => {
                     taken.insert(append.subject.clone());
-                    appends.push(append);
-                    decided.push(Decided { waiting, result });
+                    decided.push(Decided {
+                        waiting,
+                        append,
+                        on,
+                        result,
+                    });
                 }
                 // Another command of this batch stands on the same condition: decided after it.
                 Verdict::Later => again.push(waiting),
@@ -103,7 +114,7 @@ impl Decider {
                 Verdict::Answer(result) => answer(waiting, result),
             }
         }
-        self.append(appends, decided, &mut again).await;
+        again.extend(self.append(decided).await);
         again.extend(self.resolve(doubtful).await);
         again
     }
@@ -133,23 +144,25 @@ impl Decider {
     }
 
     /// Appends, answers what is durable, and hands back what met a conflict.
-    async fn append(&self, appends: Vec<Append>, decided: Vec<Decided>, again: &mut Vec<Waiting>) {
-        if appends.is_empty() {
-            return;
+    async fn append(&self, decided: Vec<Decided>) -> Vec<Waiting> {
+        let mut again = vec![];
+        if decided.is_empty() {
+            return again;
         }
         // A crash from here on leaves either nothing or whole appends; a repeated command finds its first
         // answer in the fold by its id.
-        let outcomes = self.log.append_all(appends.clone()).await;
+        let appends = decided.iter().map(|of| of.append.clone()).collect();
+        let outcomes = self.log.append_all(appends).await;
+        let certain = stream::iter(outcomes.into_iter().zip(decided))
+            .map(|(outcome, of)| clear_up(self.log.clone(), outcome, of))
+            .buffered(DOUBTS);
+        let certain: Vec<_> = certain.collect().await;
         let mut read_up_to = Position(0);
         let mut done = vec![];
-        for ((outcome, append), Decided { mut waiting, result }) in
-            outcomes.into_iter().zip(appends).zip(decided)
-        {
-            let outcome = match outcome {
-                Ok(Outcome::Unknown(_)) => append_certainly(&*self.log, append).await,
-                Err(error) if error.is_transient() => append_certainly(&*self.log, append).await,
-                certain => certain,
-            };
+        for (outcome, of) in certain {
+            let Decided {
+                mut waiting, result, ..
+            } = of;
             match outcome {
                 Ok(Outcome::Stored { last, .. }) => {
                     read_up_to = read_up_to.max(Position(last));
@@ -185,6 +198,7 @@ impl Decider {
             }
             answer(waiting, result);
         }
+        again
     }
 
     fn decide(&mut self, waiting: &Waiting, taken: &HashSet<Subject>) -> Verdict {
@@ -212,7 +226,11 @@ impl Decider {
                     if taken.contains(&append.subject) {
                         return Verdict::Later;
                     }
-                    Verdict::Append(append, Ok(answer))
+                    Verdict::Append {
+                        append,
+                        on: state.position,
+                        result: Ok(answer),
+                    }
                 }
                 Err(_) if !waiting.caught_up => Verdict::Doubtful,
                 Err(refusal) => {
@@ -222,7 +240,11 @@ impl Decider {
                     };
                     let mut append = prepare(&cluster, &[fact], waiting, given.now, tail);
                     append.expected = None;
-                    Verdict::Append(append, Err(refusal))
+                    Verdict::Append {
+                        append,
+                        on: state.position,
+                        result: Err(refusal),
+                    }
                 }
             }
         })
@@ -257,10 +279,28 @@ impl Decider {
 }
 
 enum Verdict {
-    Append(Append, Result<Answer, Refusal>),
+    Append {
+        append: Append,
+        on: Position,
+        result: Result<Answer, Refusal>,
+    },
     Later,
     Doubtful,
     Answer(Result<Answered, ExecuteError>),
+}
+
+/// Learns what became of an append whose answer was lost, and sends again what was not sent at all.
+async fn clear_up(
+    log: SharedLog,
+    outcome: Result<Outcome, AppendError>,
+    of: Decided,
+) -> (Result<Outcome, AppendError>, Decided) {
+    let outcome = match outcome {
+        Ok(Outcome::Unknown(why)) => append_after_doubt(&*log, of.append.clone(), of.on.0, why).await,
+        Err(error) if error.is_transient() => append_certainly(&*log, of.append.clone()).await,
+        certain => certain,
+    };
+    (outcome, of)
 }
 
 fn answer(waiting: Waiting, result: Result<Answered, ExecuteError>) {

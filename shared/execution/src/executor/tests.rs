@@ -220,3 +220,32 @@ async fn nobody_is_sent_away_while_the_logs_end_cannot_be_read() {
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_whose_answer_was_lost_is_in_the_log_once() {
+    let w = world().await;
+    let before = w.log.last_position().await.unwrap();
+    w.log.inject(Fault::LostAnswer);
+    let refused = w
+        .executor
+        .execute(rotate(w.executor.command_id(), 1, Some(Phase::Rollback)))
+        .await;
+    assert!(matches!(refused, Err(ExecuteError::Refused(_))), "{refused:?}");
+    assert_eq!(w.log.last_position().await.unwrap(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_answers_are_cleared_up_together_and_not_one_after_the_other() {
+    let w = world().await;
+    // More than one append is tried in all, but not more than two are together.
+    for _ in 0..14 {
+        w.log.inject(Fault::LostRequest);
+    }
+    let host = rotate(w.executor.command_id(), 1, None);
+    let mut user = rotate(w.executor.command_id(), 2, None);
+    if let Order::Rotate(rotate) = &mut user.order {
+        rotate.authority_type = AuthorityType::User;
+    }
+    let (host, user) = tokio::join!(w.executor.execute(host), w.executor.execute(user));
+    assert!(host.is_ok() && user.is_ok(), "{host:?} {user:?}");
+}
