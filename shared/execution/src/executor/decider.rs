@@ -1,4 +1,4 @@
-//! The deciding task: batches of commands on one state, one append for each.
+//! The deciding task: batches of commands on one state, one append for each, and nobody overtakes himself.
 
 use std::{
     collections::HashSet,
@@ -47,12 +47,16 @@ pub(super) struct Decider {
 /// A command that was decided and waits for its append.
 struct Decided {
     waiting: Waiting,
+    place: usize,
     append: Append,
     /// The state that it was decided on: its events can only lie behind this position.
     on: Position,
     /// What is said once the append is durable: yes, or a no that is on record.
     result: Result<Answer, Refusal>,
 }
+
+/// A command and its place in the order of arrival.
+type Placed = (usize, Waiting);
 
 impl Decider {
     pub(super) fn new(fold: Fold, now: Now, clock_suspect: Arc<AtomicBool>) -> Self {
@@ -92,36 +96,51 @@ impl Decider {
         }
     }
 
-    /// Decides a batch on one state and makes it durable together. Returns what has to be decided again.
+    /// Decides a batch on one state and makes it durable together. Returns what has to be decided again, in the
+    /// order in which it came: two reports of one node that change places look like those of a clone.
     async fn execute(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
         let (mut decided, mut again, mut doubtful) = (vec![], vec![], vec![]);
         let mut taken: HashSet<Subject> = HashSet::new();
-        for waiting in batch {
+        let mut in_doubt: HashSet<Principal> = HashSet::new();
+        for (place, waiting) in batch.into_iter().enumerate() {
+            // What the same caller sent before is not decided yet: nothing of his overtakes it.
+            if in_doubt.contains(&waiting.command.principal) {
+                doubtful.push((place, waiting));
+                continue;
+            }
             match self.decide(&waiting, &taken) {
                 Verdict::Append { append, on, result } => {
                     taken.insert(append.subject.clone());
                     decided.push(Decided {
                         waiting,
+                        place,
                         append,
                         on,
                         result,
                     });
                 }
                 // Another command of this batch stands on the same condition: decided after it.
-                Verdict::Later => again.push(waiting),
+                Verdict::Later => again.push((place, waiting)),
                 // The state may be behind the log: a no counts only after everything durable was read.
-                Verdict::Doubtful => doubtful.push(waiting),
+                Verdict::Doubtful => {
+                    // Those whom nobody knows yet have no order among themselves.
+                    if waiting.command.principal != Principal::Anonymous {
+                        in_doubt.insert(waiting.command.principal.clone());
+                    }
+                    doubtful.push((place, waiting));
+                }
                 Verdict::Answer(result) => answer(waiting, result),
             }
         }
         again.extend(self.append(decided).await);
         again.extend(self.resolve(doubtful).await);
-        again
+        again.sort_by_key(|(place, _)| *place);
+        again.into_iter().map(|(_, waiting)| waiting).collect()
     }
 
     /// Reads to the log's end, after which a no is final. While that cannot be done there is no answer: a refusal
     /// on an old state would send away for good who has just been let in.
-    async fn resolve(&self, doubtful: Vec<Waiting>) -> Vec<Waiting> {
+    async fn resolve(&self, doubtful: Vec<Placed>) -> Vec<Placed> {
         if doubtful.is_empty() {
             return doubtful;
         }
@@ -130,10 +149,10 @@ impl Decider {
             tracing::warn!(%behind, commands = doubtful.len(), "the log's end cannot be read: nothing is refused");
         }
         let mut final_now = vec![];
-        for waiting in doubtful {
+        for (place, waiting) in doubtful {
             if read.is_ok() {
                 let caught_up = true;
-                final_now.push(Waiting { caught_up, ..waiting });
+                final_now.push((place, Waiting { caught_up, ..waiting }));
             } else {
                 let text = "the log cannot be read to its end at this moment, so that nothing can be refused; \
                             repeat the same command, it counts once";
@@ -144,7 +163,7 @@ impl Decider {
     }
 
     /// Appends, answers what is durable, and hands back what met a conflict.
-    async fn append(&self, decided: Vec<Decided>) -> Vec<Waiting> {
+    async fn append(&self, decided: Vec<Decided>) -> Vec<Placed> {
         let mut again = vec![];
         if decided.is_empty() {
             return again;
@@ -161,7 +180,10 @@ impl Decider {
         let mut done = vec![];
         for (outcome, of) in certain {
             let Decided {
-                mut waiting, result, ..
+                mut waiting,
+                place,
+                result,
+                ..
             } = of;
             match outcome {
                 Ok(Outcome::Stored { last, .. }) => {
@@ -176,7 +198,7 @@ impl Decider {
                     read_up_to = read_up_to.max(Position(tail));
                     waiting.attempts += 1;
                     if waiting.attempts < ATTEMPTS {
-                        again.push(waiting);
+                        again.push((place, waiting));
                     } else {
                         let text = "others keep writing first; nothing was changed: repeat the command";
                         answer(waiting, Err(ExecuteError::Unavailable(text.into())));

@@ -1,16 +1,20 @@
 //! What could go wrong between a command and its events.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use domain::{
     AuthorityType, BodyDigest, BootId, ClusterName, Code, Command, CommandId, Fact, MemberId, Order, Phase,
     Position, Principal, SpkiPin, Timestamp, UserName,
     authority::{AuthorityKey, KeyKind},
     command::{Genesis, Join, KeyRequest, Rotate, Settings},
-    event::{AuthorityActivated, AuthorityKeyGenerated},
+    event::{AuthorityActivated, AuthorityKeyGenerated, MemberReported},
+    fact::TypeFacts,
     id::{SystemActor, TokenHash},
 };
-use eventlog::{EventLog, Fault, MemoryLog};
+use eventlog::{Append, EventLog, Fault, MemoryLog};
 use tokio_util::sync::CancellationToken;
 
 use super::{ExecuteError, Executor};
@@ -248,4 +252,91 @@ async fn lost_answers_are_cleared_up_together_and_not_one_after_the_other() {
     }
     let (host, user) = tokio::join!(w.executor.execute(host), w.executor.execute(user));
     assert!(host.is_ok() && user.is_ok(), "{host:?} {user:?}");
+}
+
+const MEMBER: MemberId = MemberId(uuid::Uuid::from_u128(5));
+const BOOT: BootId = BootId(uuid::Uuid::from_u128(6));
+
+impl World {
+    /// A member that has started, and so may report.
+    async fn start_member(&self) {
+        let order = Order::StartMember {
+            member: MEMBER,
+            boot: BOOT,
+            seq: 1,
+            service: "gateway".into(),
+            names: vec![],
+            addresses: vec![],
+            facts: BTreeMap::new(),
+        };
+        let command = self.executor.own_command(Principal::Gateway(MEMBER), order);
+        self.executor.execute(command).await.unwrap();
+    }
+
+    /// A report of the member that trusts these host authorities.
+    fn report(&self, seq: u64, trusted: &[u8]) -> Command {
+        let facts = TypeFacts {
+            trusted: trusted.iter().map(|pin| SpkiPin([*pin; 32])).collect(),
+            ..TypeFacts::default()
+        };
+        let order = Order::ReportMember {
+            member: MEMBER,
+            boot: BOOT,
+            seq,
+            facts: BTreeMap::from([(AuthorityType::Host, facts)]),
+        };
+        self.executor.own_command(Principal::Gateway(MEMBER), order)
+    }
+
+    /// Another process writes: this one's state does not hold it yet.
+    async fn behind_our_back(&self, fact: Fact) {
+        let of = codec::Circumstances {
+            time: NOW,
+            actor: Principal::System(SystemActor::Host),
+            credential: None,
+            command: None,
+            reason: None,
+            traceparent: None,
+            service: "orchestrator",
+        };
+        let event = codec::encode(&"acme.cluster".parse().unwrap(), &fact, &of);
+        self.log.append(Append::one(event, None)).await.unwrap();
+    }
+
+    /// Both commands wait when the other process writes, and are decided before that is folded.
+    async fn two_beside(&self, fact: Fact, first: Command, second: Command) {
+        let (first, second, ()) = tokio::join!(
+            self.executor.execute(first),
+            self.executor.execute(second),
+            self.behind_our_back(fact)
+        );
+        assert!(first.is_ok(), "{first:?}");
+        assert!(second.is_ok(), "{second:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_met_a_conflict_is_not_overtaken_by_the_next_one() {
+    let w = world().await;
+    w.start_member().await;
+    let other = MemberReported {
+        member: MEMBER,
+        boot: BOOT,
+        seq: 2,
+        facts: BTreeMap::new(),
+    };
+    w.two_beside(other.into(), w.report(3, &[1]), w.report(4, &[]))
+        .await;
+    assert_eq!(w.fold.read(|s| s.members[&MEMBER].seq), 4);
+}
+
+#[tokio::test]
+async fn a_report_that_is_in_doubt_is_not_overtaken_by_the_next_one() {
+    let w = world().await;
+    w.start_member().await;
+    // The first report trusts an authority that only the log knows yet.
+    let other = key_generated(AuthorityType::Host, 3, 2);
+    w.two_beside(other.into(), w.report(3, &[3]), w.report(4, &[]))
+        .await;
+    assert_eq!(w.fold.read(|s| s.members[&MEMBER].seq), 4);
 }
