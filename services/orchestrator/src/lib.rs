@@ -9,6 +9,7 @@
 //! ```
 
 mod clock;
+mod kept;
 mod members;
 mod service;
 mod uptime;
