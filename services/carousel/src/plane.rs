@@ -12,7 +12,7 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use domain::{ClusterName, Hostname, Principal, command::Genesis, id::SystemActor};
-use eventlog::{JetStreamLog, JetStreamOptions, SharedLog, SqliteLog, bus};
+use eventlog::SharedLog;
 use execution::{ExecuteError, Executor, Fold, FoldError, Now};
 use gateway::Gateway;
 use orchestrator::Orchestrator;
@@ -32,7 +32,11 @@ use crate::{
     now_of,
 };
 
+use self::log::open_log;
+pub use self::log::open_log_to_read;
+
 mod identity;
+mod log;
 
 /// How long the services have to become ready before a start is given up.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -61,11 +65,14 @@ pub enum PlaneError {
     /// The genesis was refused or not stored.
     #[error("the cluster could not be begun in this log")]
     Begin(#[source] ExecuteError),
-    /// The log was there before and is empty now.
+    /// The log was there before, and is empty now or not there at all.
     #[error(
-        "the log of this cluster is gone: it had been begun, and what is there now is empty; restore it from a copy, nothing was written"
+        "the log of this cluster is gone: it had been begun, and {found}; restore it from a copy, nothing was written"
     )]
-    LostLog,
+    LostLog {
+        /// What is there now.
+        found: String,
+    },
     /// The log is another cluster's.
     #[error("the log holds the cluster {log}, and this data directory belongs to {own}{}; nothing was written: give the log that belongs to this directory", if .log == .own { " (another one of the same name)" } else { "" })]
     OtherCluster {
@@ -331,36 +338,6 @@ pub(crate) fn der(base64: &str) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(base64).ok()
 }
 
-/// The directory's log, to be read only.
-///
-/// # Errors
-/// When it cannot be opened, or is damaged as a file.
-pub async fn open_log_to_read(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
-    if chosen == "embedded" {
-        return Ok(SqliteLog::open_read_only(home.log_file()).await?);
-    }
-    open_log(home, chosen).await
-}
-
-async fn open_log(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
-    if chosen == "embedded" {
-        return Ok(SqliteLog::open(home.log_file()).await?);
-    }
-    if !chosen.contains("://") {
-        return Err(PlaneError::UnknownLog(chosen.into()));
-    }
-    let options = JetStreamOptions {
-        cluster: home.description.cluster.to_string(),
-        replicas: 1,
-    };
-    let bus = bus::BusOptions {
-        url: chosen.into(),
-        name: "carousel".into(),
-        ..bus::BusOptions::default()
-    };
-    Ok(JetStreamLog::connect(&bus, &options).await?)
-}
-
 /// Begins the cluster in an empty log; refuses a log that holds another one.
 async fn begin(home: &Home, fold: &Fold, executor: &Executor) -> Result<(), PlaneError> {
     let genesis: Genesis = signer::load_genesis(&home.keys())?;
@@ -370,7 +347,9 @@ async fn begin(home: &Home, fold: &Fold, executor: &Executor) -> Result<(), Plan
         Some((name, key)) if name == own && key == genesis.bundle_key => Ok(()),
         Some((log, _)) => Err(PlaneError::OtherCluster { log, own }),
         // A second genesis would be another cluster's beginning under the same keys.
-        None if home.was_begun => Err(PlaneError::LostLog),
+        None if home.was_begun => Err(PlaneError::LostLog {
+            found: "what is there now is empty".into(),
+        }),
         None => {
             let host = Principal::System(SystemActor::Host);
             let command = executor.own_command(host, signer::first_order(genesis));

@@ -108,6 +108,23 @@ async fn a_stream_without_its_protections_is_refused_and_each_one_is_named() {
 }
 
 #[tokio::test]
+async fn a_stream_that_must_be_there_is_opened_and_a_missing_one_is_not_made() {
+    let directory = TempDir::new().unwrap();
+    let Some(server) = NatsServer::start(directory.path()).await else {
+        return;
+    };
+    for _ in 0..2 {
+        let refused = JetStreamLog::connect_existing(&bus_to(&server), &options()).await;
+        let error = refused.err().expect("there is no stream");
+        assert!(matches!(error, JetStreamOpenError::Missing { .. }), "{error:?}");
+    }
+    JetStreamLog::connect(&bus_to(&server), &options()).await.unwrap();
+    JetStreamLog::connect_existing(&bus_to(&server), &options())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn protections_changed_while_the_log_is_in_use_stop_writing_until_they_are_restored() {
     let directory = TempDir::new().unwrap();
     let Some(server) = NatsServer::start(directory.path()).await else {
