@@ -74,7 +74,7 @@ async fn a_stream_without_its_protections_is_refused_and_each_one_is_named() {
     let Some(server) = NatsServer::start(directory.path()).await else {
         return;
     };
-    let changes: [(&str, Change); 10] = [
+    let changes: [(&str, Change); 11] = [
         ("deny_delete", |config| config.deny_delete = false),
         ("deny_purge", |config| config.deny_purge = false),
         ("rollup", |config| {
@@ -92,6 +92,9 @@ async fn a_stream_without_its_protections_is_refused_and_each_one_is_named() {
             config.storage = async_nats::jetstream::stream::StorageType::Memory
         }),
         ("subjects", |config| config.subjects.push("else.>".into())),
+        ("duplicate_window", |config| {
+            config.duplicate_window = Duration::from_secs(1)
+        }),
         ("carousel.log", |config| config.metadata.clear()),
     ];
     for (named, change) in changes {
