@@ -230,7 +230,12 @@ impl Decider {
         let (refusals, suspect) = (&mut self.refusals, self.clock_suspect.load(Ordering::Relaxed));
         fold.read_with_tails(|state, tail| {
             let given = given(state.now(clock), suspect);
-            match decide(state, command, &given) {
+            let decision = match decide(state, command, &given) {
+                // Who may ask is looked at every time, before the first answer is given again.
+                Err(refusal) if refusal.code == Code::NotPermitted => Err(refusal),
+                decision => refusals.first_no(command).map_or(decision, Err),
+            };
+            match decision {
                 Ok(Decision {
                     facts,
                     answer,
@@ -244,7 +249,11 @@ impl Decider {
                         let refusal = Refusal::new(Code::NoCluster, "the log holds no cluster yet");
                         return Verdict::Answer(Err(refusal.into()));
                     };
-                    let append = prepare(&cluster, &facts, waiting, given.now, tail);
+                    let cause = command.order.is_command().then_some(CommandRef {
+                        id: command.id,
+                        digest: command.digest,
+                    });
+                    let append = prepare(&cluster, &facts, waiting, cause, given.now, tail);
                     if taken.contains(&append.subject) {
                         return Verdict::Later;
                     }
@@ -256,11 +265,12 @@ impl Decider {
                 }
                 Err(_) if !waiting.caught_up => Verdict::Doubtful,
                 Err(refusal) => {
-                    let fact = refusals.record(state, command, &refusal, given.now);
-                    let Some((fact, cluster)) = fact.zip(state.cluster_name().cloned()) else {
+                    let to_write = refusals.record(state, command, &refusal, given.now);
+                    let Some((to_write, cluster)) = to_write.zip(state.cluster_name().cloned()) else {
                         return Verdict::Answer(Err(refusal.into()));
                     };
-                    let mut append = prepare(&cluster, &[fact], waiting, given.now, tail);
+                    let facts = [to_write.fact.into()];
+                    let mut append = prepare(&cluster, &facts, waiting, to_write.command, given.now, tail);
                     append.expected = None;
                     Verdict::Append {
                         append,
@@ -354,6 +364,7 @@ fn prepare(
     cluster: &ClusterName,
     facts: &[Fact],
     waiting: &Waiting,
+    cause: Option<CommandRef>,
     now: Timestamp,
     tail: &dyn Fn(&Subject) -> u64,
 ) -> Append {
@@ -362,10 +373,7 @@ fn prepare(
         time: now,
         actor: command.principal.clone(),
         credential: command.credential,
-        command: command.order.is_command().then_some(CommandRef {
-            id: command.id,
-            digest: command.digest,
-        }),
+        command: cause,
         reason: command.reason.clone(),
         traceparent: waiting.traceparent.clone(),
         service: "orchestrator",

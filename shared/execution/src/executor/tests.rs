@@ -10,7 +10,7 @@ use domain::{
     Position, Principal, SpkiPin, Timestamp, UserName,
     authority::{AuthorityKey, KeyKind},
     command::{Genesis, Join, KeyRequest, Rotate, Settings},
-    event::{AuthorityActivated, AuthorityKeyGenerated, MemberReported},
+    event::{AuthorityActivated, AuthorityKeyGenerated, CommandRefused, MemberReported},
     fact::TypeFacts,
     id::{SystemActor, TokenHash},
 };
@@ -184,6 +184,90 @@ async fn refusals_that_were_only_counted_are_written_at_an_orderly_end() {
 }
 
 #[tokio::test]
+async fn refusals_that_differ_in_their_target_are_two() {
+    let w = world().await;
+    let before = w.log.last_position().await.unwrap();
+    for authority_type in [AuthorityType::Host, AuthorityType::User] {
+        let mut command = rotate(w.executor.command_id(), 1, Some(Phase::Rollback));
+        if let Order::Rotate(rotate) = &mut command.order {
+            rotate.authority_type = authority_type;
+        }
+        assert!(w.executor.execute(command).await.is_err());
+    }
+    let targets: Vec<_> = w
+        .refusals_after(before)
+        .await
+        .into_iter()
+        .map(|(f, _)| f.target)
+        .collect();
+    assert_eq!(targets, [Some("host".into()), Some("user".into())]);
+}
+
+#[tokio::test]
+async fn a_refusal_on_an_id_that_was_answered_is_on_record_without_the_id() {
+    let w = world().await;
+    let first = rotate(w.executor.command_id(), 1, None);
+    let answer = w.executor.execute(first.clone()).await.unwrap();
+    let before = w.log.last_position().await.unwrap();
+    let reused = Command {
+        digest: BodyDigest([2; 32]),
+        ..first.clone()
+    };
+    assert_eq!(w.refused(reused.clone()).await, Code::CommandIdReused);
+    assert_eq!(w.refused(reused).await, Code::CommandIdReused);
+    let written = w.refusals_after(before).await;
+    let codes: Vec<_> = written.iter().map(|(f, id)| (f.code, *id)).collect();
+    assert_eq!(codes, [(Code::CommandIdReused, None)], "once within a minute");
+    assert_eq!(
+        w.executor.execute(first).await.unwrap(),
+        answer,
+        "the first answer stands"
+    );
+}
+
+#[tokio::test]
+async fn a_command_whose_refusal_was_only_counted_stays_refused() {
+    let w = world().await;
+    let rollback = || rotate(w.executor.command_id(), 1, Some(Phase::Rollback));
+    let (recorded, counted) = (rollback(), rollback());
+    assert_eq!(w.refused(recorded.clone()).await, Code::IllegalTransition);
+    assert_eq!(w.refused(counted.clone()).await, Code::IllegalTransition);
+    // Now both would be legal.
+    w.executor
+        .execute(rotate(w.executor.command_id(), 1, None))
+        .await
+        .unwrap();
+    assert_eq!(w.refused(recorded).await, Code::IllegalTransition);
+    assert_eq!(w.refused(counted.clone()).await, Code::IllegalTransition);
+    let reused = Command {
+        digest: BodyDigest([2; 32]),
+        ..counted
+    };
+    assert_eq!(w.refused(reused).await, Code::CommandIdReused);
+    assert_eq!(w.fold.read(|s| s.types[&AuthorityType::Host].phase), Phase::Init);
+}
+
+#[tokio::test]
+async fn a_repeated_refusal_names_again_who_keeps_the_gate_closed() {
+    let w = world().await;
+    w.executor
+        .execute(rotate(w.executor.command_id(), 1, None))
+        .await
+        .unwrap();
+    let step = rotate(w.executor.command_id(), 1, Some(Phase::UpdateClients));
+    for time in ["first", "again"] {
+        match w.executor.execute(step.clone()).await {
+            Err(ExecuteError::Refused(refusal)) => {
+                assert_eq!(refusal.code, Code::KeyMissing);
+                let gate = refusal.gate.expect(time);
+                assert!(!gate.keys_missing.is_empty(), "{time}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn nobody_speaks_for_another_node() {
     let w = world().await;
     let member = MemberId(fresh_id(NOW));
@@ -258,6 +342,28 @@ const MEMBER: MemberId = MemberId(uuid::Uuid::from_u128(5));
 const BOOT: BootId = BootId(uuid::Uuid::from_u128(6));
 
 impl World {
+    async fn refused(&self, command: Command) -> Code {
+        match self.executor.execute(command).await {
+            Err(ExecuteError::Refused(refusal)) => refusal.code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The refusals behind a position, each with the command that it names.
+    async fn refusals_after(&self, position: u64) -> Vec<(CommandRefused, Option<CommandId>)> {
+        let records = self.log.read(position + 1, 100).await.unwrap();
+        records
+            .iter()
+            .map(|record| {
+                let event = codec::decode(record).unwrap();
+                match event.fact {
+                    Fact::CommandRefused(f) => (f, event.header.command.map(|c| c.id)),
+                    other => panic!("{other:?}"),
+                }
+            })
+            .collect()
+    }
+
     /// A member that has started, and so may report.
     async fn start_member(&self) {
         let order = Order::StartMember {
