@@ -48,6 +48,13 @@ impl Sample {
         Self { name, ..sample }
     }
 
+    /// One with a field that its type gained later.
+    fn later(field: &str, fact: impl Into<Fact>, of: Circumstances) -> Self {
+        let sample = Self::full(fact, of);
+        let name = format!("{}.{field}", sample.name);
+        Self { name, ..sample }
+    }
+
     /// As the product writes it today; its id is new each time.
     pub(crate) fn written(&self) -> NewEvent {
         codec::encode(&cluster(), &self.fact, &self.of)

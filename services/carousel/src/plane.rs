@@ -27,10 +27,12 @@ use crate::{
 
 use presence::OneGateway;
 
-pub use base::{Core, IfEmpty, open_log_to_read};
+pub use base::{Core, IfEmpty};
+pub use log::open_log_to_read;
 
 mod base;
 mod identity;
+mod log;
 mod presence;
 
 /// How long the services have to become ready before a start is given up.
@@ -60,11 +62,14 @@ pub enum PlaneError {
     /// The genesis was refused or not stored.
     #[error("the cluster could not be begun in this log")]
     Begin(#[source] ExecuteError),
-    /// The log was there before and is empty now.
+    /// The log was there before, and is empty now or not there at all.
     #[error(
-        "the log of this cluster is gone: it had been begun, and what is there now is empty; restore it from a copy, nothing was written"
+        "the log of this cluster is gone: it had been begun, and {found}; restore it from a copy, nothing was written"
     )]
-    LostLog,
+    LostLog {
+        /// What is there now.
+        found: String,
+    },
     /// Nobody has started it yet.
     #[error(
         "the cluster in {} was never started, so it has no log yet; start it with: carousel serve --data-dir {} (and --log, if its log is not to be the embedded one); from then on the admin.identity that `carousel init` made works", .0.display(), .0.display()

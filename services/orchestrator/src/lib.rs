@@ -10,6 +10,7 @@
 //! ```
 
 mod clock;
+mod kept;
 mod members;
 mod presence;
 mod service;

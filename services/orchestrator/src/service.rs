@@ -23,7 +23,13 @@ use runtime::{clock::SharedClock, metrics::Metrics, readiness::Part};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::ClockJudge, members::Members, presence::Presence, uptime::Uptime};
+use crate::{
+    clock::ClockJudge,
+    kept::{Kept, KeptFile},
+    members::Members,
+    presence::Presence,
+    uptime::Uptime,
+};
 
 /// How often the clock is looked at. A due step is late by at most this.
 const TICK: Duration = Duration::from_millis(250);
@@ -36,7 +42,7 @@ const LISTEN: Duration = Duration::from_secs(2);
 /// What the orchestrator needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the sums of its running time are kept, `D/orchestrator.json`.
+    /// Where the sums of its running time and the clock that it believes are kept, `D/orchestrator.json`.
     pub state_file: PathBuf,
 }
 
@@ -53,7 +59,7 @@ pub struct Orchestrator {
     members: Members,
     listened: Option<Duration>,
     uptime: Uptime,
-    started: Duration,
+    kept: KeptFile,
     /// The last event of the `cluster` family that was looked at: among them are acceptances of the clock.
     accepted: u64,
     /// Up to where the log was looked at for what only events make due.
@@ -80,11 +86,13 @@ impl Orchestrator {
         part: Part,
     ) -> Self {
         let started = clock.monotonic();
+        let (file, kept) = KeptFile::open(&config.state_file);
         Self {
-            judge: ClockJudge::new(clock.clone()),
+            judge: ClockJudge::new(clock.clone(), kept.clock),
             members: Members::default(),
             listened: None,
-            uptime: Uptime::open(&config.state_file, started),
+            uptime: Uptime::new(kept.sums, started),
+            kept: file,
             fold,
             executor,
             presence,
@@ -92,7 +100,6 @@ impl Orchestrator {
             clock_suspect,
             metrics,
             part,
-            started,
             accepted: 0,
             seen: None,
             tried: vec![],
@@ -116,14 +123,13 @@ impl Orchestrator {
             }
             self.part.ready();
         }
-        if let Err(error) = self.uptime.persist(true) {
-            tracing::warn!(%error, "the sums of uptime could not be kept: lagging policies wait longer");
-        }
+        self.keep(true);
     }
 
     async fn tick(&mut self) {
         self.judge_clock().await;
         self.count_uptime();
+        self.keep(false);
         self.miss_members().await;
         let position = self.fold.position();
         let has_grown = self.seen != Some(position);
@@ -173,9 +179,19 @@ impl Orchestrator {
     fn count_uptime(&mut self) {
         let mono = self.clock.monotonic();
         let uptime = &mut self.uptime;
-        self.fold.read(|state| uptime.count(state, mono));
-        if let Err(error) = uptime.persist(false) {
-            tracing::warn!(%error, "the sums of uptime could not be kept: lagging policies wait longer");
+        if self.fold.read(|state| uptime.count(state, mono)) {
+            tracing::warn!("this process stood still: it judges who is silent or lags as after a start");
+            self.members.was_deaf();
+        }
+    }
+
+    fn keep(&mut self, at_end: bool) {
+        let now = Kept {
+            sums: self.uptime.sums().clone(),
+            clock: self.judge.believed(),
+        };
+        if let Err(error) = self.kept.persist(&now, at_end) {
+            tracing::warn!(%error, "uptime and clock could not be kept: after a restart lagging policies wait longer");
         }
     }
 
@@ -299,8 +315,7 @@ impl Orchestrator {
     }
 
     fn uptime_ms(&self) -> u64 {
-        let up = self.clock.monotonic().saturating_sub(self.started);
-        u64::try_from(up.as_millis()).unwrap_or(u64::MAX)
+        self.uptime.total_ms(self.clock.monotonic())
     }
 }
 

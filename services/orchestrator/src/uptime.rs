@@ -1,56 +1,45 @@
 //! How long the orchestrator has been running since each step: lagging policies act on nobody's word but time
 //! that was spent listening, and restarts do not reset the sum [M].
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use domain::{AuthorityType, ClusterState, Phase, RotationId, command::Mode};
-use runtime::harden;
-use serde::{Deserialize, Serialize};
+use domain::{AuthorityType, ClusterState, command::Mode};
 
-/// A sum is written down after growing so much. A crash loses at most this, and so errs towards waiting.
-const WRITE_EVERY_MS: u64 = 5_000;
+use crate::kept::Sum;
 
-/// The sums of all semi-automatic rotations in progress, kept in a small file.
+/// A longer time between two ticks was not spent listening: the machine slept, or this process stood still.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// How long this process has been running, and the sums of all semi-automatic rotations in progress.
 pub(crate) struct Uptime {
-    path: PathBuf,
     sums: BTreeMap<AuthorityType, Sum>,
-    written: BTreeMap<AuthorityType, Sum>,
+    started: Duration,
     last: Duration,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Sum {
-    rotation: RotationId,
-    phase: Phase,
-    uptime_ms: u64,
-}
-
 impl Uptime {
-    /// Reads the sums. A file that is missing or broken counts as zero: the policies then wait longer.
-    pub(crate) fn open(path: &Path, mono: Duration) -> Self {
-        let read = fs::read(path).ok().and_then(|bytes| {
-            let read = serde_json::from_slice(&bytes);
-            read.inspect_err(|error| tracing::warn!(%error, "the sums of uptime begin anew"))
-                .ok()
-        });
-        let sums: BTreeMap<AuthorityType, Sum> = read.unwrap_or_default();
+    /// Goes on with the sums that were kept.
+    pub(crate) fn new(sums: BTreeMap<AuthorityType, Sum>, mono: Duration) -> Self {
         Self {
-            path: path.into(),
-            written: sums.clone(),
             sums,
+            started: mono,
             last: mono,
         }
     }
 
     /// Adds the time since the last call to every step that is still the current one.
-    pub(crate) fn count(&mut self, state: &ClusterState, mono: Duration) {
-        let passed_ms = u64::try_from(mono.saturating_sub(self.last).as_millis()).unwrap_or(u64::MAX);
+    ///
+    /// The monotonic clock counts on while the machine sleeps, as leases need it. Time that was slept through is
+    /// no running time: it counts like the time between a stop and a start, and the answer is true.
+    #[must_use]
+    pub(crate) fn count(&mut self, state: &ClusterState, mono: Duration) -> bool {
+        let passed = mono.saturating_sub(self.last);
         self.last = mono;
+        let was_away = passed > AWAY;
+        if was_away {
+            self.started = mono;
+        }
+        let passed_ms = if was_away { 0 } else { millis(passed) };
         let mut sums = BTreeMap::new();
         for (t, of) in &state.types {
             let Some(rotation) = of.rotation.as_ref().filter(|r| r.mode == Mode::Automatic) else {
@@ -72,6 +61,7 @@ impl Uptime {
             );
         }
         self.sums = sums;
+        was_away
     }
 
     /// The sum since the current step of this type.
@@ -79,26 +69,19 @@ impl Uptime {
         self.sums.get(&authority_type).map_or(0, |sum| sum.uptime_ms)
     }
 
-    /// Writes the sums down when they have grown enough, or at the end.
-    ///
-    /// # Errors
-    /// What the operating system said; counting goes on.
-    pub(crate) fn persist(&mut self, at_end: bool) -> io::Result<()> {
-        let grown = |(t, sum): (&AuthorityType, &Sum)| match self.written.get(t) {
-            Some(old) if (old.rotation, old.phase) == (sum.rotation, sum.phase) => {
-                sum.uptime_ms - old.uptime_ms >= WRITE_EVERY_MS
-            }
-            _ => true,
-        };
-        let due = self.sums.len() != self.written.len() || self.sums.iter().any(grown);
-        if self.sums == self.written || !(due || at_end) {
-            return Ok(());
-        }
-        let bytes = serde_json::to_vec(&self.sums).expect("sums have string keys");
-        harden::atomic_write(&self.path, &bytes, harden::OWNER_ONLY)?;
-        self.written = self.sums.clone();
-        Ok(())
+    /// The time since the start, or since it was last away.
+    pub(crate) fn total_ms(&self, mono: Duration) -> u64 {
+        millis(mono.saturating_sub(self.started))
     }
+
+    /// What is to be kept.
+    pub(crate) fn sums(&self) -> &BTreeMap<AuthorityType, Sum> {
+        &self.sums
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -106,7 +89,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use domain::{
-        Timestamp,
+        Phase, RotationId, Timestamp,
         command::LaggingPolicy,
         state::{Rotation, TypeState},
     };
@@ -141,38 +124,42 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// Ticks every second from one time to another.
+    fn run(uptime: &mut Uptime, phase: Phase, from: u64, to: u64) {
+        for second in from..=to {
+            assert!(!uptime.count(&state(phase), s(second)));
+        }
+    }
+
     #[test]
     fn a_restart_goes_on_with_the_sum_and_the_time_between_does_not_count() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("uptime.json");
-        let mut first = Uptime::open(&path, s(10));
-        first.count(&state(Phase::Init), s(10));
-        first.count(&state(Phase::Init), s(17));
-        first.persist(true).unwrap();
-        let mut second = Uptime::open(&path, s(500));
-        second.count(&state(Phase::Init), s(503));
+        let mut first = Uptime::new(BTreeMap::new(), s(10));
+        run(&mut first, Phase::Init, 10, 17);
+        let mut second = Uptime::new(first.sums().clone(), s(500));
+        run(&mut second, Phase::Init, 500, 503);
         assert_eq!(second.since_step_ms(T), 10_000);
+        assert_eq!(second.total_ms(s(503)), 3_000);
+    }
+
+    #[test]
+    fn time_that_was_slept_through_counts_like_that_of_a_restart() {
+        let mut uptime = Uptime::new(BTreeMap::new(), s(0));
+        run(&mut uptime, Phase::Init, 0, 7);
+        let woke = 7 + 16 * 3_600;
+        assert!(uptime.count(&state(Phase::Init), s(woke)));
+        assert_eq!((uptime.since_step_ms(T), uptime.total_ms(s(woke))), (7_000, 0));
+        run(&mut uptime, Phase::Init, woke + 1, woke + 2);
+        assert_eq!(
+            (uptime.since_step_ms(T), uptime.total_ms(s(woke + 2))),
+            (9_000, 2_000)
+        );
     }
 
     #[test]
     fn a_new_step_counts_from_zero() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut uptime = Uptime::open(&dir.path().join("uptime.json"), s(0));
-        uptime.count(&state(Phase::Init), s(0));
-        uptime.count(&state(Phase::Init), s(9));
-        uptime.count(&state(Phase::UpdateClients), s(20));
+        let mut uptime = Uptime::new(BTreeMap::new(), s(0));
+        run(&mut uptime, Phase::Init, 0, 9);
+        run(&mut uptime, Phase::UpdateClients, 10, 10);
         assert_eq!(uptime.since_step_ms(T), 0);
-    }
-
-    #[test]
-    fn a_broken_file_makes_the_policies_wait_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("uptime.json");
-        fs::write(&path, "{").unwrap();
-        let mut uptime = Uptime::open(&path, s(0));
-        uptime.count(&state(Phase::Init), s(1));
-        uptime.count(&state(Phase::Init), s(2));
-        uptime.persist(true).unwrap();
-        assert_eq!(Uptime::open(&path, s(0)).sums[&T].uptime_ms, 1_000);
     }
 }

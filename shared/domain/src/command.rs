@@ -362,6 +362,50 @@ impl Order {
         }
     }
 
+    /// What it is to be done to, where that is one thing that a person can name.
+    pub fn target(&self) -> Option<String> {
+        match self {
+            Self::Rotate(Rotate { authority_type, .. })
+            | Self::ScheduledStep { authority_type, .. }
+            | Self::Settle { authority_type, .. }
+            | Self::RequestCertificate { authority_type, .. } => Some(authority_type.to_string()),
+            Self::AddConsumer {
+                authority_type,
+                consumer,
+                ..
+            }
+            | Self::AttestConsumer {
+                authority_type,
+                consumer,
+                ..
+            }
+            | Self::WithdrawConsumer {
+                authority_type,
+                consumer,
+                ..
+            } => Some(format!("{authority_type}/{consumer}")),
+            Self::ExcludeNode { node }
+            | Self::IncludeNode { node }
+            | Self::RemoveNode { node }
+            | Self::Recover { node, .. }
+            | Self::Report { node, .. } => Some(node.to_string()),
+            Self::AddUser { user, .. } | Self::RemoveUser { user } | Self::RecoverAdmin { user, .. } => {
+                Some(user.to_string())
+            }
+            Self::RemoveToken { token } => Some(token.to_string()),
+            Self::Join(join) => Some(join.hostname.to_string()),
+            Self::PresentCredential { holder, .. } => Some(holder.to_string()),
+            Self::StartMember { member, .. }
+            | Self::ReportMember { member, .. }
+            | Self::LoseMember { member, .. }
+            | Self::StopMember { member, .. } => Some(member.to_string()),
+            Self::Genesis(_)
+            | Self::CreateToken { .. }
+            | Self::VoidAuthorization { .. }
+            | Self::AcceptClock { .. } => None,
+        }
+    }
+
     /// What the table of permissions calls it.
     pub fn action(&self) -> Action {
         match self {

@@ -229,7 +229,11 @@ fn first_answer(state: &ClusterState, command: &Command, given: &Given) -> Resul
                 answer: answer.clone(),
                 repeats: Some(*position),
             })),
-            Err((code, text)) => Err(Refusal::new(*code, text.clone())),
+            // Its words are the first ones; who keeps the gate closed is not in them, and is told as of now.
+            Err((code, text)) => Err(Refusal {
+                gate: rotation::still_closed(state, command, given).map(Box::new),
+                ..Refusal::new(*code, text.clone())
+            }),
         };
     }
     let Some(created) = command.id.created_ms() else {

@@ -7,7 +7,7 @@ use crate::{
     decide::{ID_AGE_MS, rotation::answer_of},
     event::{CommandRefused, Event, Fact, Header},
     id::Principal,
-    state::{ClusterState, Done},
+    state::{ClusterState, Done, RefusalKind},
     time::MINUTE_MS,
 };
 
@@ -62,7 +62,8 @@ pub fn apply(state: &mut ClusterState, event: &Event) {
         Fact::ConsumerWithdrawn(f) => {
             state.consumers.remove(&(f.authority_type, f.consumer.clone()));
         }
-        Fact::CommandRefused(_) | Fact::CommandNoop(_) => {}
+        Fact::CommandRefused(f) => remember_refusal(state, header, f),
+        Fact::CommandNoop(_) => {}
         Fact::AuthorizationGranted(f) => certificate::authorized(state, header, f),
         Fact::AuthorizationVoided(f) => certificate::voided(state, f.authorization, &f.why),
         Fact::AuthorityKeyGenerated(f) => authority::key_generated(state, header, f),
@@ -116,12 +117,28 @@ fn remember_command(state: &mut ClusterState, header: &Header, fact: &Fact) {
             .command_order
             .push_back((header.time, header.actor.clone(), command.id));
     }
-    if let Fact::CommandRefused(f) = fact {
-        state
-            .refusals
-            .insert((f.principal.clone(), f.command.clone(), f.code), header.time);
-    }
     forget_old_commands(state);
+}
+
+/// What a refusal is recognised by when it comes again.
+pub fn refusal_kind(f: &CommandRefused) -> RefusalKind {
+    (
+        f.principal.clone(),
+        f.command.clone(),
+        f.target.clone(),
+        f.code,
+        f.text.clone(),
+    )
+}
+
+/// Keeps when something was last refused. Not every refusal names its command: the id of one that had another
+/// answer before belongs to that answer.
+fn remember_refusal(state: &mut ClusterState, header: &Header, f: &CommandRefused) {
+    state.refusals.insert(refusal_kind(f), header.time);
+    let time = state.time;
+    if state.refusals.len() > 1_024 {
+        state.refusals.retain(|_, at| time.since_ms(*at) <= MINUTE_MS);
+    }
 }
 
 fn forget_old_commands(state: &mut ClusterState) {
@@ -132,10 +149,6 @@ fn forget_old_commands(state: &mut ClusterState) {
         }
         state.command_order.pop_front();
         state.commands.remove(&(principal, id));
-    }
-    let time = state.time;
-    if state.refusals.len() > 1_024 {
-        state.refusals.retain(|_, at| time.since_ms(*at) <= MINUTE_MS);
     }
 }
 

@@ -61,9 +61,12 @@ pub struct ClusterState {
     pub commands: BTreeMap<(Principal, CommandId), Done>,
     /// The same, oldest first, to forget them.
     pub command_order: VecDeque<(Timestamp, Principal, CommandId)>,
-    /// The last refusal of each (principal, command, code), to fold repeats within a minute into one.
-    pub refusals: BTreeMap<(Principal, String, Code), Timestamp>,
+    /// When each was last refused, to fold repeats within a minute into one.
+    pub refusals: BTreeMap<RefusalKind, Timestamp>,
 }
+
+/// What makes two refusals equal: who asked, for which command, on what, the code and the text.
+pub type RefusalKind = (Principal, String, Option<String>, Code, String);
 
 /// The cluster.
 #[derive(Clone, PartialEq, Debug)]

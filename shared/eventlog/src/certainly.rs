@@ -17,12 +17,35 @@ const SEARCH_BATCH: usize = 512;
 /// The ids of the events decide: an event that stands in the log under its id was stored, whoever's answer was
 /// lost. A repeated conditional append cannot be stored twice, because its condition holds only once. Without
 /// a condition it is repeated only after a search that did not find it. [`Outcome::Unknown`] remains
-/// only when the log stays unreachable for all attempts; the caller may call again with the same append.
+/// only when the log stays unreachable for all attempts; then [`append_after_doubt`] goes on.
 pub async fn append_certainly(log: &dyn EventLog, append: Append) -> Result<Outcome, AppendError> {
+    let floor = append.expected;
+    settle(log, append, floor, None).await
+}
+
+/// The same for an append that was sent already and whose answer was lost: it is looked for before it is sent
+/// again. Sent first, an event without a condition would be stored a second time.
+///
+/// `floor` is a position that the log had reached before that first attempt: its events lie behind it.
+pub async fn append_after_doubt(
+    log: &dyn EventLog,
+    append: Append,
+    floor: u64,
+    lost: String,
+) -> Result<Outcome, AppendError> {
+    settle(log, append, Some(floor), Some(lost)).await
+}
+
+/// `floor`: behind which position the append's events can lie, if that is known; `doubt`: why it may be stored
+/// already.
+async fn settle(
+    log: &dyn EventLog,
+    append: Append,
+    mut floor: Option<u64>,
+    mut doubt: Option<String>,
+) -> Result<Outcome, AppendError> {
     append.check()?;
-    let mut doubt: Option<String> = None;
     let mut refusal = None;
-    let mut floor = append.expected;
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             tokio::time::sleep(pause(attempt)).await;
@@ -142,6 +165,33 @@ mod tests {
             let outcome = append_certainly(&log, single(expected)).await.unwrap();
             assert_eq!(outcome, Outcome::Stored { first: 1, last: 1 });
             assert_eq!(log.last_position().await.unwrap(), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_append_whose_answer_was_lost_earlier_is_looked_for_before_it_is_sent_again() {
+        for (fault, expected) in [
+            (Fault::LostAnswer, None),
+            (Fault::LostAnswer, Some(1)),
+            (
+                Fault::LostAnswerThen(vec![Append::one(event("t.a", 9), None)]),
+                None,
+            ),
+            (Fault::LostRequest, None),
+            (Fault::LostRequest, Some(1)),
+        ] {
+            let log = MemoryLog::new();
+            log.append(single(None)).await.unwrap();
+            let mine = Append::one(event("t.a", 2), expected);
+            log.inject(fault.clone());
+            let Ok(Outcome::Unknown(lost)) = log.append(mine.clone()).await else {
+                panic!("{fault:?} has an answer")
+            };
+            let outcome = append_after_doubt(&log, mine.clone(), 1, lost).await.unwrap();
+            assert_eq!(outcome, Outcome::Stored { first: 2, last: 2 }, "{fault:?}");
+            let all = log.read(1, 10).await.unwrap();
+            let copies = all.iter().filter(|record| record.data == mine.events[0].data);
+            assert_eq!(copies.count(), 1, "{fault:?}, {expected:?}");
         }
     }
 

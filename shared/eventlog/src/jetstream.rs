@@ -84,19 +84,29 @@ impl JetStreamLog {
         bus: &BusOptions,
         options: &JetStreamOptions,
     ) -> Result<SharedLog, JetStreamOpenError> {
-        let client = bus::connect(bus).await?;
-        Self::open(client, &bus.url, options).await
+        Self::open(bus, options, open::IfMissing::Make).await
     }
 
-    /// The same over a connection that exists; `server` is its URL, for people.
-    pub async fn open(
-        client: Client,
-        server: &str,
+    /// The same where there must be a stream: a missing one is refused, and nothing is made.
+    ///
+    /// For reading, and for a log that was begun before: an empty stream in its place would be in the way of the
+    /// copy to restore.
+    pub async fn connect_existing(
+        bus: &BusOptions,
         options: &JetStreamOptions,
     ) -> Result<SharedLog, JetStreamOpenError> {
+        Self::open(bus, options, open::IfMissing::Refuse).await
+    }
+
+    async fn open(
+        bus: &BusOptions,
+        options: &JetStreamOptions,
+        if_missing: open::IfMissing,
+    ) -> Result<SharedLog, JetStreamOpenError> {
+        let (client, server) = (bus::connect(bus).await?, &bus.url);
         let context = context(client.clone());
         protections::check_server(&client)?;
-        let stream = open::stream(&context, options).await?;
+        let stream = open::stream(&context, options, if_missing).await?;
         let warnings = open::warnings(&client, &stream).await;
         let log = Self::assemble(client, context, stream, server, options, warnings);
         Ok(Arc::new(log))

@@ -14,7 +14,7 @@ pub mod conformance;
 pub mod testing;
 
 pub use crate::{
-    certainly::append_certainly,
+    certainly::{append_after_doubt, append_certainly},
     envelope::{DecodeError, Envelope, event_id, format_time, parse_time},
     error::{AppendError, Cause, LeaseError, ReadError},
     jetstream::{JetStreamLog, JetStreamOpenError, JetStreamOptions},

@@ -19,6 +19,9 @@ use crate::{
     model::check_lease,
 };
 
+/// Why nothing answers after [`MemoryLog::set_reachable`].
+const AWAY: &str = "injected: the store is away";
+
 /// What happens to the next append; faults are taken in the order in which they were injected.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -54,6 +57,7 @@ struct Inner {
     leases: BTreeMap<String, (Lease, Instant)>,
     revision: u64,
     closed: bool,
+    unreachable: bool,
 }
 
 impl MemoryLog {
@@ -71,6 +75,12 @@ impl MemoryLog {
     /// Lets something happen to an append to come.
     pub fn inject(&self, fault: Fault) {
         self.shared.lock().faults.push_back(fault);
+    }
+
+    /// Takes the store out of reach, or brings it back, as a broker that goes away and returns. A follower
+    /// that waits for more does not notice.
+    pub fn set_reachable(&self, is_reachable: bool) {
+        self.shared.lock().unreachable = !is_reachable;
     }
 
     /// Removes a record, as a damaged disk would: readers must notice the hole.
@@ -104,6 +114,9 @@ impl MemoryLog {
         let mut inner = self.shared.lock();
         if inner.closed {
             return Err(AppendError::Closed);
+        }
+        if inner.unreachable {
+            return Err(AppendError::Unreachable { detail: AWAY.into() });
         }
         let outcome = match inner.faults.pop_front() {
             None => inner.store(append),
@@ -164,6 +177,16 @@ impl Inner {
         }
     }
 
+    fn reachable(&self) -> Result<(), ReadError> {
+        if self.closed {
+            return Err(ReadError::Closed);
+        }
+        if self.unreachable {
+            return Err(ReadError::Unreachable { detail: AWAY.into() });
+        }
+        Ok(())
+    }
+
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Stored>, ReadError> {
         let mut records: Vec<Stored> = Vec::new();
         for expected in from.max(1)..=self.last {
@@ -189,21 +212,13 @@ impl Inner {
 impl Source for Shared {
     fn read_from(&self, from: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Stored>, ReadError>> {
         let inner = self.lock();
-        let result = if inner.closed {
-            Err(ReadError::Closed)
-        } else {
-            inner.read(from, limit)
-        };
+        let result = inner.reachable().and_then(|()| inner.read(from, limit));
         async move { result }.boxed()
     }
 
     fn last(&self) -> BoxFuture<'_, Result<u64, ReadError>> {
         let inner = self.lock();
-        let result = if inner.closed {
-            Err(ReadError::Closed)
-        } else {
-            Ok(inner.last)
-        };
+        let result = inner.reachable().map(|()| inner.last);
         async move { result }.boxed()
     }
 
@@ -246,9 +261,7 @@ impl EventLog for MemoryLog {
     fn tail<'a>(&'a self, subject: &'a Subject) -> BoxFuture<'a, Result<Option<Stored>, ReadError>> {
         async move {
             let inner = self.shared.lock();
-            if inner.closed {
-                return Err(ReadError::Closed);
-            }
+            inner.reachable()?;
             let Some(&position) = inner.tails.get(subject) else {
                 return Ok(None);
             };

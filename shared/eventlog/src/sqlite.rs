@@ -48,7 +48,14 @@ impl SqliteLog {
     ///
     /// A file that was truncated, is no log, or is of a newer version is refused and left as it is.
     pub async fn open(path: impl AsRef<Path>) -> Result<SharedLog, SqliteOpenError> {
-        Ok(Arc::new(Self::open_for_writing(path.as_ref()).await?))
+        Ok(Arc::new(Self::open_for_writing(path.as_ref(), true).await?))
+    }
+
+    /// Opens the log at `path` for writing where there must be one: a missing log is refused, and nothing is made.
+    ///
+    /// For a log that was begun before: an empty one in its place would be in the way of the copy to restore.
+    pub async fn open_existing(path: impl AsRef<Path>) -> Result<SharedLog, SqliteOpenError> {
+        Ok(Arc::new(Self::open_for_writing(path.as_ref(), false).await?))
     }
 
     /// Opens an existing log for reading only, without taking the writer's lock: for `audit verify`.
@@ -66,9 +73,13 @@ impl SqliteLog {
         Ok(Arc::new(log.await.map_err(SqliteOpenError::panicked)??))
     }
 
-    async fn open_for_writing(path: &Path) -> Result<Self, SqliteOpenError> {
+    async fn open_for_writing(path: &Path, make: bool) -> Result<Self, SqliteOpenError> {
         let path = path.to_owned();
         let log = tokio::task::spawn_blocking(move || {
+            if !make {
+                // Before the lock, which is a file of its own beside the log.
+                schema::check_file(&path)?;
+            }
             let lock = schema::lock(&path)?;
             if !path.exists() {
                 schema::create(&path)?;

@@ -253,3 +253,6 @@ impl Inner {
         stopped.map_or(Ok(()), Err)
     }
 }
+
+#[cfg(test)]
+mod tests;

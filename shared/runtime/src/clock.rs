@@ -19,6 +19,10 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// Time since an arbitrary start that never goes back. On Linux it counts the time the machine slept, so that a
     /// lease does not look fresh after a suspend.
     fn monotonic(&self) -> Duration;
+
+    /// Names the start of the machine from which `monotonic` counts, where the system tells it: only values of the
+    /// same boot can be compared.
+    fn boot(&self) -> Option<String>;
 }
 
 /// The clock as services pass it around.
@@ -60,6 +64,12 @@ impl Clock for SystemClock {
         let nanos = u32::try_from(read.tv_nsec).expect("the kernel keeps nanoseconds below one second");
         Duration::new(seconds, nanos)
     }
+
+    fn boot(&self) -> Option<String> {
+        // Linux alone has it. Where it is missing, nothing is compared over a restart.
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+    }
 }
 
 /// A clock that moves only when told: for tests and the simulation.
@@ -100,6 +110,10 @@ impl Clock for ManualClock {
     fn monotonic(&self) -> Duration {
         Duration::from_millis(self.mono_ms.load(Ordering::SeqCst))
     }
+
+    fn boot(&self) -> Option<String> {
+        Some("manual".into())
+    }
 }
 
 /// The wall clock may leave the monotonic clock by this much before it is called suspect.
@@ -139,6 +153,21 @@ impl ClockWatch {
             checked,
             slack_us: 0,
         }
+    }
+
+    /// Goes on with what an earlier watch of the same boot believed: a jump does not heal by starting again.
+    #[must_use]
+    pub fn resume(clock: SharedClock, believed_offset_ms: i64) -> Self {
+        Self {
+            believed_offset_ms,
+            ..Self::new(clock)
+        }
+    }
+
+    /// Wall minus monotonic time as believed, in milliseconds.
+    #[must_use]
+    pub fn believed_offset_ms(&self) -> i64 {
+        self.believed_offset_ms
     }
 
     /// The jump that stands now, if any. Call it often: at least once a minute, and before each automatic step.
@@ -249,6 +278,18 @@ mod tests {
         assert!(watch.check().is_some());
         watch.accept();
         assert_eq!(watch.check(), None);
+    }
+
+    #[test]
+    fn a_jump_does_not_heal_by_watching_anew() {
+        let clock = ManualClock::new(START);
+        let mut watch = ClockWatch::new(clock.clone());
+        clock.jump_ms(7_200_000);
+        assert!(watch.check().is_some());
+        let mut again = ClockWatch::resume(clock.clone(), watch.believed_offset_ms());
+        assert_eq!(again.check(), Some(ClockJump { by_ms: 7_200_000 }));
+        clock.jump_ms(-7_200_000);
+        assert_eq!(again.check(), None);
     }
 
     #[test]

@@ -94,7 +94,8 @@ impl Readiness {
     }
 }
 
-/// One part of a process; it is out of the account once this is dropped.
+/// One part of a process; it is out of the account once this is dropped, unless it has failed: a process that goes on
+/// without a part that could not must not look ready.
 #[derive(Debug)]
 pub struct Part {
     name: &'static str,
@@ -131,8 +132,9 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.readiness.parts.send_modify(|parts| {
-            parts.remove(self.name);
+        self.readiness.parts.send_if_modified(|parts| {
+            let has_failed = matches!(parts.get(self.name), Some(PartState::Failed(_)));
+            !has_failed && parts.remove(self.name).is_some()
         });
     }
 }
@@ -161,15 +163,18 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_part_makes_the_process_not_alive_until_it_is_gone() {
+    fn a_failed_part_makes_the_process_not_alive_also_when_its_task_has_ended() {
         let readiness = Readiness::new();
         let log = readiness.part("log", "the broker");
         assert!(readiness.is_alive());
         log.failed("gap after position 41");
         assert!(!readiness.is_alive());
+        let gateway = readiness.part("gateway", "the log");
+        gateway.ready();
         drop(log);
-        assert!(readiness.is_alive());
-        assert!(readiness.parts().is_empty());
+        assert!(!readiness.is_alive() && !readiness.is_ready());
+        drop(gateway);
+        assert_eq!(readiness.describe(), "log: failed: gap after position 41\n");
     }
 
     #[tokio::test]

@@ -154,6 +154,7 @@ fn commands() -> Vec<Sample> {
     let refused = CommandRefused {
         principal: principal.clone(),
         command: "rotate".into(),
+        target: None,
         code: Code::NodesLagging,
         text: "2 of 12 nodes have not reached init".into(),
         count: 3,
@@ -163,8 +164,14 @@ fn commands() -> Vec<Sample> {
         command: "rotate".into(),
         text: "the host CA is already in phase init".into(),
     };
+    // The first logs were written without it.
+    let with_target = CommandRefused {
+        target: Some("host".into()),
+        ..refused.clone()
+    };
     vec![
         Sample::full(refused, by_alice(minutes(5))),
+        Sample::later("target", with_target, by_alice(minutes(5))),
         Sample::full(noop, by_alice(minutes(6))),
     ]
 }

@@ -87,20 +87,18 @@ impl World {
         if !is_person || is_known || is_stale || state.cluster.is_none() {
             return true;
         }
-        let name = command.order.name().to_owned();
-        let last = state
-            .refusals
-            .get(&(command.principal.clone(), name.clone(), refusal.code));
-        if last.is_some_and(|at| time.since_ms(*at) < MINUTE as u64) {
-            return true;
-        }
         let refused = domain::event::CommandRefused {
             principal: command.principal.clone(),
-            command: name,
+            command: command.order.name().to_owned(),
+            target: command.order.target(),
             code: refusal.code,
             text: refusal.text.clone(),
             count: 1,
         };
+        let last = state.refusals.get(&domain::evolve::refusal_kind(&refused));
+        if last.is_some_and(|at| time.since_ms(*at) < MINUTE as u64) {
+            return true;
+        }
         let decided_at = state.position;
         self.append(vec![refused.into()], &word_of(command), decided_at, time)
             .is_some()

@@ -125,7 +125,16 @@ fn a_data_directory_that_does_not_fit_is_refused_and_left_alone() {
         ("a newer version", newer as fn(&Path), "newer version"),
         ("a truncated database", truncated, "is damaged"),
         ("an overwritten page", scribbled, "is damaged"),
-        ("a database that is gone", gone, "the log of this cluster is gone"),
+        (
+            "a database that is gone",
+            gone,
+            "the log of this cluster is gone: it had been begun, and there is no file",
+        ),
+        (
+            "an emptied database",
+            emptied,
+            "the log of this cluster is gone: it had been begun, and what is there now is empty",
+        ),
         ("keys that are gone", keyless, "keys"),
         ("a readable key-encryption key", open_kek, "can be read by others"),
     ];
@@ -136,6 +145,9 @@ fn a_data_directory_that_does_not_fit_is_refused_and_left_alone() {
         let said = serve(&copy).expect_stderr(1);
         assert!(said.contains(words), "{what}: {said}");
     }
+    // An empty log in its place would be in the way of the copy to restore.
+    let gone = world.dir.join("a-database-that-is-gone");
+    assert!(!gone.join("log.sqlite").exists(), "nothing was written");
     // Another cluster of the same name.
     let other = world.dir.join("other");
     let _ = init(&other).expect_code(0);
@@ -184,6 +196,21 @@ fn scribbled(data: &Path) {
 
 fn gone(data: &Path) {
     fs::remove_file(data.join("log.sqlite")).expect("it is there");
+}
+
+/// A log of this version that holds nothing.
+fn emptied(data: &Path) {
+    gone(data);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let log = eventlog::SqliteLog::open(data.join("log.sqlite"))
+            .await
+            .expect("a new log");
+        log.close().await;
+    });
 }
 
 fn keyless(data: &Path) {
@@ -324,9 +351,31 @@ fn a_broker_that_is_absent_or_goes_away_is_said_and_nothing_is_lost() {
     ));
     let said = other.expect_stderr(1);
     assert!(said.contains("this cluster keeps its log in nats://"), "{said}");
+    a_lost_stream_is_not_made_anew(&mut world);
     world.start_broker();
     world.serve();
     let _ = world.carousel(&["audit", "verify"]).expect_code(0);
+}
+
+/// Neither serving nor verifying puts an empty stream where the copy has to be restored.
+fn a_lost_stream_is_not_made_anew(world: &mut World) {
+    let (store, aside) = (world.dir.join("nats").join("jetstream"), world.dir.join("aside"));
+    fs::rename(&store, &aside).expect("our own directory");
+    world.start_broker();
+    let said = Refused(run(&mut world.serve_command())).expect_stderr(1);
+    assert!(
+        said.contains("the log of this cluster is gone") && said.contains("there is no stream"),
+        "{said}"
+    );
+    let data = world.data().display().to_string();
+    let verify = || run(&mut carousel(&["audit", "verify", "--data-dir", &data]));
+    for _ in 0..2 {
+        let said = Refused(verify()).expect_stderr(1);
+        assert!(said.contains("there is no stream"), "{said}");
+    }
+    world.stop_broker();
+    fs::remove_dir_all(&store).expect("the broker made it");
+    fs::rename(&aside, &store).expect("our own directory");
 }
 
 fn init(data: &Path) -> Finished {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use domain::{Principal, command::Genesis, id::SystemActor};
-use eventlog::{JetStreamLog, JetStreamOptions, SharedLog, SqliteLog, bus};
+use eventlog::SharedLog;
 use execution::{Executor, Fold, Now};
 use runtime::{
     clock::{SharedClock, SystemClock},
@@ -18,7 +18,7 @@ use signer::Signer;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::PlaneError;
+use super::{PlaneError, log::open_log};
 use crate::{
     home::{EMBEDDED, Home},
     now_of,
@@ -130,7 +130,11 @@ impl Core {
             Some((name, key)) if name == own && key == genesis.bundle_key => false,
             Some((log, _)) => return Err(PlaneError::OtherCluster { log, own }),
             // A second genesis would be another cluster's beginning under the same keys.
-            None if home.was_begun() => return Err(PlaneError::LostLog),
+            None if home.was_begun() => {
+                return Err(PlaneError::LostLog {
+                    found: "what is there now is empty".into(),
+                });
+            }
             None if if_empty == IfEmpty::Refuse => return Err(PlaneError::NeverBegun(home.path().into())),
             None => true,
         };
@@ -178,34 +182,4 @@ async fn unless_stopped<T>(
         opened = opening => opened,
         () = stop.cancelled() => Err(PlaneError::Interrupted),
     }
-}
-
-/// The directory's log, to be read only.
-///
-/// # Errors
-/// When it cannot be opened, or is damaged as a file.
-pub async fn open_log_to_read(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
-    if chosen == EMBEDDED {
-        return Ok(SqliteLog::open_read_only(home.log_file()).await?);
-    }
-    open_log(home, chosen).await
-}
-
-async fn open_log(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
-    if chosen == EMBEDDED {
-        return Ok(SqliteLog::open(home.log_file()).await?);
-    }
-    if !chosen.contains("://") {
-        return Err(PlaneError::UnknownLog(chosen.into()));
-    }
-    let options = JetStreamOptions {
-        cluster: home.description.cluster.to_string(),
-        replicas: 1,
-    };
-    let bus = bus::BusOptions {
-        url: chosen.into(),
-        name: "carousel".into(),
-        ..bus::BusOptions::default()
-    };
-    Ok(JetStreamLog::connect(&bus, &options).await?)
 }

@@ -117,7 +117,8 @@ fn refused(f: &CommandRefused) -> String {
     } else {
         String::new()
     };
-    format!("REFUSED {}: {}{times}", f.command, f.code)
+    let target = f.target.as_ref().map(|t| format!(" {t}")).unwrap_or_default();
+    format!("REFUSED {}{target}: {}{times}", f.command, f.code)
 }
 
 fn reported(f: &NodeReported) -> (Paint, String) {

@@ -241,6 +241,14 @@ impl World {
         )
     }
 
+    /// Lets time pass as for a process that runs: second by second.
+    async fn pass(&self, orchestrator: &mut Orchestrator, seconds: u64) {
+        for _ in 0..seconds {
+            self.clock.advance(Duration::from_secs(1));
+            orchestrator.tick().await;
+        }
+    }
+
     fn see<R>(&self, look: impl FnOnce(&ClusterState) -> R) -> R {
         self.fold.read(look)
     }
@@ -351,19 +359,60 @@ async fn a_silent_member_is_given_up_after_thirty_seconds_of_our_own_listening()
             .await
             .unwrap();
         orchestrator.tick().await;
-        world.clock.advance(Duration::from_secs(29));
+        world.pass(&mut orchestrator, 29).await;
     }
-    orchestrator.tick().await;
     assert!(is_running());
     // A new orchestrator has heard nothing yet, and gives everybody the whole time again.
     let mut orchestrator = world.orchestrator();
     orchestrator.tick().await;
-    world.clock.advance(Duration::from_secs(29));
-    orchestrator.tick().await;
+    world.pass(&mut orchestrator, 29).await;
     assert!(is_running());
-    world.clock.advance(LISTEN);
-    orchestrator.tick().await;
+    world.pass(&mut orchestrator, LISTEN.as_secs()).await;
     assert!(!is_running());
+}
+
+#[tokio::test]
+async fn a_machine_that_wakes_up_judges_as_after_a_start() {
+    let world = world().await;
+    world.start_member().await;
+    world.begin(30_000).await;
+    let mut orchestrator = world.orchestrator();
+    orchestrator.tick().await;
+    world.pass(&mut orchestrator, 3).await;
+    assert_eq!(orchestrator.uptime_ms(), 3_000);
+    world.clock.advance(Duration::from_secs(16 * 3_600));
+    orchestrator.tick().await;
+    assert_eq!(
+        (orchestrator.uptime.since_step_ms(T), orchestrator.uptime_ms()),
+        (3_000, 0)
+    );
+    world.pass(&mut orchestrator, 29).await;
+    assert!(
+        world.see(|s| s.members[&MEMBER].running),
+        "nobody was heard while we slept"
+    );
+}
+
+#[tokio::test]
+async fn a_clock_that_jumped_before_a_restart_is_suspect_after_it() {
+    let world = world().await;
+    world.orchestrator().tick().await;
+    world.clock.jump_ms(3_600_000);
+    let mut again = world.orchestrator();
+    again.tick().await;
+    assert!(world.suspect.load(Ordering::SeqCst));
+    world
+        .order(
+            Principal::User("admin".parse().unwrap()),
+            Order::AcceptClock { behind_ms: 0 },
+        )
+        .await;
+    again.tick().await;
+    assert!(!world.suspect.load(Ordering::SeqCst));
+    // The acceptance was taken in: it does not speak for what comes later.
+    world.clock.jump_ms(3_600_000);
+    world.orchestrator().tick().await;
+    assert!(world.suspect.load(Ordering::SeqCst));
 }
 
 #[tokio::test]

@@ -44,7 +44,10 @@ impl From<ReplayError> for QueryError {
     }
 }
 
-/// Folds the log up to a moment: after the event at a position, or after the last one at or before a time.
+/// Folds the log up to a moment: after the event at a position, or before the first one that is later than a time.
+///
+/// The log's writers share no clock, so an event may bear a time that is a little before that of its predecessor.
+/// It happened after it all the same: its moment is the latest time up to it, as in the state's own `time`.
 ///
 /// # Errors
 /// [`ReplayError`]; `NotFound` for a moment that the log does not cover.
@@ -60,7 +63,7 @@ pub async fn replay(log: &dyn EventLog, at: At) -> Result<ClusterState, ReplayEr
             let is_later = match at {
                 At::Newest => false,
                 At::Position(last) => event.header.position > last,
-                // Times never go back in the log, so the first later one ends it.
+                // Also where an earlier time follows: that event is part of a later moment.
                 At::Time(last) => event.header.time > last,
             };
             if is_later {

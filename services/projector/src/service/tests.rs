@@ -2,8 +2,8 @@ use std::fs;
 
 use api::{At, Queries};
 use domain::event::RotationOutcome;
-use eventlog::{Append, MemoryLog, NewEvent, SharedLog};
-use runtime::readiness::Readiness;
+use eventlog::{Append, EventLog, MemoryLog, NewEvent, SharedLog};
+use runtime::readiness::{PartState, Readiness};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -171,4 +171,49 @@ async fn an_answer_for_a_position_that_the_views_do_not_reach_is_refused() {
     tokio::time::pause();
     let late = work.answers.status(At::Newest, Position(end.0 + 1)).await;
     assert!(matches!(late, Err(api::QueryError::Lagging(_))), "{late:?}");
+}
+
+#[tokio::test]
+async fn a_hole_or_an_event_that_cannot_be_read_stops_the_views_and_readiness_says_so() {
+    for damage in ["hole", "garbage"] {
+        let log = MemoryLog::new();
+        let world = story(Arc::new(log.clone())).await;
+        let end = world.fold.position();
+        if damage == "hole" {
+            log.lose(7);
+        } else {
+            let garbage = NewEvent {
+                subject: log.read(1, 1).await.unwrap().remove(0).subject,
+                id: uuid::Uuid::nil(),
+                data: "no event".into(),
+            };
+            log.append(Append::one(garbage, None)).await.unwrap();
+        }
+        let (dir, readiness) = (TempDir::new().unwrap(), Readiness::new());
+        let config = Config {
+            views_dir: dir.path().join("views"),
+        };
+        let part = readiness.part("projector", "its start");
+        let metrics = Metrics::new("test");
+        let projector = Projector::open(config, world.fold.clone(), world.now.clone(), metrics, part)
+            .await
+            .unwrap();
+        let reach = projector.reach.subscribe();
+        let running = projector.run(CancellationToken::new());
+        let ended = tokio::time::timeout(Duration::from_secs(20), running).await;
+        let error = ended.expect("it stops").unwrap_err().to_string();
+        let reached = reach.borrow().position;
+        if damage == "hole" {
+            assert!(error.contains("position 7 is missing"), "{error}");
+            assert!(reached < Position(7), "{reached}");
+        } else {
+            assert!(error.contains(&(end.0 + 1).to_string()), "{error}");
+            assert!(reached <= end, "{reached}");
+        }
+        match readiness.parts().get("projector") {
+            Some(PartState::Failed(why)) => assert_eq!(*why, error),
+            other => panic!("{damage}: {other:?}"),
+        }
+        assert!(!readiness.is_ready() && !readiness.is_alive());
+    }
 }

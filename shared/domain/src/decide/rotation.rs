@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Decided, Decision};
 use crate::{
     authority::AuthorityType,
-    command::{Answer, Command, Expectation, Given, LaggingPolicy, Mode, Rotate},
+    command::{Answer, Command, Expectation, Given, LaggingPolicy, Mode, Order, Rotate},
     event::{
         ClusterClockAccepted, GateRecord, RotationHeld, RotationOutcome, RotationPhaseEntered,
         RotationResumed, RotationSettled,
@@ -82,6 +82,20 @@ pub fn rotate(state: &ClusterState, command: &Command, rotate: &Rotate, given: &
             format!("can not transition to phase {target} from phase {}", of.phase),
         )),
     }
+}
+
+/// The gate that a phase command would meet now, if it is a step and the gate is closed.
+pub(super) fn still_closed(state: &ClusterState, command: &Command, given: &Given) -> Option<Gate> {
+    let Order::Rotate(rotate) = &command.order else {
+        return None;
+    };
+    let (of, target) = (state.types.get(&rotate.authority_type)?, rotate.target?);
+    let is_step = matches!(
+        of.phase.transition_to(target),
+        Transition::Forward | Transition::Complete | Transition::FinishRollback
+    );
+    let gate = is_step.then(|| gate::evaluate(state, rotate.authority_type, target, given.now))?;
+    (!gate.is_open()).then_some(gate)
 }
 
 /// A due step of a semi-automatic rotation: enters the next phase, or holds, or does what the policy says.

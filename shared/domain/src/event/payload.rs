@@ -229,6 +229,9 @@ payloads! {
         principal: Principal,
         /// The command's name: `rotate`, `nodes-exclude`.
         command: String,
+        /// What it was to be done to, where it names one thing: a type, a node, a user.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
         code: Code,
         text: String,
         /// How many equal refusals this stands for.

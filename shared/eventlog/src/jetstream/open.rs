@@ -54,6 +54,14 @@ pub enum JetStreamOpenError {
         /// What it said.
         detail: String,
     },
+    /// A stream that must be there is not.
+    #[error(
+        "there is no stream {stream} on the NATS server; check the address, or restore the stream from a copy"
+    )]
+    Missing {
+        /// Its name.
+        stream: String,
+    },
     /// A stream of that name that would not keep what is appended.
     #[error("the stream {stream} is not safe for the log: {}; restore these settings, or move it away", .differences.join("; "))]
     Unprotected {
@@ -73,17 +81,28 @@ pub enum JetStreamOpenError {
     },
 }
 
-/// The stream, made if it is not there, and refused if it is not as it has to be.
+/// What to do where there is no stream yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum IfMissing {
+    /// A log begins here.
+    Make,
+    /// There was one, or somebody only reads.
+    Refuse,
+}
+
+/// The stream, made if it is not there and may be, and refused if it is not as it has to be.
 ///
 /// Several processes may come here at once: the server makes one stream, and the others find it.
 pub(super) async fn stream(
     context: &Context,
     options: &JetStreamOptions,
+    if_missing: IfMissing,
 ) -> Result<Stream, JetStreamOpenError> {
     let want = protections::wanted(options);
     let name = want.name.clone();
     let stream = match found(context, &name).await? {
         Some(stream) => stream,
+        None if if_missing == IfMissing::Refuse => return Err(JetStreamOpenError::Missing { stream: name }),
         None => match context.create_stream(want.clone()).await {
             Ok(stream) => stream,
             Err(error) => match error.kind() {

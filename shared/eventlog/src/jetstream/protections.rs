@@ -110,6 +110,11 @@ pub(super) fn differences(have: &Config, want: &Config) -> Vec<String> {
     check(have.max_messages_per_subject == -1, "max_msgs_per_subject is set");
     check(have.max_age.is_zero(), "max_age is set");
     check(!have.allow_message_ttl, "allow_msg_ttl is on");
+    // Within it a repeated event without a condition is recognised by its id.
+    check(
+        have.duplicate_window >= want.duplicate_window,
+        "duplicate_window is shorter than 120 s",
+    );
     check(have.allow_atomic_publish, "allow_atomic is off");
     check(!have.no_ack, "no_ack is on");
     check(

@@ -8,6 +8,10 @@ use std::{
 use async_nats::jetstream::stream::Config;
 use futures::StreamExt;
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufStream},
+    net::TcpListener,
+};
 
 use super::*;
 use crate::{
@@ -70,7 +74,7 @@ async fn a_stream_without_its_protections_is_refused_and_each_one_is_named() {
     let Some(server) = NatsServer::start(directory.path()).await else {
         return;
     };
-    let changes: [(&str, Change); 10] = [
+    let changes: [(&str, Change); 11] = [
         ("deny_delete", |config| config.deny_delete = false),
         ("deny_purge", |config| config.deny_purge = false),
         ("rollup", |config| {
@@ -88,6 +92,9 @@ async fn a_stream_without_its_protections_is_refused_and_each_one_is_named() {
             config.storage = async_nats::jetstream::stream::StorageType::Memory
         }),
         ("subjects", |config| config.subjects.push("else.>".into())),
+        ("duplicate_window", |config| {
+            config.duplicate_window = Duration::from_secs(1)
+        }),
         ("carousel.log", |config| config.metadata.clear()),
     ];
     for (named, change) in changes {
@@ -105,6 +112,70 @@ async fn a_stream_without_its_protections_is_refused_and_each_one_is_named() {
             .unwrap();
     }
     JetStreamLog::connect(&bus_to(&server), &options()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_must_be_there_is_opened_and_a_missing_one_is_not_made() {
+    let directory = TempDir::new().unwrap();
+    let Some(server) = NatsServer::start(directory.path()).await else {
+        return;
+    };
+    for _ in 0..2 {
+        let refused = JetStreamLog::connect_existing(&bus_to(&server), &options()).await;
+        let error = refused.err().expect("there is no stream");
+        assert!(matches!(error, JetStreamOpenError::Missing { .. }), "{error:?}");
+    }
+    JetStreamLog::connect(&bus_to(&server), &options()).await.unwrap();
+    JetStreamLog::connect_existing(&bus_to(&server), &options())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused_in_words() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bus = BusOptions {
+        url: format!("nats://{}", listener.local_addr().unwrap()),
+        ..BusOptions::default()
+    };
+    let options = options();
+    let error = tokio::select! {
+        opened = JetStreamLog::connect(&bus, &options) => opened.err().expect("it is too old"),
+        () = greet(listener, "2.12.2") => panic!("the listener ended"),
+    };
+    assert!(
+        matches!(&error, JetStreamOpenError::TooOld { version } if version == "2.12.2"),
+        "{error:?}"
+    );
+    assert!(
+        error.to_string().starts_with(
+            "the NATS server is version 2.12.2; the log needs 2.12.3 or newer, because older ones lose or reorder"
+        ),
+        "{error}"
+    );
+}
+
+/// As much of a NATS server as it takes to be asked for its version: a greeting, and an answer to each PING.
+async fn greet(listener: TcpListener, version: &str) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufStream::new(stream);
+        let info = format!(
+            "INFO {{\"server_id\":\"old\",\"version\":\"{version}\",\"headers\":true,\"proto\":1,\
+             \"max_payload\":1048576}}\r\n"
+        );
+        stream.write_all(info.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut line = String::new();
+        // Until the client hangs up.
+        while stream.read_line(&mut line).await.unwrap_or(0) > 0 {
+            if line.starts_with("PING") {
+                stream.write_all(b"PONG\r\n").await.unwrap();
+                stream.flush().await.unwrap();
+            }
+            line.clear();
+        }
+    }
 }
 
 #[tokio::test]

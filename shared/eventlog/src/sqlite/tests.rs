@@ -68,6 +68,19 @@ async fn a_stopped_log_is_readable_and_a_missing_one_is_not_made_by_reading() {
 }
 
 #[tokio::test]
+async fn a_log_that_must_be_there_is_opened_and_a_missing_one_leaves_no_file() {
+    let directory = TempDir::new().unwrap();
+    let path = filled(&directory, 3).await;
+    let log = SqliteLog::open_existing(&path).await.unwrap();
+    log.append(Append::one(event("t.a", 3), Some(3))).await.unwrap();
+    log.close().await;
+    let empty = TempDir::new().unwrap();
+    let refused = SqliteLog::open_existing(empty.path().join("log.sqlite")).await;
+    assert!(matches!(refused.err(), Some(SqliteOpenError::Missing { .. })));
+    assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn the_file_is_its_owners_alone() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("log.sqlite");
@@ -264,7 +277,7 @@ async fn a_file_without_its_triggers_or_with_a_hole_is_refused() {
 async fn a_full_disk_is_said_stores_nothing_by_halves_and_recovers() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("log.sqlite");
-    let log = SqliteLog::open_for_writing(&path).await.unwrap();
+    let log = SqliteLog::open_for_writing(&path, true).await.unwrap();
     log.append(Append::one(event("t.a", 0), Some(0))).await.unwrap();
     sql(&log, "PRAGMA max_page_count = 1").await;
     let events: Vec<_> = (0..800).map(|n| event("t.b", n)).collect();

@@ -91,6 +91,7 @@ fn the_log_reads_as_when_who_what_why() {
     let refusal = CommandRefused {
         principal: alice(),
         command: "rotate".into(),
+        target: None,
         code: Code::NodesLagging,
         text: "2 of 12".into(),
         count: 2,

@@ -1,7 +1,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use api::{At, audit::AuditView};
-use eventlog::{Append, MemoryLog, NewEvent, SharedLog, SqliteLog, Stored};
+use eventlog::{Append, EventLog, MemoryLog, NewEvent, SharedLog, SqliteLog, Stored};
 use execution::checkpoint::Chain;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -367,6 +367,31 @@ async fn a_replay_says_what_the_state_was_and_a_moment_outside_the_log_is_not_fo
         replay(log, At::Time(domain::Timestamp(0))).await,
         Err(ReplayError::Before { .. })
     ));
+}
+
+#[tokio::test]
+async fn a_time_that_goes_back_belongs_to_the_moment_of_what_came_before() {
+    let log = MemoryLog::new();
+    for second in [10, 12, 11, 13] {
+        let of = execution::codec::Circumstances {
+            time: domain::Timestamp(second * 1_000),
+            actor: domain::Principal::System(domain::id::SystemActor::Host),
+            credential: None,
+            command: None,
+            reason: None,
+            traceparent: None,
+            service: "orchestrator",
+        };
+        let fact = domain::event::ClusterClockAccepted { behind_ms: 0 }.into();
+        let event = execution::codec::encode(&"acme.cluster".parse().unwrap(), &fact, &of);
+        log.append(Append::one(event, None)).await.unwrap();
+    }
+    for (second, position) in [(10, 1), (11, 1), (12, 3), (13, 4)] {
+        let then = replay(&log, At::Time(domain::Timestamp(second * 1_000)))
+            .await
+            .unwrap();
+        assert_eq!(then.position, Position(position), "at {second} s");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,80 @@
+//! Opening the log that a data directory names. It is made once, at the first start, and never again.
+
+use eventlog::{
+    JetStreamLog, JetStreamOpenError, JetStreamOptions, SharedLog, SqliteLog, SqliteOpenError,
+    bus::BusOptions,
+};
+
+use super::PlaneError;
+use crate::home::{EMBEDDED, Home};
+
+/// The directory's log, to be read only.
+///
+/// # Errors
+/// When it is not there, cannot be opened, or is damaged as a file. Nothing is made.
+pub async fn open_log_to_read(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
+    if chosen == EMBEDDED {
+        return Ok(SqliteLog::open_read_only(home.log_file()).await?);
+    }
+    let (bus, options) = stream_of(home, chosen)?;
+    Ok(JetStreamLog::connect_existing(&bus, &options).await?)
+}
+
+/// The directory's log, made if its cluster was not begun yet.
+///
+/// # Errors
+/// [`PlaneError::LostLog`] where there was one and is none: an empty log in its place would be in the way of the
+/// copy to restore.
+pub(super) async fn open_log(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
+    if chosen == EMBEDDED {
+        return Ok(if home.was_begun() {
+            SqliteLog::open_existing(home.log_file())
+                .await
+                .map_err(lost_file)?
+        } else {
+            SqliteLog::open(home.log_file()).await?
+        });
+    }
+    let (bus, options) = stream_of(home, chosen)?;
+    Ok(if home.was_begun() {
+        JetStreamLog::connect_existing(&bus, &options)
+            .await
+            .map_err(lost_stream)?
+    } else {
+        JetStreamLog::connect(&bus, &options).await?
+    })
+}
+
+fn stream_of(home: &Home, chosen: &str) -> Result<(BusOptions, JetStreamOptions), PlaneError> {
+    if !chosen.contains("://") {
+        return Err(PlaneError::UnknownLog(chosen.into()));
+    }
+    let options = JetStreamOptions {
+        cluster: home.description.cluster.to_string(),
+        replicas: 1,
+    };
+    let bus = BusOptions {
+        url: chosen.into(),
+        name: "carousel".into(),
+        ..BusOptions::default()
+    };
+    Ok((bus, options))
+}
+
+fn lost_file(error: SqliteOpenError) -> PlaneError {
+    match error {
+        SqliteOpenError::Missing { path } => PlaneError::LostLog {
+            found: format!("there is no file {} now", path.display()),
+        },
+        error => error.into(),
+    }
+}
+
+fn lost_stream(error: JetStreamOpenError) -> PlaneError {
+    match error {
+        JetStreamOpenError::Missing { stream } => PlaneError::LostLog {
+            found: format!("there is no stream {stream} on its server now"),
+        },
+        error => error.into(),
+    }
+}

@@ -1,0 +1,104 @@
+//! What a damaged log does to the state: nothing behind the damage is used.
+
+use std::sync::Arc;
+
+use domain::{Principal, Timestamp, event::ClusterClockAccepted, id::SystemActor};
+use eventlog::{Append, EventLog, MemoryLog, NewEvent};
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// An event that folds into any state; its time, in seconds, tells which one it was.
+fn event(second: i64) -> NewEvent {
+    let of = codec::Circumstances {
+        time: Timestamp(second * 1_000),
+        actor: Principal::System(SystemActor::Host),
+        credential: None,
+        command: None,
+        reason: None,
+        traceparent: None,
+        service: "orchestrator",
+    };
+    let fact = ClusterClockAccepted { behind_ms: 0 }.into();
+    codec::encode(&"acme.cluster".parse().unwrap(), &fact, &of)
+}
+
+fn garbage() -> NewEvent {
+    NewEvent {
+        data: "no event".into(),
+        ..event(0)
+    }
+}
+
+async fn append(log: &MemoryLog, event: NewEvent) {
+    log.append(Append::one(event, None)).await.unwrap();
+}
+
+/// The fold has stopped at the second event, says why, and tells nobody anything later.
+async fn has_stopped_at_two(fold: &Fold, words: &str) {
+    let behind = fold.wait_for(Position(4), SOON).await.unwrap_err();
+    assert_eq!((behind.at, behind.wanted), (Position(2), Position(4)));
+    assert_eq!(
+        fold.read(|state| (state.position, state.time)),
+        (Position(2), Timestamp(2_000))
+    );
+    let why = fold.failed().expect("it has stopped");
+    assert!(why.contains(words), "{why}");
+    assert!(fold.catch_up(SOON).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_stops_the_fold_and_nothing_behind_it_is_used() {
+    let log = MemoryLog::new();
+    let fold = Fold::start(Arc::new(log.clone()), CancellationToken::new())
+        .await
+        .unwrap();
+    for second in 1..=2 {
+        append(&log, event(second)).await;
+    }
+    fold.wait_for(Position(2), SOON).await.unwrap();
+    for second in 3..=4 {
+        append(&log, event(second)).await;
+    }
+    log.lose(3);
+    has_stopped_at_two(&fold, "position 3 is missing").await;
+    let refused = Fold::start(Arc::new(log), CancellationToken::new()).await;
+    assert!(matches!(refused, Err(FoldError::Stopped(why)) if why.contains("position 3 is missing")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_cannot_be_decoded_stops_the_fold() {
+    let log = MemoryLog::new();
+    let fold = Fold::start(Arc::new(log.clone()), CancellationToken::new())
+        .await
+        .unwrap();
+    let mut live = fold.events();
+    for new in [event(1), event(2), garbage(), event(4)] {
+        append(&log, new).await;
+    }
+    has_stopped_at_two(&fold, "position 3").await;
+    for position in 1..=2 {
+        assert_eq!(live.try_recv().unwrap().header.position, Position(position));
+    }
+    assert!(live.try_recv().is_err(), "nobody hears of what lies behind it");
+    let refused = Fold::start(Arc::new(log), CancellationToken::new()).await;
+    assert!(matches!(refused, Err(FoldError::Stopped(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_skips_a_position_is_not_believed() {
+    let log = MemoryLog::new();
+    let fold = Fold::start(Arc::new(log.clone()), CancellationToken::new())
+        .await
+        .unwrap();
+    for second in 1..=4 {
+        append(&log, event(second)).await;
+    }
+    let mut records = log.read(1, 10).await.unwrap();
+    // Nothing was folded yet: the task had no turn.
+    records.remove(2);
+    let folded = fold.inner.fold(records.into_iter().map(Ok).collect());
+    assert_eq!(folded, Err("position 3 is missing: the log gave 4".into()));
+    assert_eq!(fold.read(|state| state.position), Position(2));
+}
