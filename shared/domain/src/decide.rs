@@ -61,6 +61,7 @@ impl Decision {
             principal: command.principal.clone(),
             command: command.order.name().into(),
             text: text.clone(),
+            order: Some(Box::new(command.order.clone())),
         };
         Self::new(vec![fact.into()], answer.unwrap_or(Answer::Noop { text }))
     }

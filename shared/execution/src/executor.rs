@@ -306,7 +306,7 @@ impl Decider {
                         let refusal = Refusal::new(Code::NoCluster, "the log holds no cluster yet");
                         return Verdict::Answer(Err(refusal.into()));
                     };
-                    let append = prepare(&cluster, &facts, waiting, given.now, tail);
+                    let append = prepare(&cluster, &facts, waiting, (given.now, state.position), tail);
                     if taken.contains(&append.subject) {
                         return Verdict::Later;
                     }
@@ -318,7 +318,8 @@ impl Decider {
                     let Some((fact, cluster)) = fact.zip(state.cluster_name().cloned()) else {
                         return Verdict::Answer(Err(refusal.into()));
                     };
-                    let mut append = prepare(&cluster, &[fact], waiting, given.now, tail);
+                    let at = (given.now, state.position);
+                    let mut append = prepare(&cluster, &[fact], waiting, at, tail);
                     append.expected = None;
                     Verdict::Append(append, Err(refusal))
                 }
@@ -337,12 +338,14 @@ impl Decider {
             let Some(cluster) = self.fold.read(|state| state.cluster_name().cloned()) else {
                 return;
             };
+            let (time, position) = self.fold.read(|state| (state.now(clock), state.position));
             let of = codec::Circumstances {
-                time: self.fold.read(|state| state.now(clock)),
+                time,
                 actor: principal,
                 credential: None,
                 command: None,
                 reason: None,
+                decided_at: Some(position),
                 traceparent: None,
                 service: "orchestrator",
             };
@@ -390,7 +393,7 @@ fn prepare(
     cluster: &ClusterName,
     facts: &[Fact],
     waiting: &Waiting,
-    now: Timestamp,
+    (now, decided_at): (Timestamp, Position),
     tail: &dyn Fn(&Subject) -> u64,
 ) -> Append {
     let command = &waiting.command;
@@ -403,6 +406,7 @@ fn prepare(
             digest: command.digest,
         }),
         reason: command.reason.clone(),
+        decided_at: Some(decided_at),
         traceparent: waiting.traceparent.clone(),
         service: "orchestrator",
     };
@@ -431,5 +435,6 @@ fn refused(command: &Command, refusal: &Refusal, count: u32) -> CommandRefused {
         code: refusal.code,
         text: refusal.text.clone(),
         count,
+        order: None,
     }
 }

@@ -100,6 +100,7 @@ impl World {
             code: refusal.code,
             text: refusal.text.clone(),
             count: 1,
+            order: Some(Box::new(command.order.clone())),
         };
         let decided_at = state.position;
         self.append(vec![refused.into()], &word_of(command), decided_at, time)

@@ -214,6 +214,7 @@ impl World {
             credential: None,
             command: None,
             reason: None,
+            decided_at: Some(self.state.position),
         };
         let event = Event { header, fact };
         apply(&mut self.state, &event);

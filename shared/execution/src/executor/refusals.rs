@@ -71,7 +71,15 @@ impl Refusals {
             );
             return None;
         }
-        Some(refused(command, refusal, 1).into())
+        // Alone it says what was asked for, so that it can be decided again.
+        let order = Some(Box::new(command.order.clone()));
+        Some(
+            CommandRefused {
+                order,
+                ..refused(command, refusal, 1)
+            }
+            .into(),
+        )
     }
 
     /// Hands out what is to be written and forgets it.
