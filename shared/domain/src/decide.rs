@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub mod access;
+pub mod again;
 pub mod certificates;
 pub mod consumers;
 pub mod genesis;

@@ -190,7 +190,9 @@ impl World {
             clock_suspect: false,
             sha256: |_| [0; 32],
         };
-        let decision = decide(&self.state, &command, &given)?;
+        let decision = decide(&self.state, &command, &given);
+        self.decide_again(&command, &given, &decision);
+        let decision = decision?;
         for fact in decision.facts.clone() {
             self.append(principal.clone(), fact);
         }
