@@ -60,6 +60,7 @@ fn every_golden_sample_decodes_to_the_fact_and_circumstances_it_was_made_of() {
         assert_eq!(header.credential, of.credential, "{}", sample.name);
         assert_eq!(header.command, of.command, "{}", sample.name);
         assert_eq!(header.reason, of.reason, "{}", sample.name);
+        assert_eq!(header.decided_at, of.decided_at, "{}", sample.name);
         assert_eq!(
             json!(header.id),
             kept_value(&sample.name)["id"],
@@ -139,6 +140,11 @@ fn every_envelope_says_what_where_when_and_who() {
         );
         assert_eq!(text("traceparent"), of.traceparent, "{name}");
         assert_eq!(text("reason"), of.reason, "{name}");
+        assert_eq!(
+            text("decidedat"),
+            of.decided_at.map(|at| at.to_string()),
+            "{name}"
+        );
         assert_eq!(text("authcert"), of.credential.map(|c| c.to_string()), "{name}");
         let whole = golden["data"]["rotation"].as_str();
         if sample.fact.family() == "rotation" {

@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, fmt::Debug, str::FromStr};
 
 use domain::{
-    AuthorityType, BootId, ClusterName, Event, Fact, MemberId, NodeId, Principal, RotationId, SpkiPin,
-    SystemActor, Timestamp,
+    AuthorityType, BootId, ClusterName, Event, Fact, MemberId, NodeId, Position, Principal, RotationId,
+    SpkiPin, SystemActor, Timestamp,
     access::{Grant, Uses},
     event::CommandRef,
     time::{DAY_MS, HOUR_MS, MINUTE_MS},
@@ -53,6 +53,14 @@ impl Sample {
         let sample = Self::full(fact, of);
         let name = format!("{}.{field}", sample.name);
         Self { name, ..sample }
+    }
+
+    /// One that says on which state it was decided.
+    fn decided(fact: impl Into<Fact>, of: Circumstances, at: u64) -> Self {
+        let mut sample = Self::full(fact, of);
+        sample.of.decided_at = Some(Position(at));
+        sample.name.push_str(".decided");
+        sample
     }
 
     /// As the product writes it today; its id is new each time.
@@ -167,6 +175,7 @@ fn by_alice(time: Timestamp) -> Circumstances {
         )),
         command: Some(command),
         reason: Some("yearly rotation, CHG-1138 \u{201c}autumn\u{201d}".into()),
+        decided_at: None,
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
         service: "orchestrator",
     }
@@ -194,6 +203,7 @@ fn alone(time: Timestamp, actor: SystemActor, service: &'static str) -> Circumst
         credential: None,
         command: None,
         reason: None,
+        decided_at: None,
         traceparent: None,
         service,
     }

@@ -282,7 +282,9 @@ impl World {
             self.signer.state.position,
             self.signer.state.now(Timestamp(self.now)),
         );
-        if self.append(facts, &Word::of_signer(), position, time).is_none() {
+        let appended = self.append(facts, &Word::of_signer(), position, time);
+        self.decide_again(Actor::Signer, appended);
+        if appended.is_none() {
             // Somebody wrote the subject meanwhile: read on, and see whether it is still owed.
             let at = self.now + self.rng.span(1, 50);
             let (epoch, seen) = (self.signer.epoch, position);
@@ -328,7 +330,7 @@ impl World {
                     }
                     .into()
                 });
-                std::iter::once(retired.into()).chain(activated).collect()
+                activated.chain([retired.into()]).collect()
             }
             Duty::Destroy {
                 authority_type,

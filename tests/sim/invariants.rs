@@ -26,6 +26,7 @@ pub const GATE: &str = "invariant_gate_was_open_or_overridden";
 pub const ROLLBACK: &str = "invariant_rollback_restores_everyone";
 pub const ACKNOWLEDGED: &str = "invariant_no_acknowledged_command_is_lost";
 pub const OLD_AUTHORITY: &str = "invariant_nobody_accepts_the_old_authority_after_settled";
+pub const AGAIN: &str = "invariant_what_was_decided_follows_from_the_log_alone";
 /// Not after an event, but at the end of a run.
 pub const COMPLETES: &str = "the_rotation_completes_once_everything_is_mended";
 

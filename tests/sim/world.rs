@@ -321,6 +321,7 @@ impl World {
                 credential: word.credential,
                 command: word.command.clone(),
                 reason: word.reason.clone(),
+                decided_at: Some(decided_at),
             };
             let event = Event { header, fact };
             self.tell(|| {

@@ -100,6 +100,7 @@ mod tests {
             credential: None,
             command: None,
             reason: None,
+            decided_at: None,
         };
         Event {
             header,

@@ -11,8 +11,8 @@ use std::{
 
 use api::shape::{AuthorityDoc, CertificateDoc, ConsumerDoc, NodeDoc, Status, TokenDoc, UserDoc};
 use domain::{
-    Answer, AuthorityType, AuthorizationId, BootId, ClusterState, MemberId, NodeId, Order, Phase, Principal,
-    Serial, SpkiPin, Timestamp, TokenHash,
+    Answer, AuthorityType, AuthorizationId, BootId, ClusterState, Command, MemberId, NodeId, Order, Phase,
+    Principal, Serial, SpkiPin, Timestamp, TokenHash,
     access::{Grant, NamePattern, RoleName, Uses},
     authority::KeyKind,
     command::{Expectation, Genesis, Join, KeyRequest, Rotate, Settings},
@@ -215,11 +215,27 @@ impl World {
         reason: Option<&str>,
     ) -> Result<Answer, execution::ExecuteError> {
         self.clock.fetch_add(10_000, Ordering::SeqCst);
-        let mut command = self.executor.own_command(principal, order);
+        let mut command = self.command(principal, order);
         command.reason = reason.map(Into::into);
         let answered = self.executor.execute(command).await?;
         self.sign().await;
         Ok(answered.answer)
+    }
+
+    /// A command with the certificate that people and nodes show: of a report the one that it was seen with.
+    fn command(&self, principal: Principal, order: Order) -> Command {
+        let credential = match &order {
+            Order::Report { seen, .. } => Some(seen.certificate),
+            _ => self.fold.read(|state| {
+                let held = state.held.get(&principal).into_iter().flatten().rev();
+                held.copied()
+                    .find(|digest| state.certificates[digest].usage.client())
+            }),
+        };
+        Command {
+            credential,
+            ..self.executor.own_command(principal, order)
+        }
     }
 
     pub(crate) async fn admin_asks(&self, order: Order, reason: Option<&str>) -> Answer {
@@ -359,7 +375,7 @@ impl World {
         self.admin_asks(order, None).await;
     }
 
-    async fn consumer(&self, name: &str) {
+    pub(crate) async fn consumer(&self, name: &str) {
         let consumer = name.parse().unwrap();
         let (owner, contact) = ("data-team".to_owned(), "data@acme.example".to_owned());
         let order = Order::AddConsumer {
@@ -397,7 +413,7 @@ impl World {
             expects: None,
         };
         let admin = Principal::User("admin".parse().unwrap());
-        let begin = self.executor.own_command(admin, Order::Rotate(rotate));
+        let begin = self.command(admin, Order::Rotate(rotate));
         self.executor.execute(begin).await.unwrap();
         self.clock.fetch_add(11_000, Ordering::SeqCst);
         self.due_step(authority_type).await;

@@ -58,15 +58,12 @@ impl Signer {
         authority_type: AuthorityType,
     ) -> Result<Progress, DutyError> {
         let subject = self.authority_subject(authority_type);
-        let now = self.now();
         // Content and condition come from one look at the state: what is signed is what it says now.
-        let content = self.fold.read_with_tails(|state, tail| {
-            let now = state.now(now);
+        let (content, seen) = self.writer.look(&subject, self.now(), |state, now| {
             let is_owed = domain::owed(state, now).contains(duty);
-            let content = is_owed.then(|| bundle_content(state, authority_type, now))??;
-            Some((content, tail(&subject)))
+            is_owed.then(|| bundle_content(state, authority_type, now))?
         });
-        let Some((content, tail)) = content else {
+        let Some(content) = content else {
             return Ok(Progress::Some);
         };
         let signed = bundle::sign(&content, &self.bundle_key, vec![]);
@@ -80,7 +77,7 @@ impl Signer {
         .into();
         let prepared = self
             .writer
-            .prepare(&self.cluster, &[fact.clone()], self.now(), Expected::At(tail));
+            .prepare(&self.cluster, &[fact.clone()], self.now(), Expected::At(seen));
         if let Err(unfit) = self.judge_bundle(&content, &signed, prepared.as_ref()).await? {
             self.refuse_bundle(&content, &unfit);
             // Not an error: nothing else waits for it, and whoever has to mend it needs a control plane that runs.
@@ -91,7 +88,7 @@ impl Signer {
             .gauge("carousel_signer_bundle_refused", &[authority_type.name()]);
         is_refused.set(0);
         self.told.is_news(authority_type, None);
-        self.append(&[fact], tail).await
+        self.append(&[fact], seen).await
     }
 
     /// A document that readers refuse must not become the newest one: it would shadow the one that they have.

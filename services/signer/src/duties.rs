@@ -12,7 +12,7 @@ use domain::{
     phase::Phase,
 };
 use eventlog::{Outcome, Subject, event_prefix};
-use execution::Expected;
+use execution::{Expected, Seen};
 
 use crate::{
     founding::authority_certificate,
@@ -62,7 +62,7 @@ impl Signer {
         rotation: RotationId,
         generation: u32,
     ) -> Result<Progress, DutyError> {
-        let Some(tail) = self.still_owed(duty, &self.authority_subject(authority_type)) else {
+        let Some(seen) = self.still_owed(duty, &self.authority_subject(authority_type)) else {
             return Ok(Progress::Some);
         };
         let cluster = self.cluster.clone();
@@ -94,7 +94,7 @@ impl Signer {
         .await??;
         let id = key.id;
         let fact = AuthorityKeyGenerated { authority_type, key };
-        let done = self.append(&[fact.into()], tail).await?;
+        let done = self.append(&[fact.into()], seen).await?;
         tracing::info!(%authority_type, generation, key = %id.short(), "made the new key of a rotation");
         Ok(done)
     }
@@ -108,7 +108,7 @@ impl Signer {
         outcome: RotationOutcome,
         activated: &[(KeyKind, AuthorityId)],
     ) -> Result<Progress, DutyError> {
-        let Some(tail) = self.still_owed(duty, &self.authority_subject(authority_type)) else {
+        let Some(seen) = self.still_owed(duty, &self.authority_subject(authority_type)) else {
             return Ok(Progress::Some);
         };
         let mut facts: Vec<Fact> = activated
@@ -130,7 +130,7 @@ impl Signer {
             }
             .into(),
         );
-        self.append(&facts, tail).await
+        self.append(&facts, seen).await
     }
 
     async fn destroy(
@@ -139,7 +139,7 @@ impl Signer {
         authority_type: AuthorityType,
         authority: AuthorityId,
     ) -> Result<Progress, DutyError> {
-        let Some(tail) = self.still_owed(duty, &self.authority_subject(authority_type)) else {
+        let Some(seen) = self.still_owed(duty, &self.authority_subject(authority_type)) else {
             return Ok(Progress::Some);
         };
         let authorities = self.authorities.clone();
@@ -157,7 +157,7 @@ impl Signer {
             authority,
             stores: vec![store.into()],
         };
-        let done = self.append(&[fact.into()], tail).await?;
+        let done = self.append(&[fact.into()], seen).await?;
         tracing::info!(%authority_type, key = %authority.short(), "destroyed the key of a retired authority");
         Ok(done)
     }
@@ -168,7 +168,7 @@ impl Signer {
         holder: &Principal,
         certificates: &[CertDigest],
     ) -> Result<Progress, DutyError> {
-        let Some(tail) = self.still_owed(duty, &self.certificate_subject(holder)) else {
+        let Some(seen) = self.still_owed(duty, &self.certificate_subject(holder)) else {
             return Ok(Progress::Some);
         };
         let fact = CertificateRevoked {
@@ -176,7 +176,7 @@ impl Signer {
             certificates: certificates.to_vec(),
             why: "its holder was removed".into(),
         };
-        self.append(&[fact.into()], tail).await
+        self.append(&[fact.into()], seen).await
     }
 
     /// Destroys private keys that nobody will ever ask for: made for a rotation that ended before the log named
@@ -208,18 +208,19 @@ impl Signer {
         Ok(())
     }
 
-    /// If the duty is still owed, the last position on the subject at that moment: whoever writes after it, and
-    /// may have done the duty or made it void, makes the append conflict.
-    fn still_owed(&self, duty: &Duty, subject: &Subject) -> Option<u64> {
-        let now = self.now();
-        self.fold
-            .read_with_tails(|state, tail| is_owed(state, duty, state.now(now)).then(|| tail(subject)))
+    /// If the duty is still owed, what the append stands on: whoever writes on the subject after this moment, and
+    /// may have done the duty or made it void, makes it conflict.
+    fn still_owed(&self, duty: &Duty, subject: &Subject) -> Option<Seen> {
+        let (owed, seen) = self
+            .writer
+            .look(subject, self.now(), |state, now| is_owed(state, duty, now));
+        owed.then_some(seen)
     }
 
-    pub(crate) async fn append(&self, facts: &[Fact], tail: u64) -> Result<Progress, DutyError> {
+    pub(crate) async fn append(&self, facts: &[Fact], seen: Seen) -> Result<Progress, DutyError> {
         let outcome = self
             .writer
-            .append(&self.cluster, facts, self.now(), Expected::At(tail))
+            .append(&self.cluster, facts, self.now(), Expected::At(seen))
             .await?;
         match outcome {
             Outcome::Stored { last, .. } => {

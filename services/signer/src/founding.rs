@@ -316,6 +316,7 @@ fn first_bundle(genesis: &Genesis, key: &KeyPair, now: Timestamp) -> Result<Sign
             credential: None,
             command: None,
             reason: None,
+            decided_at: Some(Position(0)),
         };
         apply(&mut state, &Event { header, fact });
     }

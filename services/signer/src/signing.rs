@@ -8,7 +8,7 @@ use domain::{
     event::{AuthorizationGranted, CertificateRefused},
 };
 use eventlog::{Append, Outcome, append_certainly};
-use execution::Expected;
+use execution::{Expected, Seen};
 use pki::issue;
 use tokio::task::JoinSet;
 
@@ -31,9 +31,8 @@ struct Job {
 }
 
 /// All jobs of one holder: their facts are one append on the holder's subject.
-#[derive(Default)]
 struct HolderJobs {
-    tail: u64,
+    seen: Seen,
     jobs: Vec<Job>,
 }
 
@@ -48,12 +47,13 @@ impl Signer {
             return Ok(Progress::None);
         }
         let batch = self.judge(&authorizations[..authorizations.len().min(BATCH)]);
-        let tails: BTreeMap<Principal, u64> = batch.iter().map(|(h, of)| (h.clone(), of.tail)).collect();
+        let seen: BTreeMap<Principal, Seen> = batch.iter().map(|(h, of)| (h.clone(), of.seen)).collect();
         let jobs: Vec<Job> = batch.into_values().flat_map(|of| of.jobs).collect();
         let (facts, failed) = self.make(jobs).await?;
         let mut appends = vec![];
         for (holder, facts) in facts {
-            let expected = Expected::At(tails.get(&holder).copied().unwrap_or(0));
+            let Some(seen) = seen.get(&holder) else { continue };
+            let expected = Expected::At(*seen);
             appends.extend(self.writer.prepare(&self.cluster, &facts, self.now(), expected));
         }
         let progress = self.record(appends).await?;
@@ -80,7 +80,11 @@ impl Signer {
                 let judged =
                     recheck(state, pending, now).and_then(|()| key.cloned().ok_or(Objection::Authority));
                 let of_holder = batch.entry(granted.holder.clone()).or_insert_with(|| HolderJobs {
-                    tail: tail(&self.certificate_subject(&granted.holder)),
+                    seen: Seen {
+                        position: state.position,
+                        time: now,
+                        tail: tail(&self.certificate_subject(&granted.holder)),
+                    },
                     jobs: vec![],
                 });
                 of_holder.jobs.push(Job {

@@ -47,7 +47,7 @@ pub struct VerifyReport {
 /// One check of the log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct VerifyCheck {
-    /// `order`, `schema`, `decisions`, `phases`, `issuance`, `writers`, `checkpoints`.
+    /// `order`, `schema`, `writers`, `decisions`, `phases`, `issuance`, `bundles`, `checkpoints`, `attestations`.
     pub name: String,
     /// `ok`, `failed` or `skipped`.
     pub outcome: VerifyOutcome,

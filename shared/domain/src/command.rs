@@ -121,7 +121,7 @@ pub struct Given {
 }
 
 /// A certificate request, after its signature was verified: only the key is taken from it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct KeyRequest {
     /// The pin of the key.
     pub spki: SpkiPin,
@@ -130,35 +130,40 @@ pub struct KeyRequest {
 }
 
 /// What a caller expects of a rotation; a mismatch is `stale_view`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Expectation {
     /// The rotation that was shown; none while idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationId>,
     /// The phase that was shown.
     pub phase: Phase,
 }
 
 /// The phase command of a person.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Rotate {
     /// Which authority.
     pub authority_type: AuthorityType,
     /// The phase to enter; none starts a rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Phase>,
     /// `--manual`.
     pub manual: bool,
     /// `--grace-period`, only where a rotation starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_period_ms: Option<u64>,
     /// `--on-lagging`, only where a semi-automatic rotation starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_lagging: Option<LaggingPolicy>,
     /// Pass over lagging nodes, consumers and time conditions.
     pub force: bool,
     /// What the caller saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expects: Option<Expectation>,
 }
 
 /// A join: the token's digest and what is wanted with it.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Join {
     /// SHA-256 of the token.
     pub token: TokenHash,
@@ -171,7 +176,7 @@ pub struct Join {
 }
 
 /// Joining again on an old data directory.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Rejoin {
     /// The node's id, as the data directory has it.
     pub node: NodeId,
@@ -180,7 +185,7 @@ pub struct Rejoin {
 }
 
 /// The first facts of a cluster, appended as one at the first `serve`.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Genesis {
     /// Its name.
     pub cluster: ClusterName,
@@ -201,12 +206,15 @@ pub struct Genesis {
 }
 
 /// What can be asked for. Most are commands of people; the rest come from nodes, members and the schedule.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 #[allow(
     missing_docs,
     reason = "the variants are the commands of the contract; units stand in the names"
 )]
 pub enum Order {
+    /// Never written down as an order: all of it is in the facts, and nobody with a name is refused one.
+    #[serde(skip)]
     Genesis(Box<Genesis>),
     Rotate(Rotate),
     /// The schedule: a due step of a semi-automatic rotation. `uptime_since_step_ms` is the sum of the

@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub mod access;
+pub mod again;
 pub mod certificates;
 pub mod consumers;
 pub mod genesis;
@@ -61,6 +62,7 @@ impl Decision {
             principal: command.principal.clone(),
             command: command.order.name().into(),
             text: text.clone(),
+            order: Some(Box::new(command.order.clone())),
         };
         Self::new(vec![fact.into()], answer.unwrap_or(Answer::Noop { text }))
     }

@@ -120,6 +120,13 @@ pub fn owed(state: &ClusterState, now: Timestamp) -> Vec<Duty> {
     duties
 }
 
+/// What it owes for one type beside certificates: keys, their ends, and the bundle.
+pub(crate) fn owed_of_type(state: &ClusterState, t: AuthorityType, now: Timestamp) -> Vec<Duty> {
+    let mut duties = of_type(state, t);
+    duties.extend(state.types.get(&t).and_then(|of| stale_bundle(t, of, now)));
+    duties
+}
+
 /// The content of the bundle that is due for a type, made at `now`.
 pub fn bundle_content(state: &ClusterState, authority_type: AuthorityType, now: Timestamp) -> Option<Bundle> {
     let of = state.types.get(&authority_type)?;
@@ -254,7 +261,8 @@ pub fn void_authorizations(state: &ClusterState) -> Vec<AuthorizationId> {
         .collect()
 }
 
-fn revocations(state: &ClusterState, of: Option<&Principal>) -> Vec<Duty> {
+/// Certificates that no longer count and whose revocation is not recorded yet, of everybody or of one holder.
+pub(crate) fn revocations(state: &ClusterState, of: Option<&Principal>) -> Vec<Duty> {
     state
         .to_revoke
         .iter()

@@ -47,6 +47,9 @@ pub struct Header {
     pub command: Option<CommandRef>,
     /// The reason that was given.
     pub reason: Option<String>,
+    /// The position of the state that it was decided on, so that it can be decided again; logs of older versions
+    /// do not say it.
+    pub decided_at: Option<Position>,
 }
 
 /// The command behind an event, for idempotency.

@@ -99,6 +99,14 @@ pub struct Envelope<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub reason: Option<Cow<'a, str>>,
+    /// The position of the state that it was decided on, in decimal digits, so that it can be decided again.
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub decidedat: Option<Cow<'a, str>>,
     /// Reserved for the caller's signature.
     #[serde(
         borrow,
@@ -160,6 +168,7 @@ impl<'a> Envelope<'a> {
             authcert: None,
             commanddigest: None,
             reason: None,
+            decidedat: None,
             proof: None,
             writersig: None,
             data,

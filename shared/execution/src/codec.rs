@@ -54,6 +54,8 @@ pub struct Circumstances {
     pub command: Option<CommandRef>,
     /// Why.
     pub reason: Option<String>,
+    /// The position of the state that it was decided on.
+    pub decided_at: Option<Position>,
     /// W3C trace context.
     pub traceparent: Option<String>,
     /// The service that writes: `orchestrator` or `signer`.
@@ -85,6 +87,7 @@ pub fn encode(cluster: &ClusterName, fact: &Fact, of: &Circumstances) -> NewEven
     envelope.authid = Some(who.into());
     envelope.authcert = of.credential.map(|c| c.to_string().into());
     envelope.reason = of.reason.as_deref().map(Into::into);
+    envelope.decidedat = of.decided_at.map(|position| position.to_string().into());
     envelope.traceparent = of.traceparent.as_deref().map(Into::into);
     envelope.correlationid = correlation(fact).map(Into::into);
     if let Some(command) = &of.command {
@@ -143,6 +146,16 @@ pub fn decode(stored: &Stored) -> Result<Event, DecodeError> {
         Some(text) => Some(text.parse().map_err(|e| bad(format!("its credential: {e}")))?),
         None => None,
     };
+    let decided_at = match &envelope.decidedat {
+        Some(text) => {
+            let position = text.parse().map(Position);
+            Some(
+                position
+                    .map_err(|_| bad(format!("the position it was decided on: {text:?} is no number")))?,
+            )
+        }
+        None => None,
+    };
     Ok(Event {
         header: Header {
             position: Position(position),
@@ -152,6 +165,7 @@ pub fn decode(stored: &Stored) -> Result<Event, DecodeError> {
             credential,
             command,
             reason: parsed(&envelope.reason),
+            decided_at,
         },
         fact,
     })

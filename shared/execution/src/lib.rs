@@ -18,7 +18,7 @@ mod writer;
 pub use executor::{ExecuteError, Executor};
 pub use fold::{Behind, Fold, FoldError};
 pub use lookup::{Issued, NotIssued};
-pub use writer::{Expected, FactWriter};
+pub use writer::{Expected, FactWriter, Seen};
 
 /// Where the time comes from: the process's clock, or a test's.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;

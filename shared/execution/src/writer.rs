@@ -1,17 +1,28 @@
 //! How the signer, which decides nothing, writes its facts.
 
-use domain::{ClusterName, Fact, Principal, Timestamp, id::SystemActor};
-use eventlog::{Append, AppendError, Outcome, append_certainly};
+use domain::{ClusterName, Fact, Position, Principal, Timestamp, id::SystemActor};
+use eventlog::{Append, AppendError, Outcome, Subject, append_certainly};
 
 use crate::{Fold, codec};
+
+/// The state in which something was seen to be owed: the facts that follow say so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Its position.
+    pub position: Position,
+    /// The time it was looked at with.
+    pub time: Timestamp,
+    /// The last position on the subject of the first fact.
+    pub tail: u64,
+}
 
 /// On which state of its subject an append stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expected {
     /// The subject's last position as this process's fold has it: whoever wrote in between wins.
     AsFolded,
-    /// This position.
-    At(u64),
+    /// The one of an earlier look at the state: whoever wrote since then wins.
+    At(Seen),
     /// Any.
     Any,
 }
@@ -34,7 +45,26 @@ impl FactWriter {
         }
     }
 
-    /// Makes one atomic append of facts; the condition stands on the subject of the first one.
+    /// Looks at the state once: what is seen, and on which condition facts about it may be written.
+    pub fn look<R>(
+        &self,
+        subject: &Subject,
+        clock: Timestamp,
+        look: impl FnOnce(&domain::ClusterState, Timestamp) -> R,
+    ) -> (R, Seen) {
+        self.fold.read_with_tails(|state, tail| {
+            let time = state.now(clock);
+            let seen = Seen {
+                position: state.position,
+                time,
+                tail: tail(subject),
+            };
+            (look(state, time), seen)
+        })
+    }
+
+    /// Makes one atomic append of facts; the condition stands on the subject of the first one. `now` is the clock,
+    /// for what no earlier look at the state has timed.
     pub fn prepare(
         &self,
         cluster: &ClusterName,
@@ -42,13 +72,19 @@ impl FactWriter {
         now: Timestamp,
         expected: Expected,
     ) -> Option<Append> {
+        let subject = codec::subject_of(cluster, facts.first()?);
+        let seen = match expected {
+            Expected::At(seen) => seen,
+            Expected::AsFolded | Expected::Any => self.look(&subject, now, |_, _| ()).1,
+        };
         let of = codec::Circumstances {
             // Never before the last event: the order of times is the order of positions.
-            time: self.fold.read(|state| state.now(now)),
+            time: seen.time,
             actor: self.actor.clone(),
             credential: None,
             command: None,
             reason: None,
+            decided_at: Some(seen.position),
             traceparent: None,
             service: self.service,
         };
@@ -56,12 +92,7 @@ impl FactWriter {
             .iter()
             .map(|fact| codec::encode(cluster, fact, &of))
             .collect();
-        let subject = events.first()?.subject.clone();
-        let expected = match expected {
-            Expected::AsFolded => Some(self.fold.read_with_tails(|_, tail| tail(&subject))),
-            Expected::At(position) => Some(position),
-            Expected::Any => None,
-        };
+        let expected = (expected != Expected::Any).then_some(seen.tail);
         Some(Append {
             subject,
             expected,

@@ -1,8 +1,8 @@
 //! What the orchestrator decides about the cluster, its rotations, consumers and commands.
 
 use domain::{
-    AuthorityType, Code, Phase, Position, Principal, Timestamp,
-    command::{LaggingPolicy, Mode, Settings},
+    AuthorityType, Code, Order, Phase, Position, Principal, Timestamp,
+    command::{Expectation, LaggingPolicy, Mode, Rotate, Settings},
     event::*,
     time::HOUR_MS,
 };
@@ -118,7 +118,8 @@ fn schedule() -> Vec<Sample> {
         Sample::full(held, by_clock(hours(16))),
         Sample::full(resumed, by_clock(hours(17))),
         Sample::full(manual, by_alice(hours(18))),
-        Sample::full(settled, by_clock(hours(41))),
+        Sample::full(settled.clone(), by_clock(hours(41))),
+        Sample::decided(settled, by_clock(hours(41)), 4709),
     ]
 }
 
@@ -158,11 +159,34 @@ fn commands() -> Vec<Sample> {
         code: Code::NodesLagging,
         text: "2 of 12 nodes have not reached init".into(),
         count: 3,
+        order: None,
     };
     let noop = CommandNoop {
         principal,
         command: "rotate".into(),
         text: "the host CA is already in phase init".into(),
+        order: None,
+    };
+    let order = Box::new(Order::Rotate(Rotate {
+        authority_type: AuthorityType::Host,
+        target: Some(Phase::UpdateClients),
+        manual: true,
+        grace_period_ms: None,
+        on_lagging: None,
+        force: false,
+        expects: Some(Expectation {
+            rotation: Some(rotation()),
+            phase: Phase::Init,
+        }),
+    }));
+    let refused_alone = CommandRefused {
+        count: 1,
+        order: Some(order.clone()),
+        ..refused.clone()
+    };
+    let noop_alone = CommandNoop {
+        order: Some(order),
+        ..noop.clone()
     };
     // The first logs were written without it.
     let with_target = CommandRefused {
@@ -173,5 +197,7 @@ fn commands() -> Vec<Sample> {
         Sample::full(refused, by_alice(minutes(5))),
         Sample::later("target", with_target, by_alice(minutes(5))),
         Sample::full(noop, by_alice(minutes(6))),
+        Sample::decided(refused_alone, by_alice(minutes(5)), 4708),
+        Sample::decided(noop_alone, by_alice(minutes(6)), 4710),
     ]
 }

@@ -1,6 +1,9 @@
 //! A command becomes events, or does not: with everything that can go wrong between two durable acts.
 
+use domain::decide::again::again;
+
 use super::*;
+use crate::invariants;
 
 impl World {
     /// A command becomes events, or does not: fold, decide, append, answer; with everything that can go
@@ -53,7 +56,9 @@ impl World {
                 return Outcome::Silence;
             }
             let word = word_of(command);
-            let Some(position) = self.append(decision.facts, &word, decided_at, given.now) else {
+            let appended = self.append(decision.facts, &word, decided_at, given.now);
+            self.decide_again(Actor::Orchestrator(o), appended);
+            let Some(position) = appended else {
                 continue;
             };
             // Crash after the append: it is durable, and nobody is told.
@@ -94,14 +99,43 @@ impl World {
             code: refusal.code,
             text: refusal.text.clone(),
             count: 1,
+            order: Some(Box::new(command.order.clone())),
         };
         let last = state.refusals.get(&domain::evolve::refusal_kind(&refused));
         if last.is_some_and(|at| time.since_ms(*at) < MINUTE as u64) {
             return true;
         }
         let decided_at = state.position;
-        self.append(vec![refused.into()], &word_of(command), decided_at, time)
-            .is_some()
+        let appended = self.append(vec![refused.into()], &word_of(command), decided_at, time);
+        self.decide_again(Actor::Orchestrator(o), appended);
+        appended.is_some()
+    }
+
+    /// What was just appended up to here follows from the state of whoever decided it, by its facts alone.
+    pub fn decide_again(&mut self, by: Actor, appended: Option<Position>) {
+        let state = match by {
+            Actor::Orchestrator(o) => &self.orchestrators[o].state,
+            Actor::Signer => &self.signer.state,
+            Actor::Gateway(_) | Actor::Agent(_) | Actor::Operator | Actor::Chaos | Actor::Sessions => return,
+        };
+        let Some(end) = appended else { return };
+        let events = &self.log.events[..end.0 as usize];
+        // It begins behind what another one wrote, or decided on another state.
+        let actor = &events[events.len() - 1].header.actor;
+        let of_one =
+            |event: &&Event| event.header.decided_at == Some(state.position) && event.header.actor == *actor;
+        let count = events.iter().rev().take_while(of_one).count();
+        let last = &events[events.len() - count..];
+        let mut from = 0;
+        while from < last.len() {
+            match again(state, &last[from..], digest) {
+                Ok(covered) => from += covered,
+                Err(difference) => {
+                    let detail = format!("{}: {difference}", last[from].fact.type_name());
+                    return self.violate(invariants::AGAIN, detail);
+                }
+            }
+        }
     }
 
     fn given(&mut self, o: usize) -> Given {

@@ -210,9 +210,13 @@ impl Fleet {
     /// A command of the administrator.
     async fn order(&self, order: Order) -> Result<Answer, DemoError> {
         let executor = &self.plane.core().executor;
+        let admin = Principal::User(self.admin.clone());
+        // Asked for without a gateway in between, but as the holder of the newest identity: the log says with which.
+        let newest = |state: &domain::ClusterState| state.held.get(&admin)?.last().copied();
         let command = Command {
             reason: Some("demo".into()),
-            ..executor.own_command(Principal::User(self.admin.clone()), order)
+            credential: self.plane.core().fold.read(newest),
+            ..executor.own_command(admin.clone(), order)
         };
         Ok(executor.execute(command).await?.answer)
     }

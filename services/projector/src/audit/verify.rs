@@ -6,12 +6,14 @@ use std::{collections::BTreeSet, path::Path, time::Instant};
 use api::audit::{VerifyCheck, VerifyOutcome, VerifyReport};
 use domain::{Position, evolve::apply};
 use eventlog::EventLog;
-use execution::{checkpoint, codec};
+use execution::checkpoint;
 
-use self::{issuance::Issuance, judge::Judge, survey::Survey};
+use self::{ahead::Ahead, decisions::Decisions, issuance::Issuance, judge::Judge, survey::Survey};
 use super::ReplayError;
 
 mod actors;
+mod ahead;
+mod decisions;
 mod issuance;
 mod judge;
 mod phases;
@@ -29,36 +31,37 @@ const BATCH: usize = 1_000;
 pub async fn verify(log: &dyn EventLog, checkpoints: Option<&Path>) -> Result<VerifyReport, ReplayError> {
     let began = Instant::now();
     let known = checkpoints.map(checkpoint::read_file);
-    let survey = Survey::read(log, known).await?;
-    let mut judge = Judge::new(survey.phases.clone());
+    let mut survey = Survey::read(log, known).await?;
+    let mut judge = Judge::new(std::mem::take(&mut survey.phases));
+    let mut decisions = Decisions::new(std::mem::take(&mut survey.decisions));
     let mut issuance = Issuance::default();
     let mut state = domain::ClusterState::default();
     // What cannot be decoded ends the second reading: no state follows it.
-    'log: while state.position < survey.decodable {
-        let batch = log.read(state.position.0 + 1, BATCH).await?;
-        if batch.is_empty() {
+    let mut log = Ahead::new(log, survey.decodable);
+    while state.position < survey.decodable {
+        decisions
+            .on(&state, &mut log, &mut judge.decisions, &mut issuance)
+            .await?;
+        let next = Position(state.position.0 + 1);
+        let Some(event) = log.from(next).await?.first() else {
             break;
+        };
+        judge.before(&state, event);
+        issuance.before(&state, event);
+        apply(&mut state, event);
+        log.forget_before(next);
+        if next.0.is_multiple_of(BATCH as u64) {
+            issuance.check_batch().await;
         }
-        for record in &batch {
-            if record.position > survey.decodable.0 {
-                break 'log;
-            }
-            let Ok(event) = codec::decode(record) else {
-                break 'log;
-            };
-            judge.before(&state, &event);
-            issuance.before(&state, &event);
-            apply(&mut state, &event);
-        }
-        issuance.check_batch().await;
     }
     let (issuance, bundles) = issuance.finish().await;
-    let (decisions, phases) = judge.finish();
+    let (decisions, phases) = judge.finish(&decisions);
     let Survey {
         order,
         schema,
         writers,
         checkpoints,
+        attested,
         end,
         ..
     } = survey;
@@ -73,6 +76,7 @@ pub async fn verify(log: &dyn EventLog, checkpoints: Option<&Path>) -> Result<Ve
         checkpoints,
     ]
     .into_iter()
+    .chain(attestations(attested))
     .map(Check::report)
     .collect();
     Ok(VerifyReport {
@@ -81,6 +85,16 @@ pub async fn verify(log: &dyn EventLog, checkpoints: Option<&Path>) -> Result<Ve
         seconds: began.elapsed().as_secs_f64(),
         verified: checks.iter().all(|check| check.outcome != VerifyOutcome::Failed),
         checks,
+    })
+}
+
+/// Attestations are somebody's word, unsigned: that there were some is said.
+fn attestations(attested: u64) -> Option<Check> {
+    let text = format!("not checked: signatures of external consumers' attestations ({attested})");
+    (attested > 0).then(|| Check {
+        checked: attested,
+        skipped: Some(text),
+        ..Check::new("attestations")
     })
 }
 

@@ -6,8 +6,8 @@ use domain::{
     AuthorityType, ClusterState, Duty, Fact, Position, RotationId, Serial,
     duty::bundle_content,
     event::{
-        AuthorityBundleSigned, AuthorityDestroyed, AuthorityKeyGenerated, AuthorityRetired,
-        AuthorizationGranted, CertificateIssued, CertificateRevoked,
+        AuthorityActivated, AuthorityBundleSigned, AuthorityDestroyed, AuthorityKeyGenerated,
+        AuthorityRetired, AuthorizationGranted, CertificateIssued, CertificateRevoked,
     },
     owed,
 };
@@ -79,6 +79,20 @@ impl World {
         self.fold.catch_up(Duration::from_secs(20)).await.unwrap();
     }
 
+    /// Signs a bundle with another content than the one that is due.
+    pub(crate) async fn write_bundle(
+        &self,
+        authority_type: AuthorityType,
+        revise: impl FnOnce(&mut domain::trust::Bundle),
+    ) {
+        let mut content = self
+            .fold
+            .read(|state| bundle_content(state, authority_type, state.time))
+            .unwrap();
+        revise(&mut content);
+        self.write(&[self.signed(authority_type, &content)]).await;
+    }
+
     fn done(&self, state: &ClusterState, duty: &Duty) -> Vec<Fact> {
         match duty.clone() {
             Duty::GenerateKey {
@@ -104,16 +118,22 @@ impl World {
                 authority_type,
                 authority,
                 outcome,
-                ..
+                activated,
             } => {
-                vec![
-                    AuthorityRetired {
+                let activated = activated.into_iter().map(|(kind, authority)| -> Fact {
+                    AuthorityActivated {
                         authority_type,
+                        kind,
                         authority,
-                        outcome,
                     }
-                    .into(),
-                ]
+                    .into()
+                });
+                let retired = AuthorityRetired {
+                    authority_type,
+                    authority,
+                    outcome,
+                };
+                activated.chain([retired.into()]).collect()
             }
             Duty::Destroy {
                 authority_type,
@@ -142,13 +162,19 @@ impl World {
     }
 
     fn bundle(&self, state: &ClusterState, authority_type: AuthorityType) -> Fact {
-        let content = bundle_content(state, authority_type, state.time).unwrap();
+        self.signed(
+            authority_type,
+            &bundle_content(state, authority_type, state.time).unwrap(),
+        )
+    }
+
+    fn signed(&self, authority_type: AuthorityType, content: &domain::trust::Bundle) -> Fact {
         AuthorityBundleSigned {
             authority_type,
             revision: content.revision,
             phase: content.phase,
             expires: content.expires,
-            bundle: bundle::sign(&content, &self.bundle_key, vec![]),
+            bundle: bundle::sign(content, &self.bundle_key, vec![]),
         }
         .into()
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     access::{Grant, RoleName},
     authority::{AuthorityKey, AuthorityType, KeyKind},
-    command::{LaggingPolicy, Mode, Settings},
+    command::{LaggingPolicy, Mode, Order, Settings},
     fact::{FactReport, Seen, TypeFacts},
     id::{
         AuthorityId, AuthorizationId, BootId, CertDigest, ConsumerName, Hostname, MemberId, NodeId, Position,
@@ -236,8 +236,18 @@ payloads! {
         text: String,
         /// How many equal refusals this stands for.
         count: u32,
+        /// What was asked for; not of several at once, and not in logs of older versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        order: Option<Box<Order>>,
     }
-    CommandNoop { principal: Principal, command: String, text: String, }
+    CommandNoop {
+        principal: Principal,
+        command: String,
+        text: String,
+        /// What was asked for; logs of older versions do not say it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        order: Option<Box<Order>>,
+    }
     AuthorizationGranted {
         authorization: AuthorizationId,
         holder: Principal,

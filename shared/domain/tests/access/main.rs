@@ -6,6 +6,7 @@
     reason = "the helpers of tests may panic like the tests themselves"
 )]
 
+mod again;
 mod certificates;
 mod clones;
 mod consumers;

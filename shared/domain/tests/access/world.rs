@@ -113,7 +113,9 @@ impl World {
             clock_suspect: false,
             sha256: |_| [0; 32],
         };
-        let decision = decide(&self.state, &command, &given)?;
+        let decision = decide(&self.state, &command, &given);
+        self.decide_again(&command, &given, &decision);
+        let decision = decision?;
         for fact in decision.facts.clone() {
             self.append(principal.clone(), fact);
         }
@@ -137,6 +139,7 @@ impl World {
             credential: None,
             command: None,
             reason: None,
+            decided_at: Some(self.state.position),
         };
         let event = Event { header, fact };
         apply(&mut self.state, &event);

@@ -253,7 +253,7 @@ impl Decider {
                         id: command.id,
                         digest: command.digest,
                     });
-                    let append = prepare(&cluster, &facts, waiting, cause, given.now, tail);
+                    let append = prepare(&cluster, &facts, waiting, cause, (given.now, state.position), tail);
                     if taken.contains(&append.subject) {
                         return Verdict::Later;
                     }
@@ -270,7 +270,8 @@ impl Decider {
                         return Verdict::Answer(Err(refusal.into()));
                     };
                     let facts = [to_write.fact.into()];
-                    let mut append = prepare(&cluster, &facts, waiting, to_write.command, given.now, tail);
+                    let at = (given.now, state.position);
+                    let mut append = prepare(&cluster, &facts, waiting, to_write.command, at, tail);
                     append.expected = None;
                     Verdict::Append {
                         append,
@@ -293,12 +294,14 @@ impl Decider {
             let Some(cluster) = self.fold.read(|state| state.cluster_name().cloned()) else {
                 return;
             };
+            let (time, position) = self.fold.read(|state| (state.now(clock), state.position));
             let of = codec::Circumstances {
-                time: self.fold.read(|state| state.now(clock)),
+                time,
                 actor: principal,
                 credential: None,
                 command: None,
                 reason: None,
+                decided_at: Some(position),
                 traceparent: None,
                 service: "orchestrator",
             };
@@ -365,7 +368,7 @@ fn prepare(
     facts: &[Fact],
     waiting: &Waiting,
     cause: Option<CommandRef>,
-    now: Timestamp,
+    (now, decided_at): (Timestamp, Position),
     tail: &dyn Fn(&Subject) -> u64,
 ) -> Append {
     let command = &waiting.command;
@@ -375,6 +378,7 @@ fn prepare(
         credential: command.credential,
         command: cause,
         reason: command.reason.clone(),
+        decided_at: Some(decided_at),
         traceparent: waiting.traceparent.clone(),
         service: "orchestrator",
     };

@@ -107,7 +107,11 @@ impl Refusals {
             return None;
         }
         Some(ToWrite {
-            fact,
+            // Alone it says what was asked for, so that it can be decided again.
+            fact: CommandRefused {
+                order: Some(Box::new(command.order.clone())),
+                ..fact
+            },
             command: first.is_none().then_some(CommandRef {
                 id: command.id,
                 digest: command.digest,
@@ -166,5 +170,6 @@ fn refused(command: &Command, refusal: &Refusal, count: u32) -> CommandRefused {
         code: refusal.code,
         text: refusal.text.clone(),
         count,
+        order: None,
     }
 }

@@ -23,6 +23,7 @@ fn event(position: u64, clock: &str, actor: Principal, fact: impl Into<Fact>) ->
             credential: None,
             command: None,
             reason: None,
+            decided_at: None,
         },
         fact: fact.into(),
     }
@@ -89,6 +90,7 @@ fn the_log_reads_as_when_who_what_why() {
     let mut step = event(1187, "06:10:12.340", alice(), entered(false));
     step.header.reason = Some("CHG-4411 quarterly rotation".into());
     let refusal = CommandRefused {
+        order: None,
         principal: alice(),
         command: "rotate".into(),
         target: None,

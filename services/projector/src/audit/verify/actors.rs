@@ -8,11 +8,15 @@ use domain::{
     command::Mode,
     event::Occasion,
     id::SystemActor,
+    state::Certificate,
 };
 
-/// How far back a decision may have been made: commands are decided together and appended after one another, and
+/// How far back a decision may have been made where the log does not say it: commands are decided together and appended after one another, and
 /// a role that was taken away meanwhile was there when it was asked for.
 const DECIDED_BEFORE: u64 = 1_024;
+
+/// How long a request may be under way between the gateway's look at its certificate and the decision.
+const UNDER_WAY_MS: u64 = 60_000;
 
 /// The roles of people over time.
 #[derive(Default)]
@@ -81,16 +85,27 @@ pub(super) fn check(state: &ClusterState, roles: &Roles, event: &Event) -> Resul
 }
 
 /// The certificate that was presented names the actor too: a changed actor contradicts it.
+///
+/// Where the event names the state that it was decided on, the certificate must have counted there.
 fn credential(state: &ClusterState, event: &Event) -> Result<(), String> {
-    let Some(digest) = event.header.credential else {
-        return Ok(());
-    };
     let actor = &event.header.actor;
+    let is_strict = event.header.decided_at.is_some();
+    let Some(digest) = event.header.credential else {
+        // People and nodes come with a certificate; several refusals as one stand for several requests.
+        let is_sum = matches!(event.fact, Fact::CommandRefused(_)) && event.header.command.is_none();
+        let needs_one = matches!(actor, Principal::User(_) | Principal::Node(_));
+        return if is_strict && needs_one && !is_sum {
+            Err(format!("recorded as done by {actor}, but without a certificate"))
+        } else {
+            Ok(())
+        };
+    };
     // A recovery is asked for with a certificate, but by nobody that it still makes a principal.
     if *actor == Principal::Anonymous {
         return Ok(());
     }
     match state.certificates.get(&digest) {
+        Some(certificate) if certificate.holder == *actor && is_strict => counts(certificate, event),
         Some(certificate) if certificate.holder == *actor => Ok(()),
         Some(certificate) => Err(format!(
             "recorded as done by {actor}, but with a certificate of {}",
@@ -99,6 +114,39 @@ fn credential(state: &ClusterState, event: &Event) -> Result<(), String> {
         None => Err(format!(
             "recorded as done by {actor} with a certificate that was never issued"
         )),
+    }
+}
+
+/// Did the certificate open the door when it was presented, a moment before the decision?
+fn counts(certificate: &Certificate, event: &Event) -> Result<(), String> {
+    let presented = event.header.time.minus_ms(UNDER_WAY_MS);
+    let is_superseded = certificate.superseded_at.is_some_and(|at| at <= presented);
+    let why = if certificate.revoked {
+        "that was revoked"
+    } else if certificate.not_after <= presented {
+        "that had expired"
+    } else if is_superseded && matches!(certificate.holder, Principal::Node(_)) {
+        "that was superseded"
+    } else if !certificate.usage.client() {
+        "for servers alone"
+    } else {
+        return seen(certificate, event);
+    };
+    Err(format!(
+        "recorded as done by {} with a certificate {why}",
+        event.header.actor
+    ))
+}
+
+/// A report says what the gateway saw of the connection: the certificate that was presented on it.
+fn seen(certificate: &Certificate, event: &Event) -> Result<(), String> {
+    match &event.fact {
+        Fact::NodeReported(f)
+            if Some(f.seen.certificate) != event.header.credential || f.seen.issuer != certificate.issuer =>
+        {
+            Err("reported over a connection with another certificate than is recorded as seen".into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -19,6 +19,9 @@ use super::{Check, count};
 /// Signatures are checked beside the reading, by at most so many threads.
 const THREADS: usize = 2;
 
+/// How long the signer may take between the look at its clock and the event.
+const SIGNING_MS: u64 = 60_000;
+
 /// Everything that was signed.
 pub(super) struct Issuance {
     issuance: Check,
@@ -91,18 +94,35 @@ impl Issuance {
                 at,
                 generated: Box::new(f.clone()),
             }),
-            Fact::AuthorityBundleSigned(f) => {
-                if let Some(of) = &state.cluster {
-                    self.jobs.push(Job::Bundle {
-                        at,
-                        cluster: of.name.clone(),
-                        pin: of.bundle_key,
-                        signed: Box::new(f.clone()),
-                        content: content_of(state, f).map(Box::new),
-                    });
-                }
+            Fact::AuthorityBundleSigned(f) if event.header.decided_at.is_none() => {
+                self.bundle(state, event, f)
             }
             _ => {}
+        }
+    }
+
+    /// Takes in an event in the state that it was decided on: there a bundle says what that state says.
+    pub(super) fn decided_on(&mut self, state: &ClusterState, event: &Event) {
+        if let Fact::AuthorityBundleSigned(f) = &event.fact {
+            self.bundle(state, event, f);
+        }
+    }
+
+    fn bundle(&mut self, state: &ClusterState, event: &Event, f: &AuthorityBundleSigned) {
+        let at = event.header.position;
+        let content = content_of(state, event, f);
+        match (&state.cluster, content) {
+            (Some(of), Ok(content)) => self.jobs.push(Job::Bundle {
+                at,
+                cluster: of.name.clone(),
+                pin: of.bundle_key,
+                signed: Box::new(f.clone()),
+                content: content.map(Box::new),
+            }),
+            (Some(_), Err(why)) => self.bundles.take(at, Err(why)),
+            (None, _) => self
+                .bundles
+                .take(at, Err("signed before there was a cluster".into())),
         }
     }
 
@@ -189,11 +209,27 @@ impl Issuance {
     }
 }
 
-/// What a bundle of this revision had to say; none if the row moved on while it was signed.
-fn content_of(state: &ClusterState, f: &AuthorityBundleSigned) -> Option<Bundle> {
-    let of = state.types.get(&f.authority_type)?;
+/// What a bundle of this revision had to say. None where the row may have moved on while it was signed, which the
+/// state that it was decided on does not.
+fn content_of(
+    state: &ClusterState,
+    event: &Event,
+    f: &AuthorityBundleSigned,
+) -> Result<Option<Bundle>, String> {
     let signed_at = f.expires.minus_ms(BUNDLE_LIFE_MS);
-    (of.bundle_due == f.revision).then(|| bundle_content(state, f.authority_type, signed_at))?
+    let off_ms = signed_at.since_ms(event.header.time) + event.header.time.since_ms(signed_at);
+    if off_ms > SIGNING_MS {
+        return Err(format!("signed to live until {}, not for 24 h", f.expires));
+    }
+    let due = state.types.get(&f.authority_type).map(|of| of.bundle_due);
+    match due {
+        Some(due) if due == f.revision => Ok(bundle_content(state, f.authority_type, signed_at)),
+        Some(due) if f.revision < due && event.header.decided_at.is_none() => Ok(None),
+        _ => Err(format!(
+            "the revision {} was not the one to be signed",
+            f.revision
+        )),
+    }
 }
 
 impl Job {

@@ -1,27 +1,28 @@
-//! The second reading: each decision in the state that it was made on.
+//! The second reading, event by event: phases, and who did what where the log does not say on which state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::{AuthorityType, ClusterState, CommandId, Event, Fact, Position, Principal};
+use domain::{AuthorityType, ClusterState, Event, Fact, Position, event::Writer};
 
 use super::{
     Check,
     actors::{self, Roles},
     count,
+    decisions::Decisions,
     phases::{self, Evaluated},
     survey::PhaseAt,
-    thousands,
 };
 
 /// Decisions and phases, judged event by event.
 pub(super) struct Judge {
-    decisions: Check,
+    pub(super) decisions: Check,
     phases: Check,
     rotations: BTreeSet<domain::RotationId>,
-    refused: u64,
-    commands: BTreeSet<(Principal, CommandId)>,
-    accepted: u64,
-    /// Phase events by the position of their gates, and the gates as evaluated there.
+    /// Events of older versions, which do not say on which state they were decided.
+    silent: u64,
+    /// Who has said it, and so says it always: the orchestrator, the signer.
+    has_said: [bool; 2],
+    /// Phase events by the position that they were decided on, and their gates as evaluated there.
     wanted: BTreeMap<Position, Vec<PhaseAt>>,
     evaluated: BTreeMap<Position, Evaluated>,
     /// The last two events of the rotation family of each type: a step may come with `resumed` before it.
@@ -35,9 +36,8 @@ impl Judge {
             decisions: Check::new("decisions"),
             phases: Check::new("phases"),
             rotations: BTreeSet::new(),
-            refused: 0,
-            commands: BTreeSet::new(),
-            accepted: 0,
+            silent: 0,
+            has_said: [false; 2],
             wanted,
             evaluated: BTreeMap::new(),
             tails: BTreeMap::new(),
@@ -52,8 +52,7 @@ impl Judge {
             self.evaluated
                 .insert(phase.event, phases::evaluate(state, &phase));
         }
-        self.count(event);
-        self.decisions.take(at, actors::check(state, &self.roles, event));
+        self.on_which_state(state, event);
         self.roles.remember(state, event);
         if let Fact::RotationPhaseEntered(f) = &event.fact {
             self.rotations.insert(f.rotation);
@@ -68,23 +67,40 @@ impl Judge {
         }
     }
 
-    fn count(&mut self, event: &Event) {
-        let Some(command) = &event.header.command else {
-            return;
-        };
-        match &event.fact {
-            Fact::CommandRefused(f) => self.refused += u64::from(f.count),
-            _ if self.commands.insert((event.header.actor.clone(), command.id)) => self.accepted += 1,
-            _ => {}
+    /// An event that names the state that it was decided on is judged there. Of one that does not, only the actor is
+    /// asked for, in the state before it; and a writer that has begun to name it does not stop.
+    fn on_which_state(&mut self, state: &ClusterState, event: &Event) {
+        let at = event.header.position;
+        let said = &mut self.has_said[match event.fact.writer() {
+            Writer::Orchestrator => 0,
+            Writer::Signer => 1,
+        }];
+        match event.header.decided_at {
+            Some(decided_at) if decided_at < at => *said = true,
+            Some(decided_at) => {
+                let why =
+                    format!("says that it was decided on position {decided_at}, which is not before it");
+                self.decisions.fail(Some(at), why);
+            }
+            None if *said => {
+                let why = "does not say on which position it was decided, as its writer does by now";
+                self.decisions.fail(Some(at), why);
+            }
+            None => {
+                self.silent += 1;
+                self.decisions.take(at, actors::check(state, &self.roles, event));
+            }
         }
     }
 
-    pub(super) fn finish(mut self) -> (Check, Check) {
-        let (accepted, refused) = (count(self.accepted, "command"), thousands(self.refused));
-        self.decisions.text = format!(
-            "{accepted} accepted, {refused} refused; {}, each by who might",
-            count(self.decisions.checked, "event")
-        );
+    pub(super) fn finish(mut self, decisions: &Decisions) -> (Check, Check) {
+        self.decisions.text = decisions.text();
+        if self.silent > 0 {
+            self.decisions.text.push_str(&format!(
+                "; {} of an older version, not decided again: each by who might",
+                count(self.silent, "event")
+            ));
+        }
         self.phases.text = format!(
             "{}, every transition legal, every gate recomputed",
             count(self.rotations.len() as u64, "rotation")

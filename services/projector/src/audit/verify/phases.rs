@@ -85,6 +85,12 @@ pub(super) fn check(
     if of.rotation_id() != Some(f.rotation) {
         return Err(format!("the rotation {} is not the one in progress", f.rotation));
     }
+    if event.header.decided_at.is_some_and(|at| at != f.gate.position) {
+        return Err(format!(
+            "its gate is recorded at position {}, but it was decided elsewhere",
+            f.gate.position
+        ));
+    }
     // The condition of the append: nothing happened to the rotation between its gate and its step, but for the
     // `resumed` that is stored together with it.
     let is_alone = tails[1] <= f.gate.position

@@ -1,7 +1,7 @@
 //! The first reading: the records as records. Order, schema, writers, checkpoints.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
 };
 
@@ -9,7 +9,7 @@ use domain::{
     AuthorityType, ClusterName, Event, EventId, Fact, Phase, Position, Principal, Timestamp, event::Writer,
     id::SystemActor,
 };
-use eventlog::{Envelope, EventLog, ReadError, Stored};
+use eventlog::{Envelope, EventLog, ReadError, Stored, Subject};
 use execution::{
     checkpoint::{Chain, Checkpoint},
     codec,
@@ -30,6 +30,15 @@ pub(super) struct PhaseAt {
     pub(super) time: Timestamp,
 }
 
+/// An event that names the state that it was decided on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DecidedAt {
+    pub(super) at: Position,
+    pub(super) event: Position,
+    /// The event before it on its subject.
+    pub(super) tail: Position,
+}
+
 /// What the first reading found.
 pub(super) struct Survey {
     pub(super) order: Check,
@@ -40,13 +49,19 @@ pub(super) struct Survey {
     pub(super) end: Position,
     /// The last record up to which everything can be decoded.
     pub(super) decodable: Position,
-    /// Phase events by the position of their gates.
+    /// Phase events by the position that they were decided on.
     pub(super) phases: BTreeMap<Position, Vec<PhaseAt>>,
+    /// Every event that says on which position it was decided.
+    pub(super) decisions: Vec<DecidedAt>,
+    /// What somebody outside attested, which nothing in the log proves.
+    pub(super) attested: u64,
+    tails: HashMap<Subject, Position>,
     ids: HashSet<EventId>,
     types: BTreeSet<&'static str>,
     last_time: Timestamp,
     cluster: Option<ClusterName>,
-    genesis: Option<domain::CommandId>,
+    /// The time of the first event, for as long as the genesis goes on.
+    genesis: Option<Timestamp>,
 }
 
 impl Survey {
@@ -63,6 +78,9 @@ impl Survey {
             end: Position(0),
             decodable: Position(0),
             phases: BTreeMap::new(),
+            decisions: vec![],
+            attested: 0,
+            tails: HashMap::new(),
             ids: HashSet::new(),
             types: BTreeSet::new(),
             last_time: Timestamp(i64::MIN),
@@ -98,7 +116,8 @@ impl Survey {
                 }
             }
         }
-        survey.finish(known.last());
+        let unseen = waiting.next().map(|checkpoint| checkpoint.position);
+        survey.finish(known.last(), unseen);
         Ok(survey)
     }
 
@@ -139,8 +158,9 @@ impl Survey {
                 self.schema.checked += 1;
                 self.types.insert(event.fact.type_name());
                 self.order_of(&event);
-                self.remember(&event);
-                let outcome = self.writer_of(record, &event);
+                self.remember(record, &event);
+                let is_genesis = self.is_of_genesis(&event);
+                let outcome = self.writer_of(record, &event, is_genesis);
                 self.writers.take(at, outcome);
             }
             Err(error) => self.schema.take(at, Err(error.to_string())),
@@ -165,24 +185,44 @@ impl Survey {
         self.last_time = self.last_time.max(event.header.time);
     }
 
-    fn remember(&mut self, event: &Event) {
+    fn remember(&mut self, record: &Stored, event: &Event) {
+        let position = event.header.position;
+        let tail = self.tails.get_mut(&record.subject);
+        let tail = match tail {
+            Some(tail) => std::mem::replace(tail, position),
+            None => self
+                .tails
+                .insert(record.subject.clone(), position)
+                .unwrap_or_default(),
+        };
+        let decided_at = event.header.decided_at.filter(|at| *at < position);
+        if let Some(at) = decided_at.filter(|_| self.decodable == position) {
+            self.decisions.push(DecidedAt {
+                at,
+                event: position,
+                tail,
+            });
+        }
         match &event.fact {
             Fact::ClusterCreated(f) if self.cluster.is_none() => {
                 self.cluster = Some(f.cluster.clone());
-                self.genesis = event.header.command.as_ref().map(|command| command.id);
             }
-            Fact::RotationPhaseEntered(f) => self.phases.entry(f.gate.position).or_default().push(PhaseAt {
-                event: event.header.position,
-                authority_type: f.authority_type,
-                to: f.to,
-                time: event.header.time,
-            }),
+            Fact::RotationPhaseEntered(f) => {
+                let at = event.header.decided_at.unwrap_or(f.gate.position);
+                self.phases.entry(at).or_default().push(PhaseAt {
+                    event: position,
+                    authority_type: f.authority_type,
+                    to: f.to,
+                    time: event.header.time,
+                });
+            }
+            Fact::ConsumerAttested(_) => self.attested += 1,
             _ => {}
         }
     }
 
     /// Does it stand where its fact belongs, written by the service whose family it is?
-    fn writer_of(&self, record: &Stored, event: &Event) -> Result<(), String> {
+    fn writer_of(&self, record: &Stored, event: &Event, is_genesis: bool) -> Result<(), String> {
         let Some(cluster) = &self.cluster else {
             return Err("stands before the cluster was created".into());
         };
@@ -198,10 +238,6 @@ impl Survey {
             ));
         }
         let signer = Principal::System(SystemActor::Signer);
-        // The genesis is made by `init`, keys and certificates included, and appended as one.
-        let is_genesis = event.header.actor == Principal::System(SystemActor::Host)
-            && event.header.position.0 == 1
-            || self.is_of_genesis(event);
         let service = match event.fact.writer() {
             Writer::Signer if is_genesis => return Ok(()),
             Writer::Signer if event.header.actor == signer => "signer",
@@ -222,14 +258,21 @@ impl Survey {
         }
     }
 
-    /// Everything of the first append: no event of another time stands between it and the first one.
-    fn is_of_genesis(&self, event: &Event) -> bool {
+    /// Is it of the first append? The genesis is made by `init`, keys and certificates included, and appended as one:
+    /// it ends with the first event of another time or actor, and never begins again.
+    fn is_of_genesis(&mut self, event: &Event) -> bool {
+        if event.header.position.0 == 1 {
+            self.genesis = Some(event.header.time);
+        }
         let of_host = event.header.actor == Principal::System(SystemActor::Host);
-        let same = event.header.command.as_ref().map(|command| command.id) == self.genesis;
-        of_host && same && (event.header.position.0 as usize) <= GENESIS_EVENTS
+        let goes_on = of_host && event.header.command.is_none() && self.genesis == Some(event.header.time);
+        if !goes_on {
+            self.genesis = None;
+        }
+        goes_on
     }
 
-    fn finish(&mut self, last: Option<&Checkpoint>) {
+    fn finish(&mut self, last: Option<&Checkpoint>, unseen: Option<Position>) {
         self.order.text = format!("{}, none missing, none twice", count(self.end.0, "position"));
         let (events, types) = (count(self.schema.checked, "event"), self.types.len() as u64);
         self.schema.text = format!("{events} of {}, 0 unknown", count(types, "type"));
@@ -238,10 +281,10 @@ impl Survey {
             count(self.writers.checked, "event")
         );
         if let Some(last) = last {
-            if last.position > self.end {
+            if let Some(unseen) = unseen {
                 let why = format!(
                     "the log ends at position {}, but the signer has seen {}",
-                    self.end, last.position
+                    self.end, unseen
                 );
                 self.checkpoints.fail(Some(Position(self.end.0 + 1)), why);
             }
@@ -253,6 +296,3 @@ impl Survey {
         }
     }
 }
-
-/// The most events that a genesis can have: the cluster, two for each key, the administrator, two certificates.
-const GENESIS_EVENTS: usize = 1 + 2 * 12 + 1 + 2 * 2;

@@ -13,6 +13,8 @@ use crate::{
     testing::{World, story},
 };
 
+mod forged;
+
 /// An honest log in its file, with checkpoints every twenty events, the last at its end.
 struct Honest {
     dir: TempDir,
