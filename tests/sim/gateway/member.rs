@@ -59,6 +59,7 @@ impl World {
         if !self.gateways[g].up || self.gateways[g].cut {
             return;
         }
+        self.skip_reports(g);
         catch_up(&mut self.gateways[g].state, &self.log);
         self.hold_the_row(g);
         self.begin_or_end_serving(g);
