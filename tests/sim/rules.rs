@@ -229,18 +229,17 @@ fn a_certificate_of_the_row_before_arrives_late() -> World {
 }
 
 fn a_join_is_answered_after_a_whole_rotation() -> World {
-    let mut world = settled(2, 1);
-    let late = world.new_agent(world.now + SECOND);
-    world.agents[late].uses.insert(HOST, domain::access::Uses::ALL);
-    world.run_for(2 * SECOND);
+    let mut world = settled(3, 1);
+    // A node was set back; with a new token it joins again on its old data directory.
+    let late = 2;
+    let a = &mut world.agents[late];
+    (a.set_back, a.tampered, a.serving, a.stranded) = (true, true, false, Some("superseded"));
+    world.watch.leaves_fleet(late);
+    let node = world.agents[late].disk.node.expect("it joined");
+    let first = world.truth.nodes[&node].joined;
     world.give_tokens();
     // Its request arrives; the answer does not.
-    world.run_while(MINUTE, |w| {
-        !w.truth
-            .nodes
-            .values()
-            .any(|n| n.hostname == w.agents[late].hostname)
-    });
+    world.run_while(MINUTE, |w| w.truth.nodes[&node].joined == first);
     world.agents[late].online = false;
     for phase in [
         Phase::Init,

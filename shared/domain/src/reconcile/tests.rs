@@ -370,23 +370,6 @@ fn a_gateway_is_shown_a_certificate_that_passed_for_as_long_as_one_is_of_use() {
 }
 
 #[test]
-fn a_gateway_hands_out_a_row_only_once_it_satisfies_it_itself() {
-    let want = row(9, Phase::UpdateServers, &[A, B], B, B)
-        .authorities
-        .remove(&HOST)
-        .expect("it has host");
-    let own = |trusted: &[SpkiPin], server| TypeFacts {
-        trusted: trusted.iter().copied().collect(),
-        client_issuer: Some(B),
-        server_issuer: Some(server),
-        ..TypeFacts::default()
-    };
-    assert!(may_hand_out(&own(&[A, B], B), &want));
-    assert!(!may_hand_out(&own(&[A, B], A), &want));
-    assert!(!may_hand_out(&own(&[B], B), &want));
-}
-
-#[test]
 fn a_type_that_the_desired_state_does_not_name_keeps_what_it_has() {
     let mut have = settled();
     have.installed.trusted.insert(AuthorityType::User, [B].into());
