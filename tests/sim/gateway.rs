@@ -194,9 +194,9 @@ impl World {
         match code {
             Code::CertificateSuperseded => {
                 self.watch_superseded(hello.node, hello.digest);
-                Reply::Refused { why: "superseded" }
+                refused("superseded", hello.digest)
             }
-            Code::NodeRemoved => Reply::Refused { why: "removed" },
+            Code::NodeRemoved => refused("removed", hello.digest),
             _ => Reply::NotKnown {
                 presented: hello.leaf.spki,
             },
@@ -288,10 +288,10 @@ impl World {
                 match no.code {
                     Code::CertificateSuperseded => {
                         self.watch_superseded(node, proven_by);
-                        Some(Reply::Refused { why: "superseded" })
+                        Some(refused("superseded", proven_by))
                     }
-                    Code::RecoveryRefused => Some(Reply::Refused { why: "too long away" }),
-                    Code::NodeRemoved => Some(Reply::Refused { why: "removed" }),
+                    Code::RecoveryRefused => Some(refused("too long away", proven_by)),
+                    Code::NodeRemoved => Some(refused("removed", proven_by)),
                     _ => Some(Reply::AskAgain { spki }),
                 }
             }
@@ -348,9 +348,7 @@ impl World {
             Outcome::No(no) => {
                 self.tell(|| format!("join refused: {no}"));
                 match no.code {
-                    Code::TokenUnknown | Code::TokenExpired | Code::TokenUsed => {
-                        Some(Reply::Refused { why: "token" })
-                    }
+                    Code::TokenUnknown | Code::TokenExpired | Code::TokenUsed => Some(Reply::TokenRefused),
                     _ => Some(Reply::AskAgain { spki }),
                 }
             }
@@ -372,6 +370,10 @@ impl World {
             AuthorizationOutcome::Refused(_) | AuthorizationOutcome::Voided(_) => None,
         }
     }
+}
+
+fn refused(why: &'static str, proof: CertDigest) -> Reply {
+    Reply::Refused { why, proof }
 }
 
 /// A certificate as its holder has it.

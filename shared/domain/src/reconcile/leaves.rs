@@ -83,6 +83,9 @@ pub(super) fn take_received(have: &Have, row: &DesiredAuthority, into: &mut Gene
 
 /// Received certificates that fit no role: the row has moved on since they were asked for, or a newer one
 /// is installed. They are thrown away; what is missing is asked for again.
+///
+/// Except the first certificates of a node that has none yet: when the row moves on between its join and the answer,
+/// the key of what it got is all that it can prove itself with to recover.
 pub(super) fn unfit(have: &Have, row: &DesiredAuthority) -> Vec<SpkiPin> {
     // What is installed may still stand in the list after a crash; its key is in use.
     let is_installed = |leaf: &Leaf| {
@@ -92,7 +95,12 @@ pub(super) fn unfit(have: &Have, row: &DesiredAuthority) -> Vec<SpkiPin> {
                 .is_some_and(|l| l.spki == leaf.spki)
         })
     };
-    let is_unfit = |leaf: &&Leaf| !is_installed(leaf) && !ROLES.iter().any(|role| role.fits(have, row, leaf));
+    let generations = [Some(&have.installed), have.last_passed.as_ref()];
+    let has_another = generations.into_iter().flatten().any(|g| g.client.is_some());
+    let is_unfit = |leaf: &&Leaf| {
+        let is_only_proof = !has_another && leaf.usage.client();
+        !is_only_proof && !is_installed(leaf) && !ROLES.iter().any(|role| role.fits(have, row, leaf))
+    };
     have.received
         .iter()
         .filter(is_unfit)
