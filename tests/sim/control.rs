@@ -21,7 +21,7 @@ use domain::{
 
 use crate::{
     net::{Actor, Msg},
-    world::{SECOND, Word, World, catch_up, genesis::issue},
+    world::{FAR, SECOND, Word, World, catch_up, genesis::issue},
 };
 
 /// One orchestrator; several write the same log.
@@ -378,7 +378,7 @@ impl World {
             certificate: String::new(),
             algorithm: String::new(),
             storage: String::new(),
-            not_after: Timestamp(i64::MAX),
+            not_after: FAR,
             rotation: Some(rotation),
             position: Position(0),
         };
@@ -393,7 +393,8 @@ impl World {
         if !self.signer.keys.contains(&pending.granted.issuer) {
             return vec![];
         }
-        vec![issue(&pending.granted, &mut self.rng).into()]
+        let issued = issue(&pending.granted, &mut self.rng);
+        self.as_signed(issued)
     }
 
     fn sign_bundle(&mut self, authority_type: AuthorityType) -> Vec<Fact> {

@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
-    BootId, CertDigest, ClusterState, MemberId, NodeId, Order, Principal, SpkiPin, Timestamp,
+    BootId, CertDigest, ClusterState, MemberId, NodeId, Order, Position, Principal, SpkiPin, Timestamp,
     authority::AuthorityType,
     command::{Answer, Join, KeyRequest, Rejoin},
     decide::certificates::NOT_BEFORE_BACK_MS,
-    desired::{DesiredAuthority, DesiredState, desired, desired_of_member},
+    desired::{DesiredAuthority, answers_join, desired, desired_of_member, may_hand_out},
     event::LeafUse,
     fact::{Seen, TypeFacts},
     identity::{Presented, identify},
-    reconcile::{Leaf, desired_of_bundle, may_hand_out, renewal_due},
+    reconcile::{Leaf, renewal_due},
     refusal::Code,
-    rules::{Rule, holds},
     state::{AuthorizationOutcome, Certificate},
 };
 
@@ -45,10 +44,12 @@ pub struct Gateway {
     /// Its certificates, by issuer.
     pub leaves: BTreeMap<SpkiPin, Leaf>,
     asked: BTreeMap<SpkiPin, i64>,
+    /// The revisions of the rows that it holds whole, since its start.
+    held: BTreeMap<AuthorityType, Position>,
     /// What it has in force.
     pub facts: BTreeMap<AuthorityType, TypeFacts>,
-    /// The row that it named when a join first came in: what a careless gateway would answer with.
-    first_seen: BTreeMap<SpkiPin, DesiredState>,
+    /// Its fold when a join again first came in: what a careless gateway would look at for the answer.
+    first_seen: BTreeMap<SpkiPin, ClusterState>,
     /// What it last handed out to everybody.
     handed: Option<BTreeMap<AuthorityType, DesiredAuthority>>,
 }
@@ -69,10 +70,15 @@ impl Gateway {
             keys: BTreeSet::new(),
             leaves: BTreeMap::new(),
             asked: BTreeMap::new(),
+            held: BTreeMap::new(),
             facts: BTreeMap::new(),
             first_seen: BTreeMap::new(),
             handed: None,
         }
+    }
+
+    fn hands_out(&self) -> bool {
+        may_hand_out(&self.state, &self.held)
     }
 
     /// Does TLS work between this gateway and an agent with this certificate and trust? The gateway holds
@@ -188,22 +194,19 @@ impl World {
         match code {
             Code::CertificateSuperseded => {
                 self.watch_superseded(hello.node, hello.digest);
-                Reply::Refused { why: "superseded" }
+                refused("superseded", hello.digest)
             }
-            Code::NodeRemoved => Reply::Refused { why: "removed" },
+            Code::NodeRemoved => refused("removed", hello.digest),
             _ => Reply::NotKnown {
                 presented: hello.leaf.spki,
             },
         }
     }
 
-    /// The newest desired state as this gateway knows it, of the types whose row it satisfies itself.
+    /// The newest desired state as this gateway knows it, if it satisfies the rows itself.
     fn answer_poll(&mut self, g: usize, node: NodeId) -> Option<Reply> {
         let gateway = &self.gateways[g];
-        let mut desired = desired(&gateway.state, &node)?;
-        desired
-            .authorities
-            .retain(|t, row| gateway.facts.get(t).is_none_or(|own| may_hand_out(own, row)));
+        let desired = desired(&gateway.state, &node).filter(|_| gateway.hands_out())?;
         let leaves = self.leaves_of(g, node);
         Some(Reply::State {
             desired: Box::new(desired),
@@ -285,10 +288,10 @@ impl World {
                 match no.code {
                     Code::CertificateSuperseded => {
                         self.watch_superseded(node, proven_by);
-                        Some(Reply::Refused { why: "superseded" })
+                        Some(refused("superseded", proven_by))
                     }
-                    Code::RecoveryRefused => Some(Reply::Refused { why: "too long away" }),
-                    Code::NodeRemoved => Some(Reply::Refused { why: "removed" }),
+                    Code::RecoveryRefused => Some(refused("too long away", proven_by)),
+                    Code::NodeRemoved => Some(refused("removed", proven_by)),
                     _ => Some(Reply::AskAgain { spki }),
                 }
             }
@@ -305,9 +308,9 @@ impl World {
     ) -> Option<Reply> {
         let token = self.agents[agent].token?;
         let hostname = self.agents[agent].hostname.clone();
-        let careless = self.careless_row(g, agent);
-        if let Some(row) = careless {
-            self.gateways[g].first_seen.entry(spki).or_insert(row);
+        if rejoin.is_some() && !self.gateways[g].first_seen.contains_key(&spki) {
+            let then = self.gateways[g].state.clone();
+            self.gateways[g].first_seen.insert(spki, then);
         }
         let key = KeyRequest {
             spki,
@@ -326,13 +329,15 @@ impl World {
         match self.execute(&command) {
             Outcome::Yes(answered) => {
                 let (node, leaf, digest) = self.first_leaf(g, &answered.answer)?;
-                let state = &self.gateways[g].state;
-                let desired = if holds(Rule::JoinAnswerIsCurrent) {
-                    // `first_leaf` has read to the certificate, which is after the join; the row must be signed too.
-                    desired(state, &node).filter(|d| d.authorities.contains_key(&AuthorityType::Host))?
-                } else {
-                    self.gateways[g].first_seen.get(&spki).cloned()?
-                };
+                let gateway = &self.gateways[g];
+                let joined = gateway.state.nodes.get(&node)?.joined;
+                let at_least = joined.max(answered.position);
+                // Asked on every fold that it had since the request came; the first that holds the join answers.
+                let folds = gateway.first_seen.get(&spki).into_iter().chain([&gateway.state]);
+                let desired = folds
+                    .filter_map(|fold| answers_join(fold, &node, at_least))
+                    .next()
+                    .filter(|_| gateway.hands_out())?;
                 Some(Reply::Joined {
                     node,
                     leaf,
@@ -343,35 +348,12 @@ impl World {
             Outcome::No(no) => {
                 self.tell(|| format!("join refused: {no}"));
                 match no.code {
-                    Code::TokenUnknown | Code::TokenExpired | Code::TokenUsed => {
-                        Some(Reply::Refused { why: "token" })
-                    }
+                    Code::TokenUnknown | Code::TokenExpired | Code::TokenUsed => Some(Reply::TokenRefused),
                     _ => Some(Reply::AskAgain { spki }),
                 }
             }
             Outcome::Silence => None,
         }
-    }
-
-    /// The row as this gateway knows it at this moment, for a node that is not in the log yet.
-    fn careless_row(&self, g: usize, agent: usize) -> Option<DesiredState> {
-        let state = &self.gateways[g].state;
-        let mut authorities = BTreeMap::new();
-        for (t, uses) in &self.agents[agent].uses {
-            let revision = state.types.get(t)?.bundle.as_ref()?.revision;
-            authorities.insert(
-                *t,
-                desired_of_bundle(self.bundles.get(&(*t, revision))?, *uses, None),
-            );
-        }
-        let settings = state.settings();
-        Some(DesiredState {
-            position: authorities.values().map(|a| a.revision).max().unwrap_or_default(),
-            names: vec![],
-            authorities,
-            drain_timeout_ms: settings.drain_timeout_ms,
-            node_ttl_ms: settings.node_ttl_ms,
-        })
     }
 
     /// The certificate that answers a join or a recovery, once this gateway has read it in the log.
@@ -388,6 +370,10 @@ impl World {
             AuthorizationOutcome::Refused(_) | AuthorizationOutcome::Voided(_) => None,
         }
     }
+}
+
+fn refused(why: &'static str, proof: CertDigest) -> Reply {
+    Reply::Refused { why, proof }
 }
 
 /// A certificate as its holder has it.

@@ -14,14 +14,18 @@
 )]
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use domain::rules::{Rule, without};
 
-use crate::invariants::Violation;
+use crate::{invariants::Violation, sabotage::Sabotage};
 
 mod chaos;
 mod control;
@@ -33,6 +37,7 @@ mod operator;
 mod rng;
 mod rules;
 mod run;
+mod sabotage;
 mod world;
 
 /// How many seeds a normal run tries.
@@ -56,13 +61,6 @@ fn no_seed_violates_an_invariant() {
         );
     }
     let failed = search(setting("CAROUSEL_SIM_SEEDS").unwrap_or(SEEDS));
-    for (seed, violation) in &failed {
-        keep(*seed, violation);
-        println!(
-            "seed {seed}: {} at position {}: {}",
-            violation.invariant, violation.position, violation.detail
-        );
-    }
     let first = failed.first().map(|(seed, _)| *seed).unwrap_or_default();
     let again = format!("CAROUSEL_SIM_SEED={first} cargo test -p carousel-tests --test sim -- --nocapture");
     assert!(
@@ -88,31 +86,85 @@ fn every_directed_schedule_holds_while_every_rule_does() {
         let world = schedule();
         assert_eq!(world.violation, None, "{rule:?}\n{}", run::tell_story(&world));
     }
+    let world = sabotage::an_ordinary_rotation(None);
+    assert_eq!(world.violation, None, "{}", run::tell_story(&world));
 }
 
 #[test]
 fn every_necessary_rule_is_seen_to_be_necessary() {
-    let next = AtomicU64::new(0);
-    let unseen = in_threads(|| {
-        let mut unseen = vec![];
-        while let Some(rule) = Rule::ALL
-            .get(next.fetch_add(1, Ordering::Relaxed) as usize)
-            .copied()
-        {
-            match break_without(rule) {
-                Some((how, violation)) => println!(
-                    "{rule:?} -> {} ({how}): {}",
-                    violation.invariant, violation.detail
-                ),
-                None => unseen.push(rule),
-            }
-        }
-        unseen
-    });
-    assert!(unseen.is_empty(), "nothing breaks without {unseen:?}");
+    for (rule, seen) in &breakages().without_rules {
+        assert!(
+            seen.as_ref()
+                .is_some_and(|(_, v)| rules::breaks(*rule).contains(&v.invariant)),
+            "without {rule:?} one of {:?} must be violated, seen was {seen:?}",
+            rules::breaks(*rule)
+        );
+    }
 }
 
-/// What breaks without a rule, and how it was found: a directed schedule, or a seed that holds with the rule.
+#[test]
+fn every_sabotage_is_given_away() {
+    for (sabotage, seen) in &breakages().by_sabotage {
+        let invariant = seen.as_ref().map(|v| v.invariant);
+        assert_eq!(invariant, Some(sabotage.breaks()), "{sabotage:?}: {seen:?}");
+    }
+}
+
+/// An invariant that nothing breaks could as well be missing.
+#[test]
+fn every_invariant_is_seen_to_fail() {
+    let found = breakages();
+    let without_rules = found.without_rules.iter().filter_map(|(_, seen)| seen.as_ref());
+    let seen: BTreeSet<_> = without_rules
+        .map(|(_, violation)| violation)
+        .chain(found.by_sabotage.iter().filter_map(|(_, seen)| seen.as_ref()))
+        .map(|violation| violation.invariant)
+        .collect();
+    assert_eq!(seen, BTreeSet::from(invariants::ALL));
+}
+
+/// What was seen to break, without each rule and by each sabotage.
+struct Breakages {
+    without_rules: Vec<(Rule, Option<(String, Violation)>)>,
+    by_sabotage: Vec<(Sabotage, Option<Violation>)>,
+}
+
+/// Sought once, for every test that asks.
+fn breakages() -> &'static Breakages {
+    static FOUND: OnceLock<Breakages> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let next = AtomicU64::new(0);
+        let without_rules = in_threads(|| {
+            let mut seen = vec![];
+            while let Some(rule) = Rule::ALL
+                .get(next.fetch_add(1, Ordering::Relaxed) as usize)
+                .copied()
+            {
+                let how = break_without(rule);
+                if let Some((how, violation)) = &how {
+                    println!(
+                        "{rule:?} -> {} ({how}): {}",
+                        violation.invariant, violation.detail
+                    );
+                }
+                seen.push((rule, how));
+            }
+            seen
+        });
+        let by_sabotage = Sabotage::ALL.map(|sabotage| {
+            let violation = sabotage::an_ordinary_rotation(Some(sabotage)).violation;
+            println!("{sabotage:?} -> {violation:?}");
+            (sabotage, violation)
+        });
+        Breakages {
+            without_rules,
+            by_sabotage: by_sabotage.to_vec(),
+        }
+    })
+}
+
+/// What breaks without a rule, and how it was found: by a directed schedule, or by a seed that holds with the rule
+/// and violates an invariant that the rule is there for.
 fn break_without(rule: Rule) -> Option<(String, Violation)> {
     if let Some(schedule) = rules::directed(rule) {
         let violation = without(rule, || schedule().violation)?;
@@ -120,10 +172,8 @@ fn break_without(rule: Rule) -> Option<(String, Violation)> {
     }
     (0..SEEDS_PER_RULE).find_map(|seed| {
         let violation = without(rule, || run::seed(seed, false).violation)?;
-        run::seed(seed, false)
-            .violation
-            .is_none()
-            .then(|| (format!("seed {seed}"), violation))
+        let is_it = rules::breaks(rule).contains(&violation.invariant);
+        (is_it && run::seed(seed, false).violation.is_none()).then(|| (format!("seed {seed}"), violation))
     })
 }
 
@@ -137,11 +187,11 @@ fn search(count: u64) -> Vec<(u64, Violation)> {
             if seed >= count {
                 return failed;
             }
-            failed.extend(
-                run::seed(seed, false)
-                    .violation
-                    .map(|violation| (seed, violation)),
-            );
+            if let Some(violation) = run::seed(seed, false).violation {
+                // At once, so that a run that is cut short has kept what it found.
+                keep(seed, &violation);
+                failed.push((seed, violation));
+            }
         }
     });
     failed.sort_by_key(|(seed, _)| *seed);
@@ -183,8 +233,12 @@ fn kept_seeds() -> Vec<u64> {
     seeds
 }
 
-/// Writes a failing seed where it is run first from now on.
+/// Tells of a failing seed, and writes it where it is run first from now on.
 fn keep(seed: u64, violation: &Violation) {
+    println!(
+        "seed {seed}: {} at position {}: {}",
+        violation.invariant, violation.position, violation.detail
+    );
     let text = format!("seed {seed}\n{}\n{}\n", violation.invariant, violation.detail);
     let _ = fs::write(regressions().join(format!("seed-{seed}.txt")), text);
 }

@@ -82,10 +82,13 @@ pub enum Reply {
     NotKnown {
         presented: SpkiPin,
     },
-    /// The node has no way back but a new token.
+    /// The node has no way back but a new token, if this is still what it proves itself with.
     Refused {
         why: &'static str,
+        proof: CertDigest,
     },
+    /// The token is used up, or too old.
+    TokenRefused,
     /// A request for a certificate of another issuer than the row's, or with a key that is used up.
     AskAgain {
         spki: SpkiPin,

@@ -18,6 +18,7 @@ use crate::{
 
 mod calls;
 mod sessions;
+mod stranded;
 
 /// What survives a crash, and what a backup holds.
 #[derive(Clone, Default)]

@@ -10,6 +10,7 @@ use domain::{
 };
 
 use crate::{
+    invariants::ACKNOWLEDGED,
     net::{Actor, Msg},
     world::{MINUTE, Outcome, SECOND, World},
 };
@@ -349,14 +350,14 @@ impl World {
                         "{} was answered {answered:?}, and then {again:?}",
                         command.order.name()
                     );
-                    self.violate("invariant_no_acknowledged_command_is_lost", text);
+                    self.violate(ACKNOWLEDGED, text);
                 }
                 Outcome::No(no) => {
                     let text = format!(
                         "{} was answered {answered:?}, and then refused: {no}",
                         command.order.name()
                     );
-                    self.violate("invariant_no_acknowledged_command_is_lost", text);
+                    self.violate(ACKNOWLEDGED, text);
                 }
                 Outcome::Silence => {}
             }
@@ -366,10 +367,7 @@ impl World {
                 ..command
             };
             if matches!(self.execute(&other), Outcome::Yes(_)) {
-                self.violate(
-                    "invariant_no_acknowledged_command_is_lost",
-                    "one id was taken for two commands",
-                );
+                self.violate(ACKNOWLEDGED, "one id was taken for two commands");
             }
         }
     }

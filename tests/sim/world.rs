@@ -26,6 +26,7 @@ use crate::{
     node::{Agent, Session},
     operator::Operators,
     rng::Rng,
+    sabotage::Sabotage,
 };
 
 mod execute;
@@ -34,6 +35,8 @@ mod words;
 
 /// The virtual time at which every run begins: some day, so that certificates can begin before it.
 pub const START: i64 = 1_800_000_000_000;
+/// The end of an authority's life: after every run, and a time that RFC 3339 can write.
+pub const FAR: Timestamp = Timestamp(START + 10 * 365 * 24 * 60 * MINUTE);
 pub const SECOND: i64 = 1_000;
 pub const MINUTE: i64 = 60 * SECOND;
 
@@ -130,6 +133,8 @@ impl Knobs {
 #[derive(Default)]
 pub struct Log {
     pub events: Vec<Event>,
+    /// How often something was appended; the facts of one append are one act.
+    pub appends: u64,
     tails: BTreeMap<(&'static str, String), Position>,
 }
 
@@ -189,6 +194,10 @@ pub struct World {
     /// The run in words, when somebody reads it.
     pub trace: Option<Vec<String>>,
     pub faults_on: bool,
+    /// The phase command or due step that is being carried out, as it was asked.
+    pub asked: Option<Command>,
+    /// What a part does that it never may.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl World {
@@ -310,6 +319,7 @@ impl World {
         if tail > decided_at {
             return None;
         }
+        self.log.appends += 1;
         for fact in facts {
             let position = Position(self.log.events.len() as u64 + 1);
             self.log.tails.insert(subject(&fact), position);
@@ -333,7 +343,7 @@ impl World {
             });
             let mut watch = std::mem::take(&mut self.watch);
             watch.before(self, &event);
-            apply(&mut self.truth, &event);
+            self.fold(&event);
             watch.after(self, &event);
             self.watch = watch;
             self.log.events.push(event);

@@ -13,7 +13,7 @@ use std::{
 use api::{Audit, Queries};
 use domain::{
     AuthorityType, AuthorizationId, CertDigest, ClusterName, ClusterState, Code, Position, Refusal, SpkiPin,
-    Timestamp, event::LeafUse, state::AuthorizationOutcome,
+    Timestamp, desired::may_hand_out, event::LeafUse, state::AuthorizationOutcome,
 };
 use execution::{Behind, Executor, Fold, codec};
 use mtls::{Epochs, SessionRegistry};
@@ -99,11 +99,7 @@ impl App {
     /// Does the gateway's own epoch satisfy the current row of every type that binds it? Only then is a
     /// desired state handed out [M].
     pub(crate) fn holds_rows(&self, state: &ClusterState) -> bool {
-        let held = self.held.borrow();
-        [AuthorityType::Host, AuthorityType::User].iter().all(|t| {
-            let Some(of) = state.types.get(t) else { return true };
-            held.get(t).is_some_and(|revision| *revision >= of.row_position)
-        })
+        may_hand_out(state, &self.held.borrow())
     }
 
     /// Folds up to what was durable now, so that the caller reads its own writes.

@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use api::node::DesiredUpdate;
 use domain::{
-    AuthorityType, ClusterState, Code, DesiredState, NodeId, Position, desired,
-    rules::{Rule, holds},
+    AuthorityType, ClusterState, Code, DesiredState, NodeId, Position,
+    desired::{answers_join, desired},
 };
 use tokio::time::Instant;
 
@@ -26,6 +26,12 @@ pub(crate) struct Handout {
 }
 
 impl Handout {
+    fn of(state: &ClusterState, desired: DesiredState) -> Self {
+        let head = |t: &AuthorityType| Some((*t, state.types.get(t)?.bundle.as_ref()?.position));
+        let bundles = desired.authorities.keys().filter_map(head).collect();
+        Self { desired, bundles }
+    }
+
     /// Does it say anything that `before` did not? Between a phase event and the signature of its bundle the
     /// type's row is absent, which means "keep what you have": that alone is no news.
     pub(crate) fn is_news_after(&self, before: &Self) -> bool {
@@ -48,13 +54,8 @@ impl Handout {
 
 /// What the node may be handed now; none while the gateway does not hold it, or the node is gone.
 pub(crate) fn current(app: &App, state: &ClusterState, node: NodeId) -> Option<Handout> {
-    if holds(Rule::GatewayHoldsBeforeHandingOut) && !app.holds_rows(state) {
-        return None;
-    }
-    let desired = desired(state, &node)?;
-    let head = |t: &AuthorityType| Some((*t, state.types.get(t)?.bundle.as_ref()?.position));
-    let bundles = desired.authorities.keys().filter_map(head).collect();
-    Some(Handout { desired, bundles })
+    let desired = desired(state, &node).filter(|_| app.holds_rows(state))?;
+    Some(Handout::of(state, desired))
 }
 
 /// The same with every type of the node's grant in it, and none older than `at_least`: what a join answers.
@@ -63,24 +64,14 @@ pub(crate) fn current(app: &App, state: &ClusterState, node: NodeId) -> Option<H
 /// `node_removed`; `not_serving` after 10 s.
 pub(crate) async fn whole(app: &App, node: NodeId, at_least: Position) -> Result<Handout, No> {
     let look = |state: &ClusterState| {
-        if state.position < at_least {
-            return None;
-        }
-        let Some(known) = state.nodes.get(&node) else {
+        if state.position >= at_least && !state.nodes.contains_key(&node) {
             return Some(Err(No::new(
                 Code::NodeRemoved,
                 "this node was removed: it needs a new join token",
             )));
-        };
-        let handout = current(app, state, node)?;
-        let in_service = |t: &&AuthorityType| state.types.contains_key(*t);
-        let whole = known
-            .grant
-            .uses
-            .keys()
-            .filter(in_service)
-            .all(|t| handout.desired.authorities.contains_key(t));
-        whole.then_some(Ok(handout))
+        }
+        let desired = answers_join(state, &node, at_least).filter(|_| app.holds_rows(state))?;
+        Some(Ok(Handout::of(state, desired)))
     };
     let found = app.wait_until(Instant::now() + PATIENCE, look).await;
     found.unwrap_or_else(|| {

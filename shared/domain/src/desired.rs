@@ -11,6 +11,7 @@ use crate::{
     command::Mode,
     id::{Hostname, NodeId, Position, RotationId, SpkiPin},
     phase::Phase,
+    rules::{Rule, holds},
     state::{ClusterState, TypeState},
     time::Timestamp,
 };
@@ -102,28 +103,61 @@ fn drain_timeout_ms(state: &ClusterState) -> u64 {
         .fold(state.settings().drain_timeout_ms, u64::min)
 }
 
+/// What a join or a recovery is answered with: the row at or after the position of its event, of every type of the
+/// node's grant that the cluster has. `None` while the fold has not come so far, or a row is not signed \[M\].
+///
+/// A join may be asked again long after it was carried out: the row of then would be one that was retired since.
+pub fn answers_join(state: &ClusterState, node: &NodeId, at_least: Position) -> Option<DesiredState> {
+    if holds(Rule::JoinAnswerIsCurrent) && state.position < at_least {
+        return None;
+    }
+    let granted = &state.nodes.get(node)?.grant.uses;
+    let desired = desired(state, node)?;
+    let is_whole = granted
+        .keys()
+        .filter(|t| state.types.contains_key(*t))
+        .all(|t| desired.authorities.contains_key(t));
+    is_whole.then_some(desired)
+}
+
+/// May a gateway that holds rows of these revisions hand anything out? Only once it holds the current row of every
+/// type that it verifies callers against, whichever type the news is of \[M\]: else an agent that obeys presents
+/// something to it that it does not accept yet, and is locked out.
+pub fn may_hand_out(state: &ClusterState, held: &BTreeMap<AuthorityType, Position>) -> bool {
+    !holds(Rule::GatewayHoldsBeforeHandingOut)
+        || MEMBER_TYPES.iter().all(|(t, _)| {
+            state
+                .types
+                .get(t)
+                .is_none_or(|of| held.get(t).is_some_and(|revision| *revision >= of.row_position))
+        })
+}
+
+/// The types that a gateway uses, and in which roles.
+const MEMBER_TYPES: [(AuthorityType, Uses); 2] = [
+    (AuthorityType::Host, Uses::ALL),
+    (AuthorityType::User, Uses::VERIFIER),
+];
+
 /// What a gateway should hold: all roles in `host` with server certificates of both authorities while
 /// there are two, and trust in every other type that it verifies callers against.
 ///
 /// It does not wait for a bundle: a member reads the log itself.
 pub fn desired_of_member(state: &ClusterState) -> BTreeMap<AuthorityType, DesiredAuthority> {
-    [
-        (AuthorityType::Host, Uses::ALL),
-        (AuthorityType::User, Uses::VERIFIER),
-    ]
-    .into_iter()
-    .filter_map(|(t, uses)| {
-        let mut row = row_for(state.types.get(&t)?, uses, true)?;
-        if uses.server {
-            row.also_serve = row
-                .trusted
-                .iter()
-                .copied()
-                .find(|pin| Some(*pin) != row.server_issuer);
-        }
-        Some((t, row))
-    })
-    .collect()
+    MEMBER_TYPES
+        .into_iter()
+        .filter_map(|(t, uses)| {
+            let mut row = row_for(state.types.get(&t)?, uses, true)?;
+            if uses.server {
+                row.also_serve = row
+                    .trusted
+                    .iter()
+                    .copied()
+                    .find(|pin| Some(*pin) != row.server_issuer);
+            }
+            Some((t, row))
+        })
+        .collect()
 }
 
 fn row_for(of: &TypeState, uses: Uses, is_member: bool) -> Option<DesiredAuthority> {

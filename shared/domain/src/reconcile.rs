@@ -316,17 +316,6 @@ pub fn has_way_forward(have: &Have, want: &DesiredState, refused: &BTreeSet<Spki
     row_of(have, want, LEAF_TYPE).is_some_and(|row| leaves::has_client_at_hand(have, row, refused))
 }
 
-/// May a gateway hand out this desired state? Only after its own trust and certificates satisfy the row:
-/// else an agent that obeys presents something to it that it does not accept yet, and is locked out.
-pub fn may_hand_out(own: &TypeFacts, row: &DesiredAuthority) -> bool {
-    if !holds(Rule::GatewayHoldsBeforeHandingOut) {
-        return true;
-    }
-    own.trusted == row.trusted
-        && (row.client_issuer.is_none() || own.client_issuer == row.client_issuer)
-        && (row.server_issuer.is_none() || own.server_issuer == row.server_issuer)
-}
-
 /// The row of a type, unless it is older than what is installed: then what is there stays.
 fn row_of<'a>(have: &Have, want: &'a DesiredState, of: AuthorityType) -> Option<&'a DesiredAuthority> {
     let row = want.authorities.get(&of)?;

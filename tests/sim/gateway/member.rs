@@ -14,6 +14,7 @@ impl World {
         }
         (gateway.up, gateway.boot, gateway.seq, gateway.serving) = (true, boot, 0, false);
         gateway.asked.clear();
+        gateway.held.clear();
         self.queue.at(self.now + 100, Msg::Tick(Actor::Gateway(g)));
         self.tell(|| format!("gateway {g} starts"));
     }
@@ -59,6 +60,7 @@ impl World {
         if !self.gateways[g].up || self.gateways[g].cut {
             return;
         }
+        self.skip_reports(g);
         catch_up(&mut self.gateways[g].state, &self.log);
         self.hold_the_row(g);
         self.begin_or_end_serving(g);
@@ -75,7 +77,7 @@ impl World {
         let rows = desired_of_member(&gateway.state);
         let holds_rows = rows
             .iter()
-            .all(|(t, row)| gateway.facts.get(t).is_some_and(|own| may_hand_out(own, row)));
+            .all(|(t, row)| gateway.held.get(t).is_some_and(|held| *held >= row.revision));
         let before = gateway.serving;
         if self.now - gateway.lease >= LEASE_MS {
             gateway.serving = false;
@@ -121,6 +123,7 @@ impl World {
                     facts.client_issuer == row.client_issuer && facts.server_issuer == row.server_issuer;
             }
             if has_leaves {
+                self.gateways[g].held.insert(t, row.revision);
                 facts.trusted = row.trusted.clone();
                 if t == AuthorityType::Host {
                     self.gateways[g]
@@ -233,10 +236,7 @@ impl World {
             let of = gateway.state.types.get(t);
             of.is_some_and(|of| of.bundle.as_ref().is_some_and(|b| b.revision >= of.row_position))
         };
-        let is_ready = rows
-            .iter()
-            .all(|(t, row)| is_signed(t) && gateway.facts.get(t).is_some_and(|own| may_hand_out(own, row)));
-        if !is_ready {
+        if !gateway.hands_out() || !rows.keys().all(is_signed) {
             return;
         }
         self.gateways[g].handed = Some(rows);

@@ -3,7 +3,7 @@
 use domain::{
     access::Uses,
     authority::KeyKind,
-    command::Mode,
+    command::{LaggingPolicy, Mode},
     event::{RotationOutcome, RotationPhaseEntered},
     reconcile::Generation,
     state::TypeState,
@@ -16,6 +16,7 @@ impl Watch {
         let t = f.authority_type;
         if f.from == Phase::Standby {
             self.rotations.insert(t, f.rotation);
+            self.policies.insert(t, asked_policy(world));
             self.prepared.remove(&t);
         }
         if t == AuthorityType::Host && f.from != Phase::Standby && f.to != Phase::Rollback {
@@ -39,6 +40,12 @@ impl Watch {
 
     /// Held against the disks as they are, and against the state before the event.
     pub(super) fn check_phase(&self, world: &mut World, event: &Event, f: &RotationPhaseEntered) {
+        if let Some(text) = self.nobody_asked(world, event, f) {
+            world.violate(
+                GATE,
+                format!("{} {} -> {}: {text}", f.authority_type, f.from, f.to),
+            );
+        }
         if f.from == Phase::Standby || f.to == Phase::Rollback {
             return;
         }
@@ -211,6 +218,14 @@ impl Watch {
     }
 }
 
+/// What a due step is to do when nodes lag, from the order that began the rotation.
+fn asked_policy(world: &World) -> LaggingPolicy {
+    match world.asked.as_ref().map(|command| &command.order) {
+        Some(Order::Rotate(asked)) => asked.on_lagging.unwrap_or_default(),
+        _ => LaggingPolicy::Hold,
+    }
+}
+
 /// Does a generation satisfy the row of the phase that the state is in?
 fn satisfies(generation: &Generation, t: AuthorityType, uses: Uses, of: &TypeState) -> bool {
     let trusted = generation.trusted.get(&t).cloned().unwrap_or_default();
@@ -225,7 +240,7 @@ fn satisfies(generation: &Generation, t: AuthorityType, uses: Uses, of: &TypeSta
 }
 
 /// The table of phases once more, written down by itself, so that a mistake in the product's shows.
-fn row_is_met(
+pub(super) fn row_is_met(
     trusted: &BTreeSet<SpkiPin>,
     client: Option<SpkiPin>,
     server: Option<SpkiPin>,

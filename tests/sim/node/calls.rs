@@ -181,23 +181,13 @@ impl World {
     }
 
     fn ask_to_recover(&mut self, i: usize) {
-        let disk = &self.agents[i].disk;
-        let Some(node) = disk.node else { return };
-        // The newest whose key is here: one that was never presented serves as well, and a later one may have
-        // superseded those before it.
-        let generations = disk.last_passed.iter().chain([&disk.installed]);
-        let leaves = generations
-            .flat_map(|g| g.client.iter().chain(&g.server))
-            .chain(&disk.received);
-        let newest = leaves
-            .filter(|l| disk.keys.contains(&l.spki))
-            .max_by_key(|l| l.position);
-        let proven = newest.and_then(|l| disk.digests.get(&l.spki).copied());
-        let Some(proven_by) = proven else {
-            let a = &mut self.agents[i];
-            (a.stranded, a.serving) = (Some("no key is left"), false);
+        let Some(node) = self.agents[i].disk.node else {
             return;
         };
+        let Some(proven_by) = self.proof(i) else {
+            return self.strand(i, "no key is left");
+        };
+        let disk = &self.agents[i].disk;
         let row = disk
             .want
             .as_ref()
@@ -261,18 +251,17 @@ impl World {
                 }
             }
             Reply::NotKnown { presented } => self.turned_away(i, presented),
-            Reply::Refused { why } => {
-                if why == "token" {
-                    a.token = None;
-                } else if a.token.is_none() {
-                    a.stranded = Some(why);
+            Reply::TokenRefused => {
+                a.token = None;
+                self.ask_no_more(i);
+            }
+            Reply::Refused { why, proof } => {
+                // A refusal that was on its way while the agent joined anew is about what it was before.
+                let presented = self.hello(i).map(|hello| hello.digest);
+                if presented == Some(proof) || self.proof(i) == Some(proof) {
+                    self.ask_no_more(i);
+                    self.strand(i, why);
                 }
-                if let Some(asking) = a.disk.asking.take() {
-                    a.disk.keys.remove(&asking.spki);
-                }
-                a.serving = false;
-                self.sessions.retain(|s| s.client != i && s.server != i);
-                self.tell(|| format!("agent {i} is stranded: {why}"));
             }
             Reply::AskAgain { spki } => self.asked_in_vain(i, spki),
             Reply::Bundles(bundles) => self.take_bundles(i, &bundles),

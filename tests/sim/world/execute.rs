@@ -3,7 +3,7 @@
 use domain::decide::again::again;
 
 use super::*;
-use crate::invariants;
+use crate::{invariants, sabotage::Sabotage};
 
 impl World {
     /// A command becomes events, or does not: fold, decide, append, answer; with everything that can go
@@ -15,6 +15,10 @@ impl World {
         let Some(o) = self.rng.pick(&up) else {
             return Outcome::Silence;
         };
+        let is_step = matches!(command.order, Order::Rotate(_) | Order::ScheduledStep { .. });
+        self.asked = is_step.then(|| command.clone());
+        let decided = is_step.then(|| self.as_decided(command));
+        let command = decided.as_ref().unwrap_or(command);
         let crashes = if self.faults_on {
             self.knobs.crash_permille
         } else {
@@ -28,6 +32,9 @@ impl World {
         for attempt in 0..6 {
             if attempt > 0 || !self.rng.chance(stale) {
                 catch_up(&mut self.orchestrators[o].state, &self.log);
+            }
+            if self.is_mistreated(command, Sabotage::ForgetsCommands) {
+                self.orchestrators[o].state.commands.clear();
             }
             let given = self.given(o);
             let decided_at = self.orchestrators[o].state.position;
@@ -50,6 +57,14 @@ impl World {
                     answer: decision.answer,
                 });
             }
+            if self.is_mistreated(command, Sabotage::AnswersBeforeAppend) {
+                self.orchestrator_dies(o);
+                let position = Position(self.log.events.len() as u64 + 1);
+                return Outcome::Yes(Answered {
+                    position,
+                    answer: decision.answer,
+                });
+            }
             // Crash before the append: nothing happened, and nobody is told.
             if self.rng.chance(crashes) {
                 self.orchestrator_dies(o);
@@ -61,6 +76,9 @@ impl World {
             let Some(position) = appended else {
                 continue;
             };
+            if self.is_mistreated(command, Sabotage::ForgetsCommands) {
+                return Outcome::Silence;
+            }
             // Crash after the append: it is durable, and nobody is told.
             if self.rng.chance(crashes) {
                 self.orchestrator_dies(o);

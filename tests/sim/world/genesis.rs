@@ -14,7 +14,7 @@ use domain::{
     phase::Phase,
 };
 
-use super::{Knobs, Log, Outcome, START, World};
+use super::{FAR, Knobs, Log, Outcome, START, World};
 use crate::{
     chaos::Chaos,
     control::{Orchestrator, Signer},
@@ -55,6 +55,8 @@ impl World {
             violation: None,
             trace: None,
             faults_on: false,
+            asked: None,
+            sabotage: None,
             rng,
             knobs,
         };
@@ -136,7 +138,7 @@ impl World {
             certificate: String::new(),
             algorithm: String::new(),
             storage: String::new(),
-            not_after: Timestamp(i64::MAX),
+            not_after: FAR,
             rotation: None,
             position: Position(0),
         }

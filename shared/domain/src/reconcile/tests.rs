@@ -371,20 +371,22 @@ fn a_gateway_is_shown_a_certificate_that_passed_for_as_long_as_one_is_of_use() {
 }
 
 #[test]
-fn a_gateway_hands_out_a_row_only_once_it_satisfies_it_itself() {
-    let want = row(9, Phase::UpdateServers, &[A, B], B, B)
-        .authorities
-        .remove(&HOST)
-        .expect("it has host");
-    let own = |trusted: &[SpkiPin], server| TypeFacts {
-        trusted: trusted.iter().copied().collect(),
-        client_issuer: Some(B),
-        server_issuer: Some(server),
-        ..TypeFacts::default()
+fn the_only_certificate_is_kept_as_a_proof_though_the_row_moved_on_since_the_join() {
+    let mut have = settled();
+    have.installed = Generation::default();
+    (have.last_passed, have.proof, have.serving) = (None, Proof::Due, false);
+    have.received = vec![leaf(LeafUse::Both, B, 7)];
+    let want = row(9, Phase::Rollback, &[A, B], A, A);
+    let discards = |have: &Have| {
+        reconcile(have, &want)
+            .iter()
+            .any(|step| matches!(step, Step::Discard { .. }))
     };
-    assert!(may_hand_out(&own(&[A, B], B), &want));
-    assert!(!may_hand_out(&own(&[A, B], A), &want));
-    assert!(!may_hand_out(&own(&[B], B), &want));
+    assert!(!discards(&have), "nothing else proves who it is");
+    have.received.push(leaf(LeafUse::Both, A, 11));
+    carry_out(&mut have, &want, 10);
+    assert_eq!(have.installed.client.map(|l| l.position), Some(Position(11)));
+    assert!(have.received.is_empty(), "it serves no purpose any more");
 }
 
 /// One of four authorities.

@@ -1,10 +1,13 @@
 //! Joining and rejoining: tokens, names, keys.
 
+use std::collections::BTreeMap;
+
 use domain::{
     authority::AuthorityType,
     command::{Answer, KeyRequest, Order, Rejoin},
+    desired::{answers_join, desired, may_hand_out},
     event::{Fact, LeafUse},
-    id::{NodeId, Principal, TokenHash},
+    id::{NodeId, Position, Principal, TokenHash},
     phase::Phase,
     refusal::Code,
     time::{DAY_MS, HOUR_MS},
@@ -39,6 +42,47 @@ fn a_join_is_one_append_on_the_access_subject() {
     assert_eq!(granted.not_before, world.now.minus_ms(300_000));
     assert_eq!(granted.not_after, world.now.plus_ms(DAY_MS));
     assert_eq!(granted.issuer, world.ca(AuthorityType::Host, false));
+}
+
+#[test]
+fn a_join_is_answered_with_no_row_of_before_it_and_with_every_type_or_none() {
+    let mut world = World::new();
+    let node = world.node("n1");
+    let at_least = world.state.nodes[&node].joined;
+    assert_eq!(
+        answers_join(&world.state, &node, at_least),
+        None,
+        "nothing is signed"
+    );
+    world.sign_bundle(AuthorityType::Host);
+    let answer = answers_join(&world.state, &node, at_least);
+    assert_eq!(answer, desired(&world.state, &node));
+    assert!(answer.is_some());
+    let next = Position(world.state.position.0 + 1);
+    assert_eq!(answers_join(&world.state, &node, next), None);
+    world.enter(AuthorityType::Host, Phase::Init);
+    assert_eq!(
+        answers_join(&world.state, &node, at_least),
+        None,
+        "the new row is not signed"
+    );
+}
+
+#[test]
+fn a_gateway_hands_out_nothing_while_it_does_not_hold_every_row_that_binds_it() {
+    let mut world = World::new();
+    let row = |world: &World, t| (t, world.state.types[&t].row_position);
+    let both = [AuthorityType::Host, AuthorityType::User];
+    let held = BTreeMap::from(both.map(|t| row(&world, t)));
+    assert!(may_hand_out(&world.state, &held));
+    world.enter(AuthorityType::User, Phase::Init);
+    assert!(!may_hand_out(&world.state, &held), "its trust in people is old");
+    let held = BTreeMap::from(both.map(|t| row(&world, t)));
+    assert!(may_hand_out(&world.state, &held));
+    assert!(!may_hand_out(
+        &world.state,
+        &BTreeMap::from([row(&world, AuthorityType::User)])
+    ));
 }
 
 #[test]
