@@ -13,7 +13,7 @@ pub struct Terminal {
     /// The format.
     pub format: Format,
     look: Look,
-    stderr_is_terminal: bool,
+    animates: bool,
 }
 
 impl Terminal {
@@ -33,7 +33,7 @@ impl Terminal {
         Self {
             format,
             look,
-            stderr_is_terminal: io::stderr().is_terminal() && !is_dumb(),
+            animates: animates(),
         }
     }
 
@@ -49,7 +49,7 @@ impl Terminal {
 
     /// May stderr be redrawn?
     pub fn redraws(&self) -> bool {
-        self.stderr_is_terminal && !self.is_machine()
+        self.animates && !self.is_machine()
     }
 
     /// Is the output for a program?
@@ -129,6 +129,22 @@ impl Terminal {
     }
 }
 
+/// May what is shown on stderr be drawn again in its place? Otherwise lines are written, one below the other.
+///
+/// Where there is no colour there is no movement of the cursor either: the stream strips both, and what was meant to
+/// be drawn over would stand below itself without end.
+pub fn animates() -> bool {
+    may_animate(io::stderr().is_terminal(), |name| {
+        runtime::config::env(name).ok().flatten()
+    })
+}
+
+fn may_animate(is_terminal: bool, env: impl Fn(&str) -> Option<String>) -> bool {
+    let colourless = env("NO_COLOR").is_some() || env("CLICOLOR").is_some_and(|value| value == "0");
+    let is_dumb = env("TERM").is_none_or(|term| term == "dumb");
+    is_terminal && !colourless && !is_dumb
+}
+
 /// Does the locale say UTF-8? Without one the terminal is taken for the plainest there is.
 fn is_unicode() -> bool {
     ["LC_ALL", "LC_CTYPE", "LANG"]
@@ -140,9 +156,24 @@ fn is_unicode() -> bool {
         })
 }
 
-fn is_dumb() -> bool {
-    runtime::config::env("TERM")
-        .ok()
-        .flatten()
-        .is_some_and(|term| term == "dumb")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_terminal_that_may_have_colour_is_drawn_on_again() {
+        let with = |is_terminal, variables: &[(&str, &str)]| {
+            may_animate(is_terminal, |name| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let term = ("TERM", "xterm-256color");
+        assert!(with(true, &[term]));
+        assert!(!with(false, &[term]), "a pipe");
+        assert!(!with(true, &[term, ("NO_COLOR", "1")]));
+        assert!(!with(true, &[term, ("CLICOLOR", "0")]));
+        assert!(!with(true, &[("TERM", "dumb")]));
+        assert!(!with(true, &[]), "a terminal that nobody knows");
+    }
 }
