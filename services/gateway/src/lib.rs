@@ -42,7 +42,6 @@ mod door;
 mod handout;
 mod hub;
 mod member;
-mod oracle;
 mod presence;
 mod reply;
 mod route;
