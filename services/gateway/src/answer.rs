@@ -1,6 +1,6 @@
 //! From a request to its answer: route, admission, the right to serve, then the endpoint's function.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use domain::{BodyDigest, Code, Command, CommandId, Order, Principal, command::Answered};
@@ -39,6 +39,8 @@ pub(crate) struct Asked {
     pub(crate) query: Option<String>,
     /// The raw body; empty for `GET`.
     pub(crate) body: Bytes,
+    /// What comes beside an answer that is a stream, for whoever takes it; `GET` only.
+    pub(crate) beside: Mutex<Option<Incoming>>,
 }
 
 /// Answers a request, whatever comes of it.
@@ -90,10 +92,10 @@ async fn respond(
     }
     let caller = admit(&app, &connection, route).await?;
     let (Parts { uri, method, .. }, request) = split(request);
-    let body = if method == Method::POST {
-        reply::read(request).await?
+    let (body, beside) = if method == Method::POST {
+        (reply::read(request).await?, None)
     } else {
-        Bytes::new()
+        (Bytes::new(), Some(request.into_body()))
     };
     let query = uri.query().map(ToOwned::to_owned);
     let asked = Asked {
@@ -103,6 +105,7 @@ async fn respond(
         part,
         query,
         body,
+        beside: Mutex::new(beside),
     };
     let is_public = route.accepts == Accepts::Public;
     let result = dispatch(route.endpoint, &asked).await;
@@ -191,6 +194,12 @@ impl Asked {
         let mut command = self.app.executor.own_command(principal, order);
         command.credential = self.caller.credential();
         self.execute(command).await
+    }
+
+    /// What the caller sends beside the answer, once.
+    pub(crate) fn take_beside(&self) -> Option<Incoming> {
+        // A body is there or not, whatever panicked elsewhere.
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// A value of the query string.

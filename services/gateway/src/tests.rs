@@ -26,6 +26,7 @@ use pki::{KeyPair, csr, pem};
 
 use crate::testing::{Running, SOON, World};
 
+mod presence;
 mod strangers;
 
 /// A node as a test plays it.
