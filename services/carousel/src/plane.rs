@@ -33,6 +33,7 @@ use crate::{
 };
 
 mod identity;
+mod pulse;
 
 /// How long the services have to become ready before a start is given up.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -178,6 +179,12 @@ impl Core {
         let mut tasks = JoinSet::new();
         let token = stop.clone();
         tasks.spawn(async move { Ok(signer.run(token).await?) });
+        let (part, token) = (readiness.part("log", "its first answer"), stop.clone());
+        let watched = log.clone();
+        tasks.spawn(async move {
+            pulse::watch(watched, part, token).await;
+            Ok(())
+        });
         Ok(Self {
             log,
             fold,
