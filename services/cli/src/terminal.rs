@@ -12,6 +12,8 @@ use crate::{args::Format, failure::Failure, text::Look};
 pub struct Terminal {
     /// The format.
     pub format: Format,
+    /// Without progress on stderr.
+    pub quiet: bool,
     look: Look,
     animates: bool,
 }
@@ -32,6 +34,7 @@ impl Terminal {
         };
         Self {
             format,
+            quiet: false,
             look,
             animates: animates(),
         }
@@ -50,6 +53,12 @@ impl Terminal {
     /// May stderr be redrawn?
     pub fn redraws(&self) -> bool {
         self.animates && !self.is_machine()
+    }
+
+    /// How wide the terminal behind stderr is, where there is one.
+    pub fn columns(&self) -> Option<usize> {
+        let size = self.animates.then(crossterm::terminal::size)?;
+        size.ok().map(|(columns, _)| usize::from(columns))
     }
 
     /// Is the output for a program?
@@ -114,6 +123,13 @@ impl Terminal {
             "\n"
         };
         let _ = write!(out, "{text}{end}").and_then(|()| out.flush());
+    }
+
+    /// The same for what is no error and no warning: progress, counts, what to do with an answer.
+    pub fn progress(&self, text: &str) {
+        if !self.quiet {
+            self.note(text);
+        }
     }
 
     /// Says what went wrong: the page on stderr, the problem on stdout where a program reads. There the page is cut
