@@ -143,7 +143,10 @@ async fn follow(
     news: &mpsc::Sender<News>,
     heard: &mut bool,
 ) -> Trouble {
-    let mut stream = match dial.client(server).sse(api::route::NODE_STREAM, IDLE).await {
+    let beat = Duration::from_secs(HEARTBEAT_S);
+    let opening = dial.client(server);
+    let opened = opening.sse_with_beats(api::route::NODE_STREAM, IDLE, beat).await;
+    let mut stream = match opened {
         Ok(stream) => stream,
         Err(error) => return Trouble::of(&error),
     };

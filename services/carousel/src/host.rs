@@ -54,8 +54,10 @@ pub enum RecoverAnswer {
         /// The address to put into the identity file.
         server: String,
     },
-    /// It was refused or is not possible now.
+    /// The rules say no: the code and its sentence.
     Refused(String),
+    /// It is not possible now.
+    Failed(String),
 }
 
 /// The socket, bound; its name goes with it.
@@ -170,7 +172,7 @@ async fn exchange(stream: UnixStream, fold: Fold, executor: Executor, server: St
     (&mut stream).take(MAX_BYTES).read_until(b'\n', &mut line).await?;
     let answer = match serde_json::from_slice::<RecoverRequest>(&line) {
         Ok(request) => recover(&fold, &executor, &request, server).await,
-        Err(error) => RecoverAnswer::Refused(format!("the request cannot be read: {error}")),
+        Err(error) => RecoverAnswer::Failed(format!("the request cannot be read: {error}")),
     };
     let mut stream = stream.into_inner();
     stream.write_all(&serde_json::to_vec(&answer)?).await?;
@@ -190,7 +192,7 @@ pub async fn recover(
             bundle: Box::new(bundle),
             server,
         },
-        Err(why) => RecoverAnswer::Refused(why),
+        Err(no) => no,
     }
 }
 
@@ -198,8 +200,9 @@ async fn try_recover(
     fold: &Fold,
     executor: &Executor,
     request: &RecoverRequest,
-) -> Result<(String, domain::trust::SignedBundle), String> {
-    let key = pki::csr::parse_and_verify(request.csr.as_bytes()).map_err(|e| e.to_string())?;
+) -> Result<(String, domain::trust::SignedBundle), RecoverAnswer> {
+    let failed = |why: String| RecoverAnswer::Failed(why);
+    let key = pki::csr::parse_and_verify(request.csr.as_bytes()).map_err(|e| failed(e.to_string()))?;
     let order = Order::RecoverAdmin {
         user: request.user.clone(),
         key,
@@ -207,18 +210,19 @@ async fn try_recover(
     let mut command = executor.own_command(Principal::System(SystemActor::Host), order);
     command.reason.clone_from(&request.reason);
     let answered = executor.execute(command).await.map_err(|error| match error {
-        ExecuteError::Refused(refusal) => refusal.to_string(),
-        ExecuteError::Unavailable(why) => why,
+        ExecuteError::Refused(refusal) => RecoverAnswer::Refused(refusal.to_string()),
+        ExecuteError::Unavailable(why) => failed(why),
     })?;
     let Answer::Authorized { authorization } = answered.answer else {
-        return Err("the control plane gave an unexpected answer".into());
+        return Err(failed("the control plane gave an unexpected answer".into()));
     };
     let issued = fold
         .issued(authorization, Duration::from_secs(10))
         .await
-        .map_err(|e| e.to_string())?;
-    let bundle = fold.bundle(domain::AuthorityType::Host).await?;
-    let bundle = bundle.ok_or("the host bundle is not signed yet; try again in a moment")?;
+        .map_err(|e| failed(e.to_string()))?;
+    let bundle = fold.bundle(domain::AuthorityType::Host).await.map_err(failed)?;
+    let bundle =
+        bundle.ok_or_else(|| failed("the host bundle is not signed yet; try again in a moment".into()))?;
     Ok((issued.certificate, bundle))
 }
 

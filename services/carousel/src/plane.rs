@@ -34,6 +34,7 @@ mod base;
 mod identity;
 mod log;
 mod presence;
+mod pulse;
 
 /// How long the services have to become ready before a start is given up.
 const START_TIMEOUT: Duration = Duration::from_secs(60);

@@ -2,6 +2,7 @@
 
 use cli::{
     args::{Format, Global, RecoverArgs},
+    failure::Exit,
     identity::{Identity, IdentityError},
 };
 use domain::{SpkiPin, id::InvalidId};
@@ -21,7 +22,7 @@ enum RecoverError {
     Home(#[from] HomeError),
     #[error(transparent)]
     Plane(#[from] PlaneError),
-    #[error("the control plane refused: {0}")]
+    #[error("refused: {0}")]
     Refused(String),
     #[error("the running control plane did not answer on {socket}; look at its log, then try again")]
     NoAnswer {
@@ -29,7 +30,7 @@ enum RecoverError {
         #[source]
         source: std::io::Error,
     },
-    #[error("the control plane's answer cannot be used: {0}")]
+    #[error("there is no new identity: {0}")]
     Answer(String),
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -53,6 +54,11 @@ pub async fn run(global: &Global, args: &RecoverArgs) -> u8 {
                 }
             }
             0
+        }
+        // As every other no of the control plane: the code first, and its own exit code.
+        Err(error @ RecoverError::Refused(_)) => {
+            anstream::eprintln!("{error}");
+            Exit::Refused as u8
         }
         Err(error) => crate::failed(&error),
     }
@@ -95,6 +101,7 @@ async fn try_run(global: &Global, args: &RecoverArgs) -> Result<String, RecoverE
             server,
         } => (certificate, *bundle, server),
         RecoverAnswer::Refused(why) => return Err(RecoverError::Refused(why)),
+        RecoverAnswer::Failed(why) => return Err(RecoverError::Answer(why)),
     };
     let path = home.admin_identity();
     let der = crate::plane::der(&certificate).ok_or_else(|| RecoverError::Answer("no certificate".into()))?;

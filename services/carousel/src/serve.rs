@@ -1,8 +1,8 @@
 //! `carousel serve`: the control plane as a command, with its configuration, signals and the `ready` line.
 
 use std::{
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
-    path::{Path, PathBuf},
+    net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    path::Path,
 };
 
 use cli::args::ServeArgs;
@@ -21,12 +21,11 @@ use crate::{
     plane::{Options, Plane, PlaneError},
 };
 
-/// Where the API listens when nothing is said.
-const LISTEN: &str = "127.0.0.1:3025";
-/// Where the admin endpoint listens when nothing is said.
-const ADMIN_LISTEN: &str = "127.0.0.1:3026";
+use settings::Settings;
 
-/// The settings of `serve` as a file; flags go before it.
+mod settings;
+
+/// The settings of `serve` as a file; flags and the environment go before it.
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FileConfig {
@@ -68,7 +67,7 @@ pub async fn run(args: &ServeArgs) -> u8 {
     match Box::pin(try_run(args)).await {
         Ok(()) => 0,
         Err(ServeError::Usage(text)) => {
-            anstream::eprintln!("usage: {text}");
+            anstream::eprintln!("error: {text}");
             2
         }
         Err(error) => crate::failed(&error),
@@ -80,12 +79,20 @@ async fn try_run(args: &ServeArgs) -> Result<(), ServeError> {
     let signals = Signals::install().map_err(ServeError::Signals)?;
     let hangups = Hangups::install().map_err(ServeError::Signals)?;
     let file = read_config(args.config.as_deref())?;
-    let telemetry = Telemetry::init(&telemetry_of(&file)?)?;
+    let settings = Settings::read(args, &file)?;
+    if args.print_config {
+        // Refused here as it would be at the start, so that it can be used to try a configuration.
+        options(&settings)?;
+        telemetry_of(&settings)?;
+        anstream::print!("{}", settings.with_origins());
+        return Ok(());
+    }
+    let telemetry = Telemetry::init(&telemetry_of(&settings)?)?;
     if args.services != "all" {
         let text = "this version runs all services in one process: --services takes only `all`";
         return Err(ServeError::Usage(text.into()));
     }
-    let options = options(args, &file)?;
+    let options = options(&settings)?;
     let mut home = Home::open(&args.data_dir)?;
     let _held = home.hold()?;
     // Refused before anything listens when others could read it; one that was moved away is told later.
@@ -111,7 +118,7 @@ async fn try_run(args: &ServeArgs) -> Result<(), ServeError> {
         Err(_) if stop.is_cancelled() => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    tasks.spawn(reread(hangups, args.config.clone(), telemetry));
+    tasks.spawn(reread(hangups, args.clone(), telemetry));
     if let Some(admin) = plane.admin {
         tracing::info!(api = %plane.url, admin = %format!("http://{admin}"), log = plane.core().log.name(), "serving");
     }
@@ -122,11 +129,11 @@ async fn try_run(args: &ServeArgs) -> Result<(), ServeError> {
 }
 
 /// SIGHUP rereads the configuration; a bad one is refused and the old kept.
-async fn reread(mut hangups: Hangups, path: Option<PathBuf>, telemetry: Telemetry) {
+async fn reread(mut hangups: Hangups, args: ServeArgs, telemetry: Telemetry) {
     loop {
         hangups.next().await;
-        let applied = read_config(path.as_deref()).and_then(|file| {
-            telemetry.apply(&telemetry_of(&file)?)?;
+        let applied = read_config(args.config.as_deref()).and_then(|file| {
+            telemetry.apply(&telemetry_of(&Settings::read(&args, &file)?)?)?;
             Ok(())
         });
         match applied {
@@ -147,11 +154,11 @@ fn read_config(path: Option<&Path>) -> Result<FileConfig, ServeError> {
     }
 }
 
-fn telemetry_of(file: &FileConfig) -> Result<TelemetryConfig, ServeError> {
-    let format = match file.log_format.as_deref() {
-        None | Some("text") => LogFormat::Text,
-        Some("json") => LogFormat::Json,
-        Some(other) => {
+fn telemetry_of(settings: &Settings) -> Result<TelemetryConfig, ServeError> {
+    let format = match settings.log_format.value.as_str() {
+        "text" => LogFormat::Text,
+        "json" => LogFormat::Json,
+        other => {
             return Err(ServeError::Usage(format!(
                 "log_format is text or json, not {other:?}"
             )));
@@ -159,55 +166,72 @@ fn telemetry_of(file: &FileConfig) -> Result<TelemetryConfig, ServeError> {
     };
     Ok(TelemetryConfig {
         format,
-        filter: file.log_filter.clone(),
+        filter: Some(settings.log_filter.value.clone()),
     })
 }
 
-fn options(args: &ServeArgs, file: &FileConfig) -> Result<Options, ServeError> {
-    let pick = |flag: &Option<String>, file: &Option<String>, usual: &str| {
-        flag.clone()
-            .or_else(|| file.clone())
-            .unwrap_or_else(|| usual.to_owned())
-    };
-    let listen = address(&pick(&args.listen, &file.listen, LISTEN), "--listen")?;
-    let admin = address(
-        &pick(&args.admin_listen, &file.admin_listen, ADMIN_LISTEN),
-        "--admin-listen",
-    )?;
-    let advertise = if args.advertise.is_empty() {
-        &file.advertise
-    } else {
-        &args.advertise
-    };
+fn options(settings: &Settings) -> Result<Options, ServeError> {
+    let listen = address(&settings.listen.value, "--listen")?;
+    let admin = address(&settings.admin_listen.value, "--admin-listen")?;
+    let advertise = &settings.advertise.value;
     if listen.ip().is_unspecified() && advertise.is_empty() {
         let text =
             format!("{listen} listens everywhere, so nobody knows under which name: give --advertise NAME");
         return Err(ServeError::Usage(text));
     }
     let mut options = Options {
-        log: args.log.clone().or_else(|| file.log.clone()),
+        log: settings.log.value.clone(),
         listen,
         names: vec![],
         addresses: vec![],
-        advertise: advertise.first().cloned(),
+        advertise: advertise.first().map(|entry| host_of_url(entry)),
         admin_listen: Some(admin),
     };
     if !listen.ip().is_unspecified() {
         options.addresses.push(listen.ip());
     }
     for entry in advertise {
-        let host = entry
-            .rsplit_once(':')
-            .filter(|(_, port)| port.parse::<u16>().is_ok())
-            .map_or(&entry[..], |(h, _)| h);
-        match (host.parse::<IpAddr>(), host.parse::<Hostname>()) {
-            (Ok(address), _) if !options.addresses.contains(&address) => options.addresses.push(address),
-            (Ok(_), _) => {}
-            (Err(_), Ok(name)) => options.names.push(name),
-            (Err(_), Err(error)) => return Err(ServeError::Usage(format!("--advertise: {error}"))),
+        match named(entry)? {
+            Named::Address(address) if options.addresses.contains(&address) => {}
+            Named::Address(address) => options.addresses.push(address),
+            Named::Name(name) => options.names.push(name),
         }
     }
     Ok(options)
+}
+
+/// An entry as it stands in a URL: an IPv6 address has brackets there, or its last part would be taken for a port.
+fn host_of_url(entry: &str) -> String {
+    match entry.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => entry.to_owned(),
+    }
+}
+
+/// What `--advertise` names.
+#[derive(PartialEq, Eq, Debug)]
+enum Named {
+    Address(IpAddr),
+    Name(Hostname),
+}
+
+/// `NAME`, `NAME:PORT`, `192.0.2.1:3025`; an IPv6 address as it is, or in brackets with a port behind it.
+fn named(entry: &str) -> Result<Named, ServeError> {
+    let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = entry
+        .parse::<SocketAddr>()
+        .map(|address| address.ip())
+        .or_else(|_| bare.unwrap_or(entry).parse::<IpAddr>());
+    if let Ok(address) = address {
+        return Ok(Named::Address(address));
+    }
+    let host = entry
+        .rsplit_once(':')
+        .filter(|(_, port)| port.parse::<u16>().is_ok())
+        .map_or(entry, |(host, _)| host);
+    host.parse()
+        .map(Named::Name)
+        .map_err(|error: domain::InvalidId| ServeError::Usage(format!("--advertise: {error}")))
 }
 
 fn address(text: &str, flag: &str) -> Result<SocketAddr, ServeError> {
@@ -220,4 +244,29 @@ fn address(text: &str, flag: &str) -> Result<SocketAddr, ServeError> {
             "{flag}: {text:?} is no address to listen on, such as 127.0.0.1:3025"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_and_an_address_of_either_family_can_be_advertised_with_a_port_and_without() {
+        for (entry, address) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("192.0.2.1:3025", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:3025", "2001:db8::1"),
+        ] {
+            let found = named(entry).unwrap();
+            assert_eq!(found, Named::Address(address.parse().unwrap()), "{entry}");
+        }
+        for entry in ["cp.example", "cp.example:3025"] {
+            assert_eq!(named(entry).unwrap(), Named::Name("cp.example".parse().unwrap()));
+        }
+        assert!(named("cp_example:x").is_err());
+        assert_eq!(host_of_url("2001:db8::1"), "[2001:db8::1]");
+        assert_eq!(host_of_url("[2001:db8::1]:3025"), "[2001:db8::1]:3025");
+    }
 }

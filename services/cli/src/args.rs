@@ -18,24 +18,35 @@ mod audit;
 mod plane;
 mod values;
 
-/// What scripts rely on, at the end of the long help and of the manual page.
-const EXIT_STATUS: &str = "\
-Exit status:
+/// How a command ends: in the long help, in the manual pages and in `carousel help exit-codes`.
+macro_rules! exit_codes {
+    () => {
+        "\
   0    done, also when there was nothing to do
   1    failed
   2    the command line is wrong
   3    refused by the control plane; stderr begins `refused: CODE: text`
   4    the control plane cannot be reached, or one side does not trust the other
   5    not yet: a wait timed out, nothing was undone
-  130  interrupted
+  130  interrupted"
+    };
+}
 
-Examples:
+/// How a command ends, a line each.
+pub(crate) const EXIT_CODES: &str = exit_codes!();
+
+/// What scripts rely on, at the end of the long help.
+const EXIT_STATUS: &str = concat!(
+    "Exit status:\n",
+    exit_codes!(),
+    "\n\nExamples:
   carousel demo
   carousel status
   carousel auth rotate --manual --type=host --phase=init --wait
   carousel get nodes --lagging=host
 
-More about any refusal: carousel explain CODE";
+More about any refusal: carousel explain CODE; also carousel help exit-codes, rotation, environment, formatting"
+);
 
 /// Rotates certificate authorities across a fleet without losing a node, and can prove afterwards what happened.
 #[derive(Parser, Debug)]
@@ -44,11 +55,12 @@ More about any refusal: carousel explain CODE";
     version,
     propagate_version = true,
     max_term_width = 100,
+    disable_help_subcommand = true,
     arg_required_else_help = true
 )]
 #[command(
-    after_help = "Begin with `carousel demo`. More about any refusal: `carousel explain CODE`; also `explain rotation`, \
-                  `explain exit-codes`, `explain environment`, `explain formats`.",
+    after_help = "Begin with `carousel demo`. More about any refusal: `carousel explain CODE`; also `carousel help \
+                  rotation`, `help exit-codes`, `help environment`, `help formatting`.",
     after_long_help = EXIT_STATUS
 )]
 pub struct Cli {
@@ -63,8 +75,8 @@ pub struct Cli {
 /// Flags of every command.
 #[derive(Args, Debug, Clone)]
 pub struct Global {
-    /// How to print: for people, for `jq`, or names for `xargs`.
-    #[arg(long, short = 'o', alias = "output", value_enum, default_value_t = Format::Text, global = true)]
+    /// How to print: for people (text, which may change), for `jq`, or names for `xargs`.
+    #[arg(long, short = 'o', visible_alias = "output", value_enum, default_value_t = Format::Text, global = true)]
     pub format: Format,
     /// The control plane, https://HOST:PORT (an identity file names its own).
     #[arg(long, env = "CAROUSEL_SERVER", value_name = "URL", global = true)]
@@ -78,6 +90,12 @@ pub struct Global {
     /// Never ask on the terminal.
     #[arg(long, global = true)]
     pub no_input: bool,
+    /// No progress on stderr; errors stay.
+    #[arg(long, short = 'q', global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Show each request on stderr, with the id of its trace.
+    #[arg(long, short = 'v', global = true)]
+    pub verbose: bool,
 }
 
 /// How to print.
@@ -146,10 +164,16 @@ pub enum Command {
         shell: clap_complete::Shell,
     },
     /// Manual pages.
+    #[command(hide = true)]
     Man {
         /// A directory for one page per command; without it the main page goes to stdout.
-        #[arg(long, value_name = "DIR")]
+        #[arg(value_name = "DIR")]
         dir: Option<PathBuf>,
+    },
+    /// Help on a command, or on a topic: exit-codes, rotation, environment, formatting.
+    Help {
+        /// A topic, or a command with its subcommand.
+        words: Vec<String>,
     },
 }
 

@@ -20,6 +20,7 @@ mod audit;
 mod check;
 mod export;
 mod get;
+mod manual;
 mod probe;
 mod rotate;
 mod status;
@@ -51,7 +52,8 @@ pub(crate) async fn dispatch(command: Command, context: &Context) -> Result<Exit
             context.terminal.data(&String::from_utf8_lossy(&out));
             Ok(Exit::Done)
         }
-        Command::Man { dir } => manual(context, dir.as_deref()),
+        Command::Man { dir } => manual::man(context, dir.as_deref()),
+        Command::Help { words } => manual::help(context, &words),
         Command::Demo(_) | Command::Init(_) | Command::Serve(_) | Command::Recover(_) => Err(
             Failure::failed("this command is the program's, not this library's"),
         ),
@@ -94,6 +96,7 @@ async fn nodes(context: &Context, command: &NodesCommand) -> Result<Exit, Failur
 /// A command that needs no more than an id and a reason.
 async fn plain(context: &Context, path: &str, done: &str) -> Result<Exit, Failure> {
     let session = context.session().await?;
+    context.sends();
     let answer: CommandAnswer = context.sort(session.post(path, &plain_request(context, &session)).await)?;
     let text = match &answer.answer {
         domain::Answer::Noop { text } => format!("Nothing to do: {text}.\n"),
@@ -132,12 +135,15 @@ fn required_type(authority: Option<AuthorityType>) -> Result<AuthorityType, Fail
 
 fn explain_code(context: &Context, code: Option<&str>) -> Result<Exit, Failure> {
     let Some(name) = code else {
-        context.terminal.data(&explain::index());
+        let pages: Vec<explain::Page> = explain::pages().collect();
+        let names = || pages.iter().map(|page| page.name.to_owned()).collect();
+        context.terminal.show(&pages, |_| explain::index(), names)?;
         return Ok(Exit::Done);
     };
     match explain::find(name) {
         Some(page) => {
-            context.terminal.data(&explain::render(&page));
+            let names = || vec![page.name.to_owned()];
+            context.terminal.show(&page, |_| explain::render(&page), names)?;
             Ok(Exit::Done)
         }
         None => {
@@ -154,33 +160,16 @@ fn explain_code(context: &Context, code: Option<&str>) -> Result<Exit, Failure> 
     }
 }
 
-fn manual(context: &Context, dir: Option<&std::path::Path>) -> Result<Exit, Failure> {
-    let failed =
-        |error: std::io::Error| Failure::failed(format!("the manual pages cannot be written: {error}"));
-    match dir {
-        Some(dir) => {
-            std::fs::create_dir_all(dir).map_err(failed)?;
-            clap_mangen::generate_to(Cli::command(), dir).map_err(failed)?;
-        }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command())
-                .render(&mut page)
-                .map_err(failed)?;
-            context.terminal.data(&String::from_utf8_lossy(&page));
-        }
-    }
-    Ok(Exit::Done)
-}
-
 /// The page of a refusal, with what the caller had looked at before.
 fn refused(context: &Context, error: crate::connect::ConnectError, asked: refusal::Asked<'_>) -> Failure {
     match error {
-        crate::connect::ConnectError::Client(api::ClientError::Problem(problem)) => Failure {
-            exit: Exit::Refused,
-            page: refusal::page(&problem, asked, context.look()),
-            problem: Some(problem),
-        },
+        crate::connect::ConnectError::Client(api::ClientError::Problem(problem)) => {
+            let page = refusal::page(&problem, asked, context.look());
+            Failure {
+                page,
+                ..Failure::refused(problem, context.look())
+            }
+        }
         other => Failure::of(other, context.look()),
     }
 }

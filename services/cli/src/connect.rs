@@ -12,7 +12,7 @@ use std::{
 
 use api::{
     Client, ClientError, Connect,
-    client::EventStream,
+    client::{EventStream, Tracer},
     command::{RenewRequest, UserCertificateAnswer},
     route,
     shape::{Whoami, command_id},
@@ -167,6 +167,14 @@ impl Session {
             epochs,
             identity: Mutex::new(identity),
         })
+    }
+
+    /// The same, with a trace of each request.
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: Tracer) -> Self {
+        self.client = self.client.with_tracer(tracer.clone());
+        self.long = self.long.with_tracer(tracer);
+        self
     }
 
     /// The server's address, `https://host:port`.

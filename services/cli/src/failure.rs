@@ -38,6 +38,8 @@ pub struct Failure {
     pub page: String,
     /// For stdout, where the format is JSON.
     pub problem: Option<Box<Problem>>,
+    /// May the same command succeed later by itself? Then whoever waits tries again.
+    pub passes: bool,
 }
 
 impl Failure {
@@ -47,6 +49,7 @@ impl Failure {
             exit: Exit::Usage,
             page: format!("error: {}", text.into()),
             problem: None,
+            passes: false,
         }
     }
 
@@ -56,6 +59,7 @@ impl Failure {
             exit: Exit::Failed,
             page: format!("failed: {}", text.into()),
             problem: None,
+            passes: false,
         }
     }
 
@@ -64,7 +68,7 @@ impl Failure {
         match error {
             ConnectError::Client(ClientError::Problem(problem)) => Self::refused(problem, look),
             ConnectError::Client(ClientError::Unreachable { authority, detail }) => {
-                Self::unreachable(screen::trust::unreachable(&authority, &detail))
+                Self::silent(screen::trust::unreachable(&authority, &detail))
             }
             ConnectError::Client(error) => Self::unreachable(screen::trust::not_our_api(&in_words(&error))),
             ConnectError::Untrusted(untrusted) => {
@@ -76,7 +80,7 @@ impl Failure {
                 not_after,
             } => Self::unreachable(screen::trust::not_accepted(&server, &why, not_after, look)),
             ConnectError::Server(text) => Self::usage(text),
-            ConnectError::NoServer(path) => Self::unreachable(screen::trust::no_server(&path)),
+            ConnectError::NoServer(path) => Self::silent(screen::trust::no_server(&path)),
             ConnectError::Identity(error @ (IdentityError::None(_) | IdentityError::Nowhere)) => {
                 Self::usage(error.to_string())
             }
@@ -89,7 +93,16 @@ impl Failure {
         Self {
             exit: Exit::Refused,
             page: screen::refusal::page(&problem, Asked::default(), look),
+            passes: problem.status == 429 || problem.status >= 500,
             problem: Some(problem),
+        }
+    }
+
+    /// Nobody answers; somebody may, later.
+    fn silent(page: String) -> Self {
+        Self {
+            passes: true,
+            ..Self::unreachable(page)
         }
     }
 
@@ -98,6 +111,7 @@ impl Failure {
             exit: Exit::Unreachable,
             page,
             problem: None,
+            passes: false,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! One command from its arguments to its exit code.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use api::{audit::VerifyReport, shape::WatchLine};
 use domain::Timestamp;
@@ -68,12 +71,34 @@ fn interrupted(context: &Context) -> Failure {
                 not_yet(line, &watched.target, "", &authority)
             )
         }
+        // The answer is lost, the command perhaps not.
+        None if context.has_sent.load(Ordering::Relaxed) => {
+            "Interrupted before the answer: the command may have been accepted all the same.\nNext: carousel status\n".into()
+        }
         None => "Interrupted.\n".into(),
     };
     Failure {
         exit: Exit::Interrupted,
         page,
         problem: None,
+        passes: false,
+    }
+}
+
+/// A trace as the control plane continues it, and as its events name it.
+struct Trace {
+    id: String,
+    parent: String,
+}
+
+impl Trace {
+    fn new(id: [u8; 16], span: [u8; 8]) -> Self {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let id = hex(&id);
+        Self {
+            parent: format!("00-{id}-{}-01", hex(&span)),
+            id,
+        }
     }
 }
 
@@ -93,18 +118,29 @@ pub(crate) struct Context {
     pub(crate) terminal: Terminal,
     clock: SharedClock,
     watched: Mutex<Option<Watched>>,
+    has_sent: AtomicBool,
 }
 
 impl Context {
-    fn new(global: Global) -> Self {
+    fn new(mut global: Global) -> Self {
+        // An empty variable counts as unset, as everywhere: shells make it hard to tell the two apart.
+        global.identity = global.identity.filter(|path| !path.as_os_str().is_empty());
+        global.server = global.server.filter(|server| !server.is_empty());
         let clock = SystemClock::shared();
-        let terminal = Terminal::new(global.format, Timestamp(clock.now_ms()));
+        let mut terminal = Terminal::new(global.format, Timestamp(clock.now_ms()));
+        terminal.quiet = global.quiet;
         Self {
             global,
             terminal,
             clock,
             watched: Mutex::new(None),
+            has_sent: AtomicBool::new(false),
         }
+    }
+
+    /// From here on an interruption leaves open whether something was changed.
+    pub(crate) fn sends(&self) {
+        self.has_sent.store(true, Ordering::Relaxed);
     }
 
     /// The time now; screens use the one reading of [`Context::look`].
@@ -132,8 +168,16 @@ impl Context {
             identity::find(self.global.identity.as_deref()).map_err(|e| Failure::of(e.into(), look))?;
         let clock: Arc<_> = self.clock.clone();
         let now = Now::new(move || clock.now_ms());
-        let session =
+        let mut session =
             Session::open(&path, self.global.server.as_deref(), now).map_err(|e| Failure::of(e, look))?;
+        if self.global.verbose {
+            let (terminal, server) = (self.terminal, session.server());
+            session = session.with_tracer(Arc::new(move |method, path| {
+                let trace = Trace::new(pki::random(), pki::random());
+                terminal.note(&format!("> {method} {server}{path}  trace {}", trace.id));
+                trace.parent
+            }));
+        }
         let (_, warning) = session.keep_current().await.map_err(|e| Failure::of(e, look))?;
         if let Some(warning) = warning {
             self.terminal.note(&format!("{} {warning}", look.attention()));
@@ -166,5 +210,33 @@ impl Context {
                 "{text:?} is no moment; give a log position, a time such as 2026-09-20T06:10:00Z, or so long ago (2h)"
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interruption_after_a_command_was_sent_says_that_it_may_have_been_accepted() {
+        let words = ["carousel", "status"];
+        let context = Context::new(<Cli as clap::Parser>::try_parse_from(words).unwrap().global);
+        assert_eq!(interrupted(&context).page, "Interrupted.\n");
+        context.sends();
+        let failure = interrupted(&context);
+        assert!(
+            failure.page.contains("may have been accepted"),
+            "{}",
+            failure.page
+        );
+        assert!(failure.page.contains("carousel status"), "{}", failure.page);
+        assert_eq!(failure.exit, Exit::Interrupted);
+    }
+
+    #[test]
+    fn a_trace_is_written_as_the_w3c_has_it_and_shown_by_its_id() {
+        let trace = Trace::new([0xab; 16], [1; 8]);
+        assert_eq!(trace.id, "ab".repeat(16));
+        assert_eq!(trace.parent, format!("00-{}-0101010101010101-01", trace.id));
     }
 }

@@ -12,8 +12,10 @@ use crate::{args::Format, failure::Failure, text::Look};
 pub struct Terminal {
     /// The format.
     pub format: Format,
+    /// Without progress on stderr.
+    pub quiet: bool,
     look: Look,
-    stderr_is_terminal: bool,
+    animates: bool,
 }
 
 impl Terminal {
@@ -32,8 +34,9 @@ impl Terminal {
         };
         Self {
             format,
+            quiet: false,
             look,
-            stderr_is_terminal: io::stderr().is_terminal() && !is_dumb(),
+            animates: animates(),
         }
     }
 
@@ -49,7 +52,13 @@ impl Terminal {
 
     /// May stderr be redrawn?
     pub fn redraws(&self) -> bool {
-        self.stderr_is_terminal && !self.is_machine()
+        self.animates && !self.is_machine()
+    }
+
+    /// How wide the terminal behind stderr is, where there is one.
+    pub fn columns(&self) -> Option<usize> {
+        let size = self.animates.then(crossterm::terminal::size)?;
+        size.ok().map(|(columns, _)| usize::from(columns))
     }
 
     /// Is the output for a program?
@@ -116,6 +125,13 @@ impl Terminal {
         let _ = write!(out, "{text}{end}").and_then(|()| out.flush());
     }
 
+    /// The same for what is no error and no warning: progress, counts, what to do with an answer.
+    pub fn progress(&self, text: &str) {
+        if !self.quiet {
+            self.note(text);
+        }
+    }
+
     /// Says what went wrong: the page on stderr, the problem on stdout where a program reads. There the page is cut
     /// to its first line, the rest is in the problem.
     pub fn fail(&self, failure: &Failure) {
@@ -129,6 +145,22 @@ impl Terminal {
     }
 }
 
+/// May what is shown on stderr be drawn again in its place? Otherwise lines are written, one below the other.
+///
+/// Where there is no colour there is no movement of the cursor either: the stream strips both, and what was meant to
+/// be drawn over would stand below itself without end.
+pub fn animates() -> bool {
+    may_animate(io::stderr().is_terminal(), |name| {
+        runtime::config::env(name).ok().flatten()
+    })
+}
+
+fn may_animate(is_terminal: bool, env: impl Fn(&str) -> Option<String>) -> bool {
+    let colourless = env("NO_COLOR").is_some() || env("CLICOLOR").is_some_and(|value| value == "0");
+    let is_dumb = env("TERM").is_none_or(|term| term == "dumb");
+    is_terminal && !colourless && !is_dumb
+}
+
 /// Does the locale say UTF-8? Without one the terminal is taken for the plainest there is.
 fn is_unicode() -> bool {
     ["LC_ALL", "LC_CTYPE", "LANG"]
@@ -140,9 +172,24 @@ fn is_unicode() -> bool {
         })
 }
 
-fn is_dumb() -> bool {
-    runtime::config::env("TERM")
-        .ok()
-        .flatten()
-        .is_some_and(|term| term == "dumb")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_terminal_that_may_have_colour_is_drawn_on_again() {
+        let with = |is_terminal, variables: &[(&str, &str)]| {
+            may_animate(is_terminal, |name| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let term = ("TERM", "xterm-256color");
+        assert!(with(true, &[term]));
+        assert!(!with(false, &[term]), "a pipe");
+        assert!(!with(true, &[term, ("NO_COLOR", "1")]));
+        assert!(!with(true, &[term, ("CLICOLOR", "0")]));
+        assert!(!with(true, &[("TERM", "dumb")]));
+        assert!(!with(true, &[]), "a terminal that nobody knows");
+    }
 }

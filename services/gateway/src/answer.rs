@@ -1,6 +1,6 @@
 //! From a request to its answer: route, admission, the right to serve, then the endpoint's function.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use domain::{BodyDigest, Code, Command, CommandId, Order, Principal, command::Answered};
@@ -45,6 +45,8 @@ pub(crate) struct Asked {
     pub(crate) body: Bytes,
     /// The term in which it was asked: an answer counts only as long as that lasts.
     pub(crate) term: CancellationToken,
+    /// What comes beside an answer that is a stream, for whoever takes it; `GET` only.
+    pub(crate) beside: Mutex<Option<Incoming>>,
 }
 
 /// Answers a request, whatever comes of it.
@@ -118,10 +120,10 @@ async fn let_in(
     let Matched { route, part } = matched;
     let caller = admit(&app, &connection, route).await?;
     let (Parts { uri, method, .. }, request) = split(request);
-    let body = if method == Method::POST {
-        reply::read(request).await?
+    let (body, beside) = if method == Method::POST {
+        (reply::read(request).await?, None)
     } else {
-        Bytes::new()
+        (Bytes::new(), Some(request.into_body()))
     };
     let query = uri.query().map(ToOwned::to_owned);
     let target = format!("{method} {}", uri.path());
@@ -134,6 +136,7 @@ async fn let_in(
         target,
         body,
         term,
+        beside: Mutex::new(beside),
     };
     let is_public = route.accepts == Accepts::Public;
     let result = match dispatch(route.endpoint, &asked).await {
@@ -228,6 +231,12 @@ impl Asked {
         let mut command = self.app.executor.own_command(principal, order);
         command.credential = self.caller.credential();
         self.execute(command).await
+    }
+
+    /// What the caller sends beside the answer, once.
+    pub(crate) fn take_beside(&self) -> Option<Incoming> {
+        // A body is there or not, whatever panicked elsewhere.
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// A value of the query string.

@@ -46,7 +46,6 @@ mod handout;
 mod hub;
 mod limits;
 mod member;
-mod oracle;
 mod presence;
 mod reply;
 mod route;

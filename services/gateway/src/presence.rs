@@ -1,5 +1,5 @@
-//! Who is there: nodes that hold a stream or called a moment ago. Not in the log, and decided on in one place alone: a
-//! lagging policy passes over nobody who is there.
+//! Who is there: nodes that were heard a moment ago, by a call or beside their stream. Not in the log, and decided on in
+//! one place alone: a lagging policy passes over nobody who is there.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,7 +9,7 @@ use std::{
 use api::shape::Presence;
 use domain::{NodeId, Timestamp};
 
-/// A node without a stream counts as online for so long after its last call, in milliseconds.
+/// A node counts as online for so long after it was last heard, in milliseconds: three of its beats.
 const LINGER_MS: u64 = 15_000;
 
 /// The presence of all nodes at this gateway, as far as it has been running.
@@ -24,7 +24,7 @@ struct Seen {
     last: Timestamp,
 }
 
-/// A node's open stream; the node is online while it lives.
+/// A node's open stream. That it is open says nothing: only what comes by it does.
 #[derive(Debug)]
 pub(crate) struct Present {
     presences: Presences,
@@ -53,9 +53,9 @@ impl Presences {
     pub(crate) fn of(&self, node: NodeId, reported: Option<Timestamp>, now: Timestamp) -> Presence {
         let seen = self.lock().get(&node).copied();
         let last_seen = seen.map(|s| s.last).max(reported);
-        let called = seen.is_some_and(|s| s.streams > 0 || now.since_ms(s.last) < LINGER_MS);
+        let heard = seen.is_some_and(|s| now.since_ms(s.last) < LINGER_MS);
         Presence {
-            online: called,
+            online: heard,
             last_seen,
         }
     }
@@ -79,7 +79,7 @@ impl Presences {
 }
 
 impl Present {
-    /// The stream lives: the peer took our heartbeat.
+    /// The node was heard beside its stream.
     pub(crate) fn touch(&self, now: Timestamp) {
         self.presences.saw(self.node, now);
     }
@@ -98,25 +98,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_online_while_any_stream_is_open_and_a_moment_after_its_last_call() {
+    fn a_node_is_online_a_moment_after_it_was_last_heard_whatever_streams_are_open() {
         let (presences, node) = (Presences::default(), NodeId(uuid::Uuid::nil()));
         assert_eq!(presences.of(node, None, Timestamp(0)), Presence::default());
-        let first = presences.stream(node, Timestamp(1_000));
-        let second = presences.stream(node, Timestamp(2_000));
-        drop(first);
+        let stream = presences.stream(node, Timestamp(1_000));
+        assert!(presences.of(node, None, Timestamp(15_999)).online);
         assert!(
-            presences.of(node, None, Timestamp(900_000)).online,
-            "the second stream is open"
+            !presences.of(node, None, Timestamp(16_000)).online,
+            "the stream is open, and nothing comes by it"
         );
-        second.touch(Timestamp(5_000));
-        drop(second);
-        assert!(presences.of(node, None, Timestamp(6_000)).online);
+        stream.touch(Timestamp(20_000));
+        drop(stream);
+        assert!(presences.of(node, None, Timestamp(21_000)).online);
         let gone = presences.of(node, Some(Timestamp(100)), Timestamp(60_000));
         assert_eq!(
             gone,
             Presence {
                 online: false,
-                last_seen: Some(Timestamp(5_000))
+                last_seen: Some(Timestamp(20_000))
             }
         );
     }

@@ -32,6 +32,7 @@ mod firsts;
 mod joining;
 mod lapses;
 mod limits;
+mod presence;
 mod strangers;
 
 /// A node as a test plays it.

@@ -17,6 +17,7 @@ use domain::{
     authority::{AuthorityKey, KeyKind},
     command::{Mode, Settings},
     gate::{self, Missing},
+    oracle,
     schedule::next_step,
     state::{Node, Rotation, TypeState},
 };
@@ -73,6 +74,10 @@ fn authority(state: &ClusterState, t: AuthorityType, of: &TypeState) -> Authorit
         rotation: rotation(of, is_settled),
         keys: keys(of),
         nodes: counts,
+        broken_now: state
+            .types
+            .contains_key(&t)
+            .then(|| oracle::broken_now(&oracle::fleet(state, t, of))),
         lagging: if of.rotation.is_some() { lagging } else { vec![] },
         may_accept_retired: stragglers(state, t, of),
         time_condition: gate

@@ -10,7 +10,7 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -21,6 +21,9 @@ use crate::problem::Problem;
 
 pub use sse::{EventStream, ServerEvent};
 
+use sent::Sent;
+
+mod sent;
 mod sse;
 
 /// The most that an answer may weigh: a list of a hundred thousand nodes.
@@ -110,11 +113,15 @@ impl ClientError {
     }
 }
 
+/// Told of each request before it is sent, by method and path; gives the `traceparent` that goes with it.
+pub type Tracer = Arc<dyn Fn(&Method, &str) -> String + Send + Sync>;
+
 /// A client of one server. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     connector: Arc<dyn Connect>,
     timeout: Duration,
+    tracer: Option<Tracer>,
 }
 
 impl Client {
@@ -123,7 +130,15 @@ impl Client {
         Self {
             connector,
             timeout: REQUEST_TIMEOUT,
+            tracer: None,
         }
+    }
+
+    /// The same, with a trace of each request (W3C trace context).
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: Tracer) -> Self {
+        self.tracer = Some(tracer);
+        self
     }
 
     /// The same with another limit for each request (event streams have their own).
@@ -174,10 +189,33 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn sse(&self, path: &str, idle: Duration) -> Result<EventStream, ClientError> {
+        self.open_stream(self.request(Method::GET, path, None)?, idle)
+            .await
+    }
+
+    /// The same, and lets the server hear of us as long as the stream is read: a byte now and then, on the same
+    /// connection. What only the operating system sends for a process that hangs is no sign of life.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sse_with_beats(
+        &self,
+        path: &str,
+        idle: Duration,
+        every: Duration,
+    ) -> Result<EventStream, ClientError> {
+        let (mut head, _) = self.request(Method::GET, path, None)?.into_parts();
+        // Said outright, because a body of unknown length is not expected of this method.
+        let chunked = header::HeaderValue::from_static("chunked");
+        head.headers.insert(header::TRANSFER_ENCODING, chunked);
+        self.open_stream(Request::from_parts(head, Sent::beats(every)), idle)
+            .await
+    }
+
+    async fn open_stream(&self, request: Request<Sent>, idle: Duration) -> Result<EventStream, ClientError> {
         let open = async {
             let (mut sender, connection) = self.open().await?;
             let mut connection: sse::Connection = Box::pin(connection);
-            let request = self.request(Method::GET, path, None)?;
             let response = drive(&mut connection, sender.send_request(request)).await;
             let response = response.map_err(|e| self.failed(&e))?;
             if !response.status().is_success() {
@@ -221,29 +259,28 @@ impl Client {
         self.in_time(exchange).await
     }
 
-    async fn open(&self) -> Result<(http1::SendRequest<Full<Bytes>>, Http1), ClientError> {
+    async fn open(&self) -> Result<(http1::SendRequest<Sent>, Http1), ClientError> {
         let io = self.connector.connect().await.map_err(|e| self.unconnected(e))?;
         http1::handshake(TokioIo::new(io))
             .await
             .map_err(|e| self.failed(&e))
     }
 
-    fn request(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Bytes>,
-    ) -> Result<Request<Full<Bytes>>, ClientError> {
+    fn request(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Request<Sent>, ClientError> {
+        let asked = method.clone();
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, self.connector.authority())
             .header(header::ACCEPT, "application/json, text/event-stream");
+        if let Some(tracer) = &self.tracer {
+            request = request.header("traceparent", tracer(&asked, path));
+        }
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         request
-            .body(Full::new(body.unwrap_or_default()))
+            .body(Sent::whole(body.unwrap_or_default()))
             .map_err(|e| self.protocol(e))
     }
 
@@ -319,7 +356,7 @@ impl Client {
     }
 }
 
-type Http1 = http1::Connection<TokioIo<Box<dyn Io>>, Full<Bytes>>;
+type Http1 = http1::Connection<TokioIo<Box<dyn Io>>, Sent>;
 
 /// Polls the connection while `work` waits for it. When the connection ends first, `work` still gets what
 /// arrived, or the error.

@@ -13,6 +13,8 @@ use domain::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::problem::TimeConditionDoc;
+
 macro_rules! bodies {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $ty:ty,)* })*) => {$(
         $(#[$doc])*
@@ -99,6 +101,9 @@ pub struct CommandAnswer {
     /// Accepted, but the control plane's own parts were not there within 10 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
+    /// Whom a forced step locked out: until when they would have held their certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_out: Option<TimeConditionDoc>,
 }
 
 /// The answer to `POST /v1/tokens`: what a join line needs beside the secret.

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 pub const DESIRED_EVENT: &str = "desired";
 /// The name of the stream's event that carries a [`PushedCertificate`].
 pub const CERTIFICATE_EVENT: &str = "certificate";
-/// A comment is sent at least this often, so that both sides notice a dead connection.
+/// A comment is sent at least this often, so that both sides notice a dead connection; a node sends a byte as often
+/// in the body of its request for the stream, which is what its gateway knows it to be alive by.
 pub const HEARTBEAT_S: u64 = 5;
 
 /// The newest desired state with the signed bundles it names; applied together or not at all.

@@ -3,7 +3,7 @@
 use domain::{AuthorityType, Code, Phase, Position, Timestamp, command::Mode};
 use serde::{Deserialize, Serialize};
 
-use crate::problem::{Connections, GateDetails};
+use crate::problem::{Connections, GateDetails, TimeConditionDoc};
 
 /// `GET /v1/plan/{type}`. Nothing is changed by it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct Plan {
     /// When the rotation in progress began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
+    /// When the current phase was entered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// The generation that signs, and the one that will.
     pub generations: (u32, u32),
     /// The gate into the next phase; none while idle (there is no gate into `init`).
@@ -32,6 +35,9 @@ pub struct Plan {
     pub gate: Option<GateDetails>,
     /// External consumers registered, and how many of them have attested.
     pub consumers: (u32, u32),
+    /// Connections that are broken already, before anything is forced.
+    #[serde(default)]
+    pub broken_now: Connections,
     /// Each step that is left, in order (or up to the asked phase).
     pub steps: Vec<PlanStep>,
     /// Who would be cut off, and how.
@@ -52,6 +58,12 @@ pub struct PlanStep {
     pub does: String,
     /// What would break if it were forced now, with every node that lags staying as it is.
     pub if_forced: Connections,
+    /// Who would be cut off, by name (the first hundred); excluded nodes too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut_off: Vec<String>,
+    /// Who holds certificates of the authority that the step retires, and would be locked out by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_out: Option<TimeConditionDoc>,
     /// Consumers that would be cut off.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub consumers: Vec<String>,

@@ -4,6 +4,7 @@ use domain::{AuthorityType, Code, NodeId, Phase, Position, Refusal, Timestamp, f
 use serde::{Deserialize, Serialize};
 
 use crate::shape::Presence;
+pub use domain::oracle::Connections;
 
 /// The media type of a problem.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -42,6 +43,9 @@ pub struct GateDetails {
     pub to: Phase,
     /// The log position it was evaluated at.
     pub position: Position,
+    /// When the current phase was entered: whoever reported before that has not said yet that it holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// Nodes that must have reached.
     pub required: u32,
     /// Those that have.
@@ -68,15 +72,12 @@ pub struct GateDetails {
     /// What the oracle says would break if the gate were forced now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_forced: Option<Connections>,
-}
-
-/// Ordered pairs of nodes that can open a connection, counted by the oracle's rule, never by hand.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Connections {
-    /// Pairs that could not connect any more.
-    pub broken: u64,
-    /// All pairs.
-    pub total: u64,
+    /// Who would be cut off by that, by name (the first hundred); excluded nodes too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut_off: Vec<String>,
+    /// What the oracle says is broken already, with nothing forced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken_now: Option<Connections>,
 }
 
 /// A node that has not reached the phase.
@@ -177,6 +178,7 @@ impl GateDetails {
             from: gate.from,
             to: gate.to,
             position: gate.position,
+            since: None,
             required: gate.required,
             reached: gate.reached,
             excluded: gate.excluded,
@@ -190,6 +192,8 @@ impl GateDetails {
             }),
             published_until: gate.publication,
             if_forced: None,
+            cut_off: vec![],
+            broken_now: None,
         }
     }
 }

@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
-    AuthorityType, MemberId, NodeId, Phase, Position, RotationId, SpkiPin, Timestamp,
+    AuthorityType, Code, MemberId, NodeId, Phase, Position, RotationId, SpkiPin, Timestamp,
     command::{LaggingPolicy, Mode},
     event::RotationOutcome,
     fact::Failure,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::problem::{Laggard, TimeConditionDoc};
+use crate::problem::{Connections, Laggard, TimeConditionDoc};
 
 pub use lists::*;
 
@@ -61,6 +61,9 @@ pub struct AuthorityStatusDoc {
     pub keys: Vec<KeyDoc>,
     /// Its nodes, by the gate's own count.
     pub nodes: NodeCounts,
+    /// Pairs of nodes that cannot connect now, by what they have reported; absent while the type has no keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken_now: Option<Connections>,
     /// The first nodes that have not reached the phase, and what is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lagging: Vec<Laggard>,
@@ -309,6 +312,9 @@ pub struct WatchLine {
     pub reached: u32,
     /// Nodes that have to.
     pub required: u32,
+    /// Nodes taken out of the rotation, which nobody waits for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub excluded: u32,
     /// Who has not, and what is missing (the first hundred).
     pub lagging: Vec<Laggard>,
     /// Has everybody, members included, reached the phase? The last line of a wait.
@@ -319,11 +325,19 @@ pub struct WatchLine {
     /// A due step waits for the gate.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// What the step into the next phase would be refused with now, although everybody may have reached this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_refused: Option<Code>,
     /// How the last rotation ended, while idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<RotationOutcome>,
     /// The log position that this describes.
     pub position: Position,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// A duration in Go's notation, as the contract writes it: `48h0m0s`, `1m30s`, `1.5s`.

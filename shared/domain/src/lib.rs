@@ -22,6 +22,7 @@ pub mod fact;
 pub mod gate;
 pub mod id;
 pub mod identity;
+pub mod oracle;
 pub mod phase;
 pub mod reconcile;
 pub mod refusal;

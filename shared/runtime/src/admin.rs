@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -25,6 +25,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// - `/livez` 200 unless a part has failed (then 503: restart it and look at the log);
 /// - `/readyz` 200 when every part is ready, else 503; both with one line per part;
 /// - `/healthz` both at once: 200 when alive and ready;
+/// - each with `?verbose`: a mark before each part, `[+]log ok`;
 /// - `/metrics` Prometheus text.
 ///
 /// # Errors
@@ -64,19 +65,20 @@ struct Shared {
     readiness: Readiness,
 }
 
-async fn healthz(State(shared): State<Shared>) -> impl IntoResponse {
+async fn healthz(State(shared): State<Shared>, RawQuery(query): RawQuery) -> impl IntoResponse {
     verdict(
         shared.readiness.is_alive() && shared.readiness.is_ready(),
         &shared.readiness,
+        query.as_deref(),
     )
 }
 
-async fn livez(State(shared): State<Shared>) -> impl IntoResponse {
-    verdict(shared.readiness.is_alive(), &shared.readiness)
+async fn livez(State(shared): State<Shared>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    verdict(shared.readiness.is_alive(), &shared.readiness, query.as_deref())
 }
 
-async fn readyz(State(shared): State<Shared>) -> impl IntoResponse {
-    verdict(shared.readiness.is_ready(), &shared.readiness)
+async fn readyz(State(shared): State<Shared>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    verdict(shared.readiness.is_ready(), &shared.readiness, query.as_deref())
 }
 
 async fn scrape(State(shared): State<Shared>) -> impl IntoResponse {
@@ -86,18 +88,24 @@ async fn scrape(State(shared): State<Shared>) -> impl IntoResponse {
     )
 }
 
-fn verdict(good: bool, readiness: &Readiness) -> impl IntoResponse + use<> {
+fn verdict(good: bool, readiness: &Readiness, query: Option<&str>) -> impl IntoResponse + use<> {
     let status = if good {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
     let word = if good { "ok" } else { "not ok" };
+    let asked = |pair: &str| pair.split('=').next() == Some("verbose");
+    let parts = if query.is_some_and(|query| query.split('&').any(asked)) {
+        readiness.marked()
+    } else {
+        readiness.describe()
+    };
     // A cached answer about health is a wrong one.
     (
         status,
         [(header::CACHE_CONTROL, "no-store")],
-        format!("{word}\n{}", readiness.describe()),
+        format!("{word}\n{parts}"),
     )
 }
 
@@ -140,6 +148,8 @@ mod tests {
             answer.starts_with("HTTP/1.1 503") && answer.contains("gateway: waiting for the log"),
             "{answer}"
         );
+        let answer = ask(addr, "/readyz?verbose").await;
+        assert!(answer.ends_with("[-]gateway waiting for the log\n"), "{answer}");
         assert!(ask(addr, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(ask(addr, "/healthz").await.starts_with("HTTP/1.1 503"));
         part.ready();

@@ -92,6 +92,17 @@ impl Readiness {
         };
         self.parts.borrow().iter().map(line).collect()
     }
+
+    /// The same with marks, as probes of other programs write it: `[+]log ok`, `[-]gateway waiting for the log`.
+    #[must_use]
+    pub fn marked(&self) -> String {
+        let line = |(name, state): (&&str, &PartState)| match state {
+            PartState::Ready => format!("[+]{name} ok\n"),
+            PartState::Waiting(reason) => format!("[-]{name} waiting for {reason}\n"),
+            PartState::Failed(reason) => format!("[-]{name} failed: {reason}\n"),
+        };
+        self.parts.borrow().iter().map(line).collect()
+    }
 }
 
 /// One part of a process; it is out of the account once this is dropped, unless it has failed: a process that goes on
@@ -156,6 +167,7 @@ mod tests {
         log.ready();
         assert!(!readiness.is_ready());
         assert_eq!(readiness.describe(), "gateway: waiting for the log\nlog: ready\n");
+        assert_eq!(readiness.marked(), "[-]gateway waiting for the log\n[+]log ok\n");
         gateway.ready();
         assert!(readiness.is_ready());
         log.waiting("the broker");

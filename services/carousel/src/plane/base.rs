@@ -18,7 +18,7 @@ use signer::Signer;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{PlaneError, log::open_log};
+use super::{PlaneError, log::open_log, pulse};
 use crate::{
     home::{EMBEDDED, Home},
     now_of,
@@ -155,6 +155,12 @@ impl Core {
         home.remember_begun(chosen)?;
         let token = self.stop.clone();
         self.tasks.spawn(async move { Ok(signer.run(token).await?) });
+        let (part, token) = (self.readiness.part("log", "its first answer"), self.stop.clone());
+        let watched = self.log.clone();
+        self.tasks.spawn(async move {
+            pulse::watch(watched, part, token).await;
+            Ok(())
+        });
         Ok(())
     }
 

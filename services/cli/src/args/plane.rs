@@ -67,7 +67,7 @@ pub struct ServeArgs {
     /// The mTLS API [default: 127.0.0.1:3025]; port 0 picks one.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Names of the gateway's certificates, and the host of the `ready` line.
+    /// Names of the gateway's certificates, and the host of the `ready` line: a name, 192.0.2.1, [2001:db8::1]:3025.
     #[arg(long, value_name = "NAME[:PORT]")]
     pub advertise: Vec<String>,
     /// Plain /healthz /livez /readyz /metrics [default: 127.0.0.1:3026].
@@ -79,6 +79,9 @@ pub struct ServeArgs {
     /// `all`, or a list of gateway, orchestrator, projector, signer.
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub services: String,
+    /// Show each setting with where it comes from (flag, environment, file, default), and end.
+    #[arg(long)]
+    pub print_config: bool,
 }
 
 /// `recover`.

@@ -5,6 +5,7 @@ use api::{
     route,
     shape::{AuthorityDoc, CertificateDoc, NodeDoc, Status},
 };
+use domain::Fact;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -35,9 +36,7 @@ pub(super) async fn replay(context: &Context, as_of: &str, view: &str) -> Result
     match view {
         "nodes" => {
             let docs: Vec<NodeDoc> = shaped(&value)?;
-            let status_path = format!("{}?as_of={}&view=status", route::AUDIT_REPLAY, route::encode(&at));
-            let then: Value = context.sort(session.get_slow(&status_path).await)?;
-            let then: Status = shaped(&then)?;
+            let then = status_then(context, &session, &at).await?;
             let shows = nodes::Shows {
                 wide: context.is_wide(),
                 presence: false,
@@ -49,6 +48,7 @@ pub(super) async fn replay(context: &Context, as_of: &str, view: &str) -> Result
             })?;
         }
         "authorities" => {
+            status_then(context, &session, &at).await?;
             let docs: Vec<AuthorityDoc> = shaped(&value)?;
             let names = || docs.iter().map(|d| d.authority_type.to_string()).collect();
             context
@@ -56,6 +56,7 @@ pub(super) async fn replay(context: &Context, as_of: &str, view: &str) -> Result
                 .show(&value, |look| lists::authorities(&docs, look), names)?;
         }
         "certificates" => {
+            status_then(context, &session, &at).await?;
             let docs: Vec<CertificateDoc> = shaped(&value)?;
             let text = |look: &crate::text::Look| lists::certificates(&docs, context.is_wide(), look);
             context.terminal.show(&value, text, || {
@@ -65,6 +66,17 @@ pub(super) async fn replay(context: &Context, as_of: &str, view: &str) -> Result
         _ => return status::show(context, &shaped(&value)?, true),
     }
     Ok(Exit::Done)
+}
+
+/// The status of that moment; says beside the table of which moment it is.
+async fn status_then(context: &Context, session: &Session, at: &str) -> Result<Status, Failure> {
+    let path = format!("{}?as_of={}&view=status", route::AUDIT_REPLAY, route::encode(at));
+    let value: Value = context.sort(session.get_slow(&path).await)?;
+    let then: Status = shaped(&value)?;
+    if !context.terminal.is_machine() {
+        context.terminal.progress(&screen::as_of(&then, context.look()));
+    }
+    Ok(then)
 }
 
 fn shaped<T: DeserializeOwned>(value: &Value) -> Result<T, Failure> {
@@ -117,5 +129,37 @@ async fn page(
 
 /// The filter of `ls` and `follow`, made ready.
 async fn filter(context: &Context, session: &Session, args: &AuditFilter) -> Result<filter::Wanted, Failure> {
-    filter::Wanted::new(context, args, names(session).await)
+    let names = names(session).await;
+    let node = match &args.node {
+        Some(wanted) => Some(node(context, session, wanted, &names).await?),
+        None => None,
+    };
+    filter::Wanted::new(context, args, names, node)
+}
+
+/// The node that is asked for. One that is not there any more may have been: the log is read for it.
+async fn node(
+    context: &Context,
+    session: &Session,
+    wanted: &str,
+    names: &Names,
+) -> Result<filter::Node, Failure> {
+    if let Some(node) = filter::Node::find(wanted, names) {
+        return Ok(node);
+    }
+    let mut after = 0;
+    let mut joined = Vec::new();
+    loop {
+        let found = page(context, session, after, list::PAGE).await?;
+        let Some(last) = found.last() else { break };
+        after = last.position.0;
+        for record in &found {
+            let event = record::decode(record)?;
+            if matches!(event.fact, Fact::NodeJoined(_) | Fact::NodeRejoined(_)) {
+                joined.push(event);
+            }
+        }
+    }
+    filter::Node::joined(wanted, &joined)
+        .ok_or_else(|| Failure::usage(format!("no node {wanted:?} is there or has ever joined")))
 }

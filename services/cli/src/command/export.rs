@@ -77,7 +77,7 @@ pub(super) async fn export(context: &Context, args: &ExportArgs) -> Result<Exit,
 fn note_two(context: &Context, authority: AuthorityType, how_many: usize) {
     if how_many > 1 && !context.terminal.is_machine() {
         let title = authority.row().title;
-        context.terminal.note(&format!(
+        context.terminal.progress(&format!(
             "{title} is in rotation: {how_many} authorities, install all of them."
         ));
     }

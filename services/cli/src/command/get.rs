@@ -128,7 +128,9 @@ async fn list_nodes(
     };
     let text = |look: &Look| nodes::table(&shown, authority, &status, shows, look);
     context.terminal.show(&shown, text, names)?;
-    context.terminal.note(&nodes::footer(&all, authority, &status));
+    context
+        .terminal
+        .progress(&nodes::footer(&all, authority, &status));
     Ok(Exit::Done)
 }
 

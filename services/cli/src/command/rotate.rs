@@ -22,7 +22,7 @@ use crate::{
 
 pub(super) async fn rotate(context: &Context, args: &RotateArgs) -> Result<Exit, Failure> {
     let authority = required_type(args.authority_type)?;
-    check_usage(args)?;
+    check_usage(args, context.global.reason.as_deref())?;
     let session = context.session().await?;
     if args.plan {
         return plan(context, &session, authority, args.phase).await;
@@ -42,6 +42,7 @@ pub(super) async fn rotate(context: &Context, args: &RotateArgs) -> Result<Exit,
         force: args.force,
         expects: status.as_ref().and_then(|s| expectation(s, authority)),
     };
+    context.sends();
     let sent = session.post::<_, CommandAnswer>(route::ROTATE, &body).await;
     let answer = sent.map_err(|error| {
         let asked = Asked {
@@ -66,7 +67,13 @@ pub(super) async fn rotate(context: &Context, args: &RotateArgs) -> Result<Exit,
 }
 
 /// What can be seen to be wrong before anybody is asked.
-fn check_usage(args: &RotateArgs) -> Result<(), Failure> {
+fn check_usage(args: &RotateArgs, reason: Option<&str>) -> Result<(), Failure> {
+    // Asked for even where no gate would be closed: what is forced without a word today is forced out of habit.
+    if args.force && reason.is_none_or(|reason| reason.trim().is_empty()) {
+        return Err(Failure::usage(
+            "--force needs --reason TEXT: it stands in the audit log beside whoever is cut off",
+        ));
+    }
     let starts = matches!(args.phase, None | Some(Phase::Init));
     if args.grace_period.is_some() && !starts {
         return Err(Failure::usage(
@@ -132,6 +139,13 @@ fn say(context: &Context, authority: AuthorityType, answer: &CommandAnswer) -> R
     }
     if let Some(note) = cut_off(&answer.answer).filter(|_| !context.terminal.is_machine()) {
         context.terminal.note(&note);
+    }
+    if let Some(locked_out) = answer
+        .locked_out
+        .as_ref()
+        .filter(|_| !context.terminal.is_machine())
+    {
+        warn(context, Some(&screen::refusal::locked_out(locked_out)));
     }
     warn(context, answer.warning.as_deref());
     Ok(())
@@ -200,11 +214,32 @@ mod tests {
 
     #[test]
     fn a_grace_period_with_a_later_phase_is_a_usage_error() {
-        assert!(check_usage(&args("--type=host --grace-period=48h")).is_ok());
-        assert!(check_usage(&args("--type=host --manual --phase=init --grace-period=200h")).is_ok());
-        let error = check_usage(&args("--type=host --phase=update_clients --grace-period=8h")).unwrap_err();
+        assert!(check_usage(&args("--type=host --grace-period=48h"), None).is_ok());
+        assert!(
+            check_usage(
+                &args("--type=host --manual --phase=init --grace-period=200h"),
+                None
+            )
+            .is_ok()
+        );
+        let error = check_usage(
+            &args("--type=host --phase=update_clients --grace-period=8h"),
+            None,
+        )
+        .unwrap_err();
         assert_eq!(error.exit, Exit::Usage);
-        assert!(check_usage(&args("--type=host --manual --on-lagging=hold")).is_err());
+        assert!(check_usage(&args("--type=host --manual --on-lagging=hold"), None).is_err());
+    }
+
+    #[test]
+    fn force_without_a_reason_is_a_usage_error_whatever_the_gate_says() {
+        let forced = args("--type=host --manual --phase=standby --force");
+        for reason in [None, Some(""), Some("  ")] {
+            let error = check_usage(&forced, reason).unwrap_err();
+            assert_eq!(error.exit, Exit::Usage);
+            assert!(error.page.contains("--reason"), "{}", error.page);
+        }
+        assert!(check_usage(&forced, Some("in repair")).is_ok());
     }
 
     #[test]

@@ -56,6 +56,7 @@ async fn add(context: &Context, args: &TokenAddArgs) -> Result<Exit, Failure> {
         uses: args.uses,
         ttl_ms: u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX),
     };
+    context.sends();
     let answer: TokenAnswer = context.sort(session.post(route::TOKENS, &body).await)?;
     let made = Made {
         id: answer.id,
@@ -73,7 +74,7 @@ async fn add(context: &Context, args: &TokenAddArgs) -> Result<Exit, Failure> {
         .terminal
         .show(&made, |_| line, || vec![answer.id.to_string()])?;
     if !context.terminal.is_machine() {
-        context.terminal.note(&format!(
+        context.terminal.progress(&format!(
             "Run that line on the node. The token {} is good for {} until {}.",
             answer.id,
             crate::text::count(args.uses, "join"),

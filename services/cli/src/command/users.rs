@@ -52,6 +52,7 @@ async fn add(context: &Context, name: UserName, roles: Vec<RoleName>, out: &Path
         roles,
         csr: csr::make_pem(&key),
     };
+    context.sends();
     let answer: UserCertificateAnswer = match session.post(route::USERS, &body).await {
         Ok(answer) => answer,
         Err(error) => {

@@ -17,6 +17,7 @@ use crate::{
     failure::{Exit, Failure},
     run::{Context, Watched},
     screen::watch,
+    text::Look,
 };
 
 /// How often the stall line is repeated without a terminal.
@@ -61,11 +62,23 @@ enum Target {
     End,
 }
 
+impl Target {
+    fn words(self) -> String {
+        match self {
+            Self::Phase(phase) => phase.to_string(),
+            Self::Current => "the current phase".into(),
+            Self::End => "the end of the rotation".into(),
+        }
+    }
+}
+
 /// What a line means for the wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
     Waiting,
     Done,
+    /// What was waited for lies behind: the rotation has gone on. Nobody is known to have reached what came after.
+    Passed,
     /// What was waited for will not come.
     Never(&'static str),
 }
@@ -168,7 +181,7 @@ impl<'a> Waiting<'a> {
         let verdict = verdict(self.target, line);
         if self.context.terminal.is_machine() {
             // `done` is the wait's own: with `--phase` a line may be complete for another phase.
-            let done = verdict == Verdict::Done;
+            let done = matches!(verdict, Verdict::Done | Verdict::Passed);
             self.context
                 .terminal
                 .json_line(&WatchLine { done, ..line.clone() });
@@ -177,7 +190,7 @@ impl<'a> Waiting<'a> {
         }
         match verdict {
             Verdict::Waiting => Ok(None),
-            Verdict::Done => Ok(Some(Exit::Done)),
+            Verdict::Done | Verdict::Passed => Ok(Some(Exit::Done)),
             Verdict::Never(why) => Err(Failure::failed(format!("{} CA: {why}", self.authority))),
         }
     }
@@ -190,14 +203,19 @@ impl<'a> Waiting<'a> {
             (true, lines) if lines > 0 => format!("\x1b[{lines}A\x1b[J"),
             _ => String::new(),
         };
-        if verdict == Verdict::Done {
-            terminal.note(&format!("{erase}{}", watch::done(line, self.since, &look)));
+        let end = match verdict {
+            Verdict::Done => Some(watch::done(line, self.since, &look)),
+            Verdict::Passed => Some(watch::passed(line, &self.target.words(), &look)),
+            Verdict::Waiting | Verdict::Never(_) => None,
+        };
+        if let Some(end) = end {
+            terminal.progress(&format!("{erase}{end}"));
             self.drawn = 0;
             return;
         }
         if line.held && !std::mem::replace(&mut self.held_said, line.held) {
             let title = self.authority.row().title;
-            terminal.note(&format!(
+            terminal.progress(&format!(
                 "{erase}{} {title} is held: the due step waits for the nodes below.",
                 look.attention()
             ));
@@ -205,30 +223,31 @@ impl<'a> Waiting<'a> {
         }
         self.held_said = line.held;
         if redraws {
+            // stderr's own width: stdout may be a pipe.
+            let look = Look {
+                width: terminal.columns(),
+                ..look
+            };
             let block = watch::block(line, self.since, &look);
             let erase = if self.drawn > 0 { erase } else { String::new() };
             self.drawn = block.lines().count();
-            terminal.note(&format!("{erase}{block}"));
+            terminal.progress(&format!("{erase}{block}"));
             return;
         }
         // Compared without the time of day, which changes always.
         let row = watch::row(line);
         let news = row.split_once(' ').map(|(_, rest)| rest.to_owned());
         if news != self.shown {
-            terminal.note(&row);
+            terminal.progress(&row);
             (self.shown, self.spoken) = (news, Instant::now());
         } else if self.spoken.elapsed() >= STALL {
-            terminal.note(&watch::stalled(line));
+            terminal.progress(&watch::stalled(line));
             self.spoken = Instant::now();
         }
     }
 
     fn remember(&self, line: Option<WatchLine>) {
-        let target = match self.target {
-            Target::Phase(phase) => phase.to_string(),
-            Target::Current => "the current phase".into(),
-            Target::End => "the end of the rotation".into(),
-        };
+        let target = self.target.words();
         let authority = self.authority.to_string();
         *self.context.watched() = Some(Watched {
             authority,
@@ -251,6 +270,7 @@ impl<'a> Waiting<'a> {
             exit: Exit::NotYet,
             page: format!("not yet: {page}"),
             problem: None,
+            passes: false,
         }
     }
 }
@@ -286,14 +306,15 @@ fn verdict(target: Target, line: &WatchLine) -> Verdict {
         }
         // The end may lie behind a rollback; that is said when it is reached.
         (Phase::Standby, _) => Verdict::Waiting,
-        (Phase::Rollback, Phase::Standby) if rolled_back => Verdict::Done,
+        (Phase::Rollback, Phase::Standby) if rolled_back => Verdict::Passed,
         (Phase::Rollback, _) => Verdict::Waiting,
         (_, Phase::Rollback) => Verdict::Never("the rotation is being rolled back"),
         (_, Phase::Standby) if rolled_back => Verdict::Never("the rotation was rolled back"),
         // `standby` also stands before `init`: without a completed rotation there is nothing behind it.
         (_, Phase::Standby) if line.outcome.is_none() => Verdict::Waiting,
-        // It has gone on, so the gate behind the wanted phase was open, or was forced.
-        (wanted, phase) if rank(phase) > rank(wanted) => Verdict::Done,
+        // It has gone on, so the gate behind the wanted phase was open, or was forced. Of the phase that it is in now
+        // that says nothing.
+        (wanted, phase) if rank(phase) > rank(wanted) => Verdict::Passed,
         _ => Verdict::Waiting,
     }
 }
@@ -311,10 +332,12 @@ mod tests {
             phase,
             reached: 1,
             required: 1,
+            excluded: 0,
             lagging: Vec::new(),
             done,
             mode: None,
             held: false,
+            next_refused: None,
             outcome,
             position: Position(1),
         }
@@ -334,7 +357,7 @@ mod tests {
         assert_eq!(verdict(target, &line(Phase::Init, true, None)), Verdict::Waiting);
         assert_eq!(
             verdict(target, &line(Phase::UpdateServers, false, None)),
-            Verdict::Done
+            Verdict::Passed
         );
         assert_eq!(
             verdict(target, &line(Phase::Standby, false, None)),
@@ -360,7 +383,7 @@ mod tests {
         );
         assert_eq!(
             verdict(Target::Phase(Phase::Rollback), &line(Phase::Standby, false, back)),
-            Verdict::Done
+            Verdict::Passed
         );
     }
 

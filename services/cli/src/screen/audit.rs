@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use api::audit::{DiffDoc, VerifyOutcome, VerifyReport};
+use api::{
+    audit::{DiffDoc, VerifyOutcome, VerifyReport},
+    shape::Status,
+};
 use domain::{Event, Fact, Timestamp};
 
-use super::describe::{Described, Names, describe, who};
+use super::describe::{Described, Names, author, describe};
 use crate::text::{Cell, Look, Paint, moment, thousands, utc};
 
 /// Events of a kind that are further apart than this are not folded into one row.
@@ -146,7 +149,9 @@ fn texts(row: &Row, look: &Look) -> [String; 4] {
     } else {
         moment(row.first)
     };
-    [position, time, row.said.who.clone(), row.said.what.clone()]
+    // Short pins hold the one sign beyond ASCII.
+    let what = row.said.what.replace('…', look.ellipsis());
+    [position, time, row.said.who.clone(), what]
 }
 
 /// From when to when, to the second: what both share is written once.
@@ -179,7 +184,7 @@ pub fn show(
         .map_or_else(String::new, |c| format!(", certificate {c}"));
     out.push_str(&format!(
         "Who    {} ({}){by}\n",
-        who(&header.actor, names),
+        author(event, names),
         header.actor
     ));
     out.push_str(&format!("What   {}\n", said.what));
@@ -269,10 +274,11 @@ pub fn verification(report: &VerifyReport, look: &Look) -> String {
 }
 
 /// The sentence above a replayed view.
-pub fn as_of(time: Option<Timestamp>, look: &Look) -> String {
-    time.map_or_else(String::new, |time| {
-        format!("As of {} ({} ago)\n", utc(time), look.ago(time))
-    })
+pub fn as_of(then: &Status, look: &Look) -> String {
+    let when = then.time.map_or_else(String::new, |time| {
+        format!(", {} ({} ago)", utc(time), look.ago(time))
+    });
+    format!("As of position {}{when}\n", then.position)
 }
 
 #[cfg(test)]

@@ -31,10 +31,26 @@ pub struct Described {
 pub fn describe(event: &Event, names: &Names) -> Described {
     let (paint, what) = what(&event.fact, names);
     Described {
-        who: who(&event.header.actor, names),
+        who: author(event, names),
         what,
         why: event.header.reason.clone().unwrap_or_else(|| "-".into()),
         paint,
+    }
+}
+
+/// Who did it. Whoever joins or comes back has no certificate to say who it is: the event says it.
+pub fn author(event: &Event, names: &Names) -> String {
+    let actor = &event.header.actor;
+    if *actor != Principal::Anonymous {
+        return who(actor, names);
+    }
+    match &event.fact {
+        Fact::NodeJoined(f) => format!("node {}", f.hostname),
+        Fact::NodeRejoined(f) => format!("node {}", f.hostname),
+        Fact::AccessTokenUsed(f) => format!("node {}", f.hostname),
+        Fact::NodeRecovered(f) => format!("node {}", node(f.node, names)),
+        Fact::AuthorizationGranted(f) => who(&f.holder, names),
+        _ => who(actor, names),
     }
 }
 
@@ -95,20 +111,45 @@ fn phase_entered(f: &RotationPhaseEntered) -> (Paint, String) {
         Some(RotationOutcome::RolledBack) => " (rolled back)",
         None => "",
     };
-    let text = format!("{}: {} -> {}{outcome}", f.authority_type, f.from, f.to);
+    let mut text = format!("{}: {} -> {}{outcome}", f.authority_type, f.from, f.to);
+    let over = over(f);
     if f.forced {
-        (
-            Paint::Warn,
-            format!("FORCED {text}, over {}", count(f.gate.overridden, "obstacle")),
-        )
-    } else if f.gate.overridden > 0 {
-        (
-            Paint::Warn,
-            format!("{text}, past {}", count(f.gate.overridden, "offline node")),
-        )
-    } else {
-        (Paint::Plain, text)
+        return (Paint::Warn, format!("FORCED {text}, over {over}"));
     }
+    if f.gate.overridden > 0 {
+        return (Paint::Warn, format!("{text}, past {over}"));
+    }
+    if f.outcome.is_some() && f.gate.excluded > 0 {
+        text.push_str(&format!(", without {}", count(f.gate.excluded, "excluded node")));
+        return (Paint::Warn, text);
+    }
+    (Paint::Plain, text)
+}
+
+/// What a step passed over: nodes by the gate's count, the rest by what its names say.
+fn over(f: &RotationPhaseEntered) -> String {
+    let nodes = f.gate.required.saturating_sub(f.gate.reached);
+    let named = |kind: &str| f.passed_over.iter().filter(|name| name.starts_with(kind)).count() as u64;
+    let mut parts = Vec::new();
+    if nodes > 0 {
+        parts.push(count(nodes, "node"));
+    }
+    for (kind, noun) in [
+        ("consumer ", "consumer"),
+        ("time condition ", "time condition"),
+        ("publication ", "publication time"),
+    ] {
+        if named(kind) > 0 {
+            parts.push(count(named(kind), noun));
+        }
+    }
+    if parts.is_empty() {
+        parts.push(count(f.gate.overridden, "obstacle"));
+    }
+    if f.outcome.is_some() && f.gate.excluded > 0 {
+        parts.push(count(f.gate.excluded, "excluded node"));
+    }
+    parts.join(", ")
 }
 
 fn refused(f: &CommandRefused) -> String {

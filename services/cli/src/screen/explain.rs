@@ -2,6 +2,7 @@
 //! binary, so that it can be read while the control plane is away.
 
 use domain::Code;
+use serde::Serialize;
 
 use crate::text::wrap;
 
@@ -10,6 +11,7 @@ mod refusals;
 mod topics;
 
 /// One page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Page {
     /// The code, or the name of a check.
     pub name: &'static str,
@@ -46,12 +48,25 @@ pub fn find(name: &str) -> Option<Page> {
     pages().find(|page| page.name == name)
 }
 
+/// The page of a topic of `carousel help`.
+pub fn topic(name: &str) -> Option<Page> {
+    find(name).filter(|page| topics().any(|topic| topic == page.name))
+}
+
+/// The topics of `carousel help`.
+pub fn topics() -> impl Iterator<Item = &'static str> {
+    topics::PAGES.iter().map(|(name, ..)| *name)
+}
+
 /// One page as text.
 pub fn render(page: &Page) -> String {
     let mut out = format!("{}: {}\n\n{}\n", page.name, page.meaning, wrap(page.why, 80, ""));
     if !page.todo.is_empty() {
-        let is_topic = topics::PAGES.iter().any(|(name, ..)| *name == page.name);
-        out.push_str(if is_topic { "\n" } else { "\nWhat to do\n" });
+        out.push_str(if topic(page.name).is_some() {
+            "\n"
+        } else {
+            "\nWhat to do\n"
+        });
         for line in page.todo {
             // A line with columns of its own stays as it is.
             let text = if line.contains("  ") {

@@ -170,6 +170,7 @@ fn state(node: &NodeDoc, authority: AuthorityType, presence: bool) -> (Paint, &'
         (true, _, _) => (Paint::Dim, "excluded"),
         (_, _, false) => (Paint::Bad, "offline"),
         (_, true, true) => (Paint::Warn, "lagging"),
+        (_, false, true) if !node.spec.authorities.contains_key(&authority) => (Paint::Dim, "-"),
         (_, false, true) if node.spec.unsynced => (Paint::Warn, "unsynced"),
         (_, false, true) => (Paint::Good, "ok"),
     }
@@ -196,6 +197,14 @@ fn generations(status: &Status, authority: AuthorityType) -> BTreeMap<SpkiPin, S
 
 /// The line on stderr: counts before any truncation.
 pub fn footer(nodes: &[NodeDoc], authority: AuthorityType, status: &Status) -> String {
+    let users = nodes
+        .iter()
+        .filter(|n| n.spec.authorities.contains_key(&authority))
+        .count();
+    if users == 0 {
+        let all = count(nodes.len() as u64, "node");
+        return format!("{all}: none uses the {authority} CA");
+    }
     let excluded = nodes.iter().filter(|n| is_excluded(n, authority)).count();
     let lagging: Vec<_> = nodes.iter().filter(|n| is_lagging(n, authority)).collect();
     let offline = lagging.iter().filter(|n| !n.status.online).count();
@@ -206,8 +215,8 @@ pub fn footer(nodes: &[NodeDoc], authority: AuthorityType, status: &Status) -> S
         .map_or(Phase::Standby, |a| a.rotation.phase);
     let mut text = format!(
         "{}: {} reached {phase}",
-        count(nodes.len() as u64, "node"),
-        nodes.len() - excluded - lagging.len()
+        count(users as u64, "node"),
+        users - excluded - lagging.len()
     );
     if !lagging.is_empty() {
         text.push_str(&format!(", {} lagging", lagging.len()));
@@ -240,6 +249,21 @@ mod tests {
         let rotation = RotationId(uuid::Uuid::nil());
         out.spec.excluded = Some(BTreeMap::from([(AuthorityType::Host, rotation)]));
         vec![fine, out, away, lagging]
+    }
+
+    #[test]
+    fn of_an_authority_that_no_node_uses_nothing_is_called_well() {
+        let (status, nodes) = (samples::status(), nodes());
+        let shows = Shows {
+            wide: false,
+            presence: true,
+        };
+        let text = table(&nodes[..1], AuthorityType::Db, &status, shows, &look());
+        assert!(text.trim_end().ends_with(" -") && !text.contains("ok"), "{text}");
+        assert_eq!(
+            footer(&nodes, AuthorityType::Db, &status),
+            "4 nodes: none uses the db CA"
+        );
     }
 
     #[test]

@@ -50,20 +50,26 @@ pub fn render(plan: &Plan, look: &Look) -> String {
 
 fn now(plan: &Plan) -> String {
     let (active, prepared) = plan.generations;
-    match (plan.started, plan.mode) {
-        (Some(started), mode) => {
+    let mut text = match (plan.since.or(plan.started), plan.mode) {
+        (Some(entered), mode) => {
             let mode = mode.map_or(String::new(), |m| match m {
                 domain::command::Mode::Manual => ", manual".into(),
                 domain::command::Mode::Automatic => ", automatic".into(),
             });
-            let since = crate::text::span(plan.time.since_ms(started));
+            let since = crate::text::span(plan.time.since_ms(entered));
             format!(
                 "{} since {since}{mode}, generation {active} -> {prepared}",
                 plan.phase
             )
         }
         (None, _) => format!("{}, generation {active}; the next one is {prepared}", plan.phase),
+    };
+    let now = plan.broken_now;
+    if now.broken > 0 {
+        let broken = format!("{} of {} connections are broken", now.broken, now.total);
+        text.push_str(&format!("\n        {broken} already, whatever is done next"));
     }
+    text
 }
 
 fn gate(plan: &Plan) -> Option<String> {
@@ -94,6 +100,10 @@ fn steps(plan: &Plan, look: &Look) -> String {
             (_, 0) | (0, _) => "nothing".to_owned(),
             (broken, total) => format!("{broken} of {total} connections"),
         };
+        if let Some(locked_out) = &step.locked_out {
+            let holders = count(locked_out.holders.len() as u64, "holder");
+            breaks.push_str(&format!(", and locks out {holders}"));
+        }
         if !step.consumers.is_empty() {
             breaks.push_str(&format!(", and {} (consumer)", step.consumers.join(", ")));
         }
@@ -138,22 +148,25 @@ mod tests {
     use super::*;
     use crate::screen::samples::{self, at, look};
 
-    #[test]
-    fn a_plan_says_what_each_step_does_breaks_and_why_the_next_would_be_refused() {
+    fn plan() -> Plan {
         let step = |phase, does: &str, broken| PlanStep {
             phase,
             does: does.into(),
             if_forced: Connections { broken, total: 132 },
+            cut_off: Vec::new(),
+            locked_out: None,
             consumers: Vec::new(),
         };
-        let plan = Plan {
+        Plan {
             cluster: "acme.cluster".into(),
             authority_type: AuthorityType::Host,
             position: Position(1042),
             time: at("03:55:40"),
             phase: Phase::Init,
             mode: Some(domain::command::Mode::Manual),
-            started: Some(at("01:44:36")),
+            started: Some(at("01:14:36")),
+            since: Some(at("01:44:36")),
+            broken_now: Connections::default(),
             generations: (3, 4),
             gate: Some(samples::gate()),
             consumers: (1, 1),
@@ -170,7 +183,12 @@ mod tests {
                 text: "CA pin changes".into(),
             }],
             refused_with: Some(Code::NodesLagging),
-        };
+        }
+    }
+
+    #[test]
+    fn a_plan_says_what_each_step_does_breaks_and_why_the_next_would_be_refused() {
+        let plan = plan();
         let expected = "\
 Host CA of acme.cluster at position 1042 (03:55:40 UTC). Nothing was changed.
 
@@ -190,5 +208,24 @@ The next step would be refused: nodes_lagging (2).
 Next: carousel probe db-07
 ";
         assert_eq!(render(&plan, &look()), expected);
+    }
+
+    #[test]
+    fn what_is_broken_already_and_who_is_locked_out_stand_in_the_plan() {
+        let mut plan = plan();
+        plan.broken_now = Connections {
+            broken: 4,
+            total: 132,
+        };
+        plan.steps[1].locked_out = Some(api::problem::TimeConditionDoc {
+            until: at("04:00:00"),
+            holders: vec!["user/alice".into()],
+        });
+        let text = render(&plan, &look());
+        assert!(
+            text.contains("        4 of 132 connections are broken already, whatever is done next\n"),
+            "{text}"
+        );
+        assert!(text.contains("nothing, and locks out 1 holder\n"), "{text}");
     }
 }

@@ -2,13 +2,17 @@
 
 use api::{
     Problem,
-    problem::{GateDetails, Laggard},
+    problem::{Connections, GateDetails, Laggard, TimeConditionDoc},
     shape::Status,
 };
 use domain::{AuthorityType, Code, Phase};
 
 use super::status::{laggards, seen};
 use crate::text::{Look, count, utc, wrap};
+
+use instead::instead;
+
+mod instead;
 
 /// How many laggards are named one by one.
 const NAMED: usize = 10;
@@ -32,12 +36,10 @@ pub fn page(problem: &Problem, asked: Asked<'_>, look: &Look) -> String {
     match &problem.gate {
         Some(gate) => closed_gate(&mut out, problem.code, gate, asked.status, look),
         None => {
-            if let Some(next) = next_step(problem, asked.authority) {
-                out.push_str(&format!("Next: {next}\n"));
-            }
             if problem.status < 500 {
                 out.push_str("Nothing was changed.\n");
             }
+            instead(&mut out, problem, asked);
             if let Some(seconds) = problem.retry_after_s {
                 out.push_str(&format!("Again: in {seconds} s\n"));
             }
@@ -49,24 +51,6 @@ pub fn page(problem: &Problem, asked: Asked<'_>, look: &Look) -> String {
 
 fn first(problem: &Problem) -> String {
     format!("{}: {}", problem.code, problem.detail)
-}
-
-/// The step that is legal from the phase that the domain's sentence names.
-fn next_step(problem: &Problem, authority: Option<AuthorityType>) -> Option<String> {
-    if problem.code != Code::IllegalTransition {
-        return None;
-    }
-    let current: Phase = problem
-        .detail
-        .split_once("current phase is ")
-        .or_else(|| problem.detail.split_once(" from phase "))
-        .and_then(|(_, rest)| rest.split([',', ' ', ';']).next())
-        .and_then(|word| word.parse().ok())?;
-    let next = current.next().unwrap_or(Phase::Init);
-    let name = authority.map_or("TYPE", AuthorityType::name);
-    Some(format!(
-        "carousel auth rotate --manual --type={name} --phase={next}"
-    ))
 }
 
 fn closed_gate(out: &mut String, code: Code, gate: &GateDetails, status: Option<&Status>, look: &Look) {
@@ -85,9 +69,10 @@ fn closed_gate(out: &mut String, code: Code, gate: &GateDetails, status: Option<
         _ => "",
     };
     let safe = format!(
-        "Nothing was changed. The {name} CA stays in {}, {}, nothing is broken{deadline}.",
+        "Nothing was changed. The {name} CA stays in {}, {}{}{deadline}.",
         gate.from,
-        trusted_in(gate.from)
+        trusted_in(gate.from),
+        danger(gate)
     );
     out.push_str(&format!("\n{}\n", wrap(&safe, 84, "")));
     if let Some(connections) = gate.if_forced.filter(|c| c.broken > 0) {
@@ -99,9 +84,20 @@ fn closed_gate(out: &mut String, code: Code, gate: &GateDetails, status: Option<
     }
     if !gate.lagging.is_empty() {
         out.push('\n');
-        remedies(out, &gate.lagging, look);
+        remedies(out, gate, look);
     }
     ways(out, code, gate);
+}
+
+/// Am I in danger? As the oracle counted it; where nobody counted, nothing is claimed.
+fn danger(gate: &GateDetails) -> String {
+    match gate.broken_now {
+        None => String::new(),
+        Some(Connections { broken: 0, .. }) => ", nothing is broken".into(),
+        Some(Connections { broken, total }) => {
+            format!(", but {broken} of {total} connections are broken already")
+        }
+    }
 }
 
 fn trusted_in(phase: Phase) -> &'static str {
@@ -142,8 +138,16 @@ fn who(out: &mut String, gate: &GateDetails, look: &Look) {
         lines.push(format!("  {consumer}  external consumer, has not attested"));
     }
     if let Some(condition) = &gate.time_condition {
-        let holders = condition.holders.join(", ");
-        lines.push(format!("  until {}: {holders}", utc(condition.until)));
+        for holder in condition.holders.iter().take(NAMED) {
+            lines.push(format!(
+                "  {holder}  holds a certificate of the retiring CA, at most until {}",
+                utc(condition.until)
+            ));
+        }
+        let more = condition.holders.len().saturating_sub(NAMED);
+        if more > 0 {
+            lines.push(format!("  ... {more} more"));
+        }
     }
     if let Some(until) = gate.published_until {
         lines.push(format!(
@@ -171,7 +175,8 @@ fn grouped(lagging: &[Laggard]) -> Vec<String> {
 }
 
 /// What to look at, node by node.
-fn remedies(out: &mut String, lagging: &[Laggard], look: &Look) {
+fn remedies(out: &mut String, gate: &GateDetails, look: &Look) {
+    let lagging = &gate.lagging;
     let width = lagging
         .iter()
         .take(NAMED)
@@ -190,7 +195,8 @@ fn remedies(out: &mut String, lagging: &[Laggard], look: &Look) {
             ));
         } else if laggard.status.online {
             out.push_str(&format!(
-                "  {name:width$}  works on it ({})\n{indent}test   carousel probe {name}\n",
+                "  {name:width$}  {}, {}\n{indent}test   carousel probe {name}\n",
+                standing(laggard, gate),
                 seen(laggard, look)
             ));
         } else {
@@ -198,6 +204,71 @@ fn remedies(out: &mut String, lagging: &[Laggard], look: &Look) {
                 "  {name:width$}  catches up by itself when it returns, while the old CA is trusted\n{indent}gone?  carousel nodes exclude {name} --reason \"...\"\n"
             ));
         }
+    }
+}
+
+/// Said after a forced step: who cannot come in any more, and how they get in again.
+pub fn locked_out(condition: &TimeConditionDoc) -> String {
+    format!(
+        "locked out: {}, whose certificates would have lasted until {} at most; an administrator gives them new ones \
+         (carousel users rm NAME, carousel users add NAME)",
+        some(&condition.holders),
+        utc(condition.until)
+    )
+}
+
+/// What forcing would cost, as the oracle counted it: never more and never less than it does.
+fn price(gate: &GateDetails) -> String {
+    let mut parts = Vec::new();
+    let is_lagging = |name: &String| gate.lagging.iter().any(|l| l.name == *name);
+    match (&gate.cut_off[..], gate.if_forced) {
+        (_, None) => parts.push("what it breaks was not counted".into()),
+        ([], Some(Connections { broken: 0, .. })) => {}
+        ([], Some(Connections { broken, total })) => {
+            parts.push(format!("{broken} of {total} connections stay broken"));
+        }
+        (cut_off, Some(_)) if cut_off.len() == gate.lagging.len() && cut_off.iter().all(is_lagging) => {
+            parts.push(format!(
+                "cuts off the {} above",
+                count(cut_off.len() as u64, "node")
+            ));
+        }
+        (cut_off, Some(_)) => parts.push(format!("cuts off {}", some(cut_off))),
+    }
+    if let Some(condition) = &gate.time_condition {
+        parts.push(format!(
+            "locks out {} until they get a new certificate",
+            some(&condition.holders)
+        ));
+    }
+    if !gate.consumers.is_empty() {
+        parts.push(format!("leaves {} behind", some(&gate.consumers)));
+    }
+    if gate.published_until.is_some() {
+        parts.push("who has not read the new key yet cannot verify by it".into());
+    }
+    if parts.is_empty() {
+        return "nothing would break".into();
+    }
+    parts.join("; ")
+}
+
+fn some(names: &[String]) -> String {
+    let shown = names.iter().take(NAMED).map(String::as_str);
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED {
+        text.push_str(&format!(" and {} more", names.len() - NAMED));
+    }
+    text
+}
+
+/// What is known of a node that is online and lags. That it works on it nobody knows.
+fn standing(laggard: &Laggard, gate: &GateDetails) -> String {
+    let has_reported = !matches!(laggard.missing.as_str(), "stale_facts" | "no_facts");
+    match gate.since {
+        _ if has_reported => "has reported since the step, and is not there".into(),
+        Some(step) => format!("has not reported since the step ({})", utc(step)),
+        None => "has not reported since the step".into(),
     }
 }
 
@@ -215,11 +286,8 @@ fn ways(out: &mut String, code: Code, gate: &GateDetails) {
     }
     let forceable = gate.members.is_empty() && gate.keys_missing.is_empty();
     if forceable {
-        let cut_off = match gate.lagging.len() {
-            0 => "recorded".into(),
-            n => format!("recorded; cuts off the {} above", count(n as u64, "node")),
-        };
-        out.push_str(&format!("Override  add --force --reason \"...\"  ({cut_off})\n"));
+        let price = wrap(&format!("(recorded; {})", price(gate)), 60, "          ");
+        out.push_str(&format!("Override  add --force --reason \"...\"  {price}\n"));
     } else {
         out.push_str("Wait      carousel check      (this cannot be overridden)\n");
     }
@@ -227,90 +295,4 @@ fn ways(out: &mut String, code: Code, gate: &GateDetails) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::screen::samples::{self, look};
-
-    fn lagging() -> Problem {
-        let mut problem = Problem::new(Code::NodesLagging, "2 of 12 nodes have not reached init");
-        problem.gate = Some(Box::new(samples::gate()));
-        problem
-    }
-
-    fn asked(status: &Status) -> Asked<'_> {
-        Asked {
-            status: Some(status),
-            authority: None,
-        }
-    }
-
-    #[test]
-    fn a_closed_gate_says_what_who_that_nothing_is_broken_and_the_dangerous_way_last() {
-        let text = page(&lagging(), asked(&samples::status()), &look());
-        let expected = "\
-refused: nodes_lagging: 2 of 12 nodes have not reached init
-
-  db-07   does not trust the new CA  online, seen 38 s ago, reload fails (4 times)
-  edge-3  does not trust the new CA  offline since 2026-09-20 01:45 UTC (15 min)
-
-Nothing was changed. The host CA stays in init, old and new CA are both trusted,
-nothing is broken, and there is no deadline (mode: manual).
-
-If the host CA entered update_clients now, 20 of 132 connections would break.
-
-  db-07   its reload failed 4 times:
-          `systemctl reload postgresql` exited 1
-          look   ssh db-07 journalctl -u carousel-agent -n 50
-          test   carousel probe db-07
-  edge-3  catches up by itself when it returns, while the old CA is trusted
-          gone?  carousel nodes exclude edge-3 --reason \"...\"
-
-Go back   carousel auth rotate --manual --type=host --phase=rollback
-Override  add --force --reason \"...\"  (recorded; cuts off the 2 nodes above)
-More      carousel explain nodes_lagging
-";
-        assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn what_cannot_be_forced_does_not_offer_force() {
-        let mut problem = lagging();
-        problem.gate.as_mut().unwrap().keys_missing = vec!["tls".into()];
-        let text = page(&problem, Asked::default(), &look());
-        assert!(!text.contains("--force"), "{text}");
-    }
-
-    #[test]
-    fn many_laggards_are_grouped_by_what_is_missing() {
-        let mut problem = lagging();
-        let gate = problem.gate.as_mut().unwrap();
-        let one = gate.lagging[1].clone();
-        gate.lagging = (0..30)
-            .map(|n| Laggard {
-                name: format!("n{n}"),
-                ..one.clone()
-            })
-            .collect();
-        let text = page(&problem, Asked::default(), &look());
-        assert!(text.contains("      30  does not trust the new CA\n"), "{text}");
-        assert!(
-            text.contains("... 20 more\n") && text.contains("get nodes --lagging=host"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_wrong_step_names_the_one_that_is_legal_now() {
-        let detail = "can only switch to phase update_servers from update_clients, current phase is init";
-        let asked = Asked {
-            authority: Some(AuthorityType::Host),
-            ..Asked::default()
-        };
-        let text = page(&Problem::new(Code::IllegalTransition, detail), asked, &look());
-        assert!(
-            text.starts_with(&format!("refused: illegal_transition: {detail}\n")),
-            "{text}"
-        );
-        assert!(text.contains("--type=host --phase=update_clients\n"), "{text}");
-    }
-}
+mod tests;

@@ -67,6 +67,7 @@ pub(crate) fn status() -> Status {
                     lagging: 2,
                     excluded: 0,
                 },
+                broken_now: None,
                 lagging: laggards(),
                 may_accept_retired: Vec::new(),
                 time_condition: None,
@@ -90,6 +91,7 @@ fn idle(authority_type: AuthorityType, last_rotated: Option<Timestamp>) -> Autho
         },
         keys: Vec::new(),
         nodes: NodeCounts::default(),
+        broken_now: None,
         lagging: Vec::new(),
         may_accept_retired: Vec::new(),
         time_condition: None,
@@ -125,6 +127,7 @@ pub(crate) fn gate() -> GateDetails {
         from: Phase::Init,
         to: Phase::UpdateClients,
         position: Position(1042),
+        since: Some(at("01:44:36")),
         required: 12,
         reached: 10,
         excluded: 0,
@@ -136,6 +139,11 @@ pub(crate) fn gate() -> GateDetails {
         published_until: None,
         if_forced: Some(Connections {
             broken: 20,
+            total: 132,
+        }),
+        cut_off: vec!["db-07".into(), "edge-3".into()],
+        broken_now: Some(Connections {
+            broken: 0,
             total: 132,
         }),
     }

@@ -17,10 +17,7 @@ const NAMED: usize = 10;
 pub fn render(status: &Status, wide: bool, as_of: bool, look: &Look) -> String {
     let mut out = String::new();
     if as_of {
-        let when = status.time.map_or_else(String::new, |time| {
-            format!(", {} ({} ago)", utc(time), look.ago(time))
-        });
-        out.push_str(&format!("As of position {}{when}\n", status.position));
+        out.push_str(&super::audit::as_of(status, look));
     }
     line(&mut out, "Cluster", &status.cluster.name);
     line(&mut out, "Version", &status.cluster.version);
@@ -74,15 +71,21 @@ fn authority_line(authority: &AuthorityStatusDoc) -> String {
         .and_then(go_duration_ms)
         .unwrap_or(0);
     let nodes = &authority.nodes;
+    // A schedule knows what was late or held; only without one is the grace period all there is to say.
+    let scheduled = rotation.schedule.as_ref().and_then(|schedule| schedule.standby);
+    let ending = scheduled.unwrap_or_else(|| started.plus_ms(grace));
     let mut text = format!(
         "{} (mode: {}, started: {}, ending: {}), nodes {}/{} reached",
         rotation.phase.status_word(),
         rotation.mode,
         utc(started),
-        utc(started.plus_ms(grace)),
+        utc(ending),
         nodes.reached,
         nodes.required,
     );
+    if nodes.excluded > 0 {
+        text.push_str(&format!(", {} excluded", nodes.excluded));
+    }
     if rotation.held {
         text.push_str(&format!(", held: {} lagging", nodes.lagging));
     }
@@ -123,6 +126,7 @@ fn needs(authority: &AuthorityStatusDoc, status: &Status, live: bool, look: &Loo
     }
     // Who an earlier rotation cut off is waited for by nobody: it does not hide the next step.
     let behind = lines.len();
+    lines.extend(broken(authority, look));
     let rotation = &authority.rotation;
     if rotation.held {
         let since = rotation
@@ -161,6 +165,18 @@ fn needs(authority: &AuthorityStatusDoc, status: &Status, live: bool, look: &Loo
     let next = next_line(authority, lines.len() == behind);
     lines.extend(next);
     (!lines.is_empty()).then(|| lines.join("\n") + "\n")
+}
+
+/// Connections that are broken already, by what the nodes have reported.
+fn broken(authority: &AuthorityStatusDoc, look: &Look) -> Option<String> {
+    let now = authority.broken_now.filter(|now| now.broken > 0)?;
+    let (title, name) = (authority.authority_type.row().title, authority.authority_type);
+    Some(format!(
+        "{} {title}: {} of {} connections between nodes are broken now      carousel auth rotate --type={name} --plan",
+        look.attention(),
+        now.broken,
+        now.total
+    ))
 }
 
 /// Members, consumers and the time condition.
@@ -356,14 +372,35 @@ Next: carousel get nodes --lagging=host      carousel explain nodes_lagging
     }
 
     #[test]
+    fn excluded_nodes_and_broken_connections_are_not_passed_over_in_silence() {
+        let mut status = samples::status();
+        status.authorities[0].nodes.excluded = 1;
+        status.authorities[0].broken_now = Some(api::problem::Connections {
+            broken: 4,
+            total: 132,
+        });
+        let text = render(&status, false, false, &look());
+        assert!(text.contains("), nodes 10/12 reached, 1 excluded\n"), "{text}");
+        assert!(
+            text.contains("! Host CA: 4 of 132 connections between nodes are broken now"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn held_is_said_in_the_line_and_below_it() {
         let mut status = samples::status();
         let rotation = &mut status.authorities[0].rotation;
         (rotation.held, rotation.mode) = (true, "automatic".into());
         rotation.held_since = Some(at("01:50:00"));
+        rotation.schedule = Some(api::shape::ScheduleDoc {
+            standby: Some(at("23:00:00")),
+            ..Default::default()
+        });
         let text = render(&status, false, false, &look());
         assert!(text.contains("(mode: automatic, "), "{text}");
         assert!(text.contains(" reached, held: 2 lagging\n"), "{text}");
+        assert!(text.contains("ending: Sep 20 2026 23:00:00 UTC"), "{text}");
         let due = "is held since Sep 20 2026 01:50:00 UTC (due step: update_clients, policy: hold)";
         assert!(text.contains(due), "{text}");
     }

@@ -74,8 +74,8 @@ pub fn not_accepted(server: &str, why: &str, not_after: Option<Timestamp>, look:
         Some(end) if end <= look.now => {
             format!("This identity expired {} ({} ago).\n", utc(end), look.ago(end))
         }
-        Some(end) => format!("This identity is valid until {}.\n", utc(end)),
-        None => String::new(),
+        // That it would last longer is no comfort where expiry is not the reason.
+        Some(_) | None => String::new(),
     };
     format!(
         "not trusted: {server} does not accept this identity: {why}\n{life}\
@@ -118,5 +118,12 @@ not trusted: https://cp.acme:3025 presents a CA that this identity does not know
             page.contains("expired Sep 20 2026 01:00:00 UTC (1 h ago)"),
             "{page}"
         );
+        let page = not_accepted(
+            "https://x:1",
+            "our certificate was revoked",
+            Some(at("09:00:00")),
+            &look(),
+        );
+        assert!(!page.contains("valid until"), "{page}");
     }
 }

@@ -13,12 +13,11 @@ const SHOWN: usize = 8;
 pub fn block(line: &WatchLine, since: Timestamp, look: &Look) -> String {
     let elapsed = line.time.since_ms(since) / 1_000;
     let mut out = format!(
-        "{} CA  {}  {} {}/{} reached   {:02}:{:02}\n",
+        "{} CA  {}  {} {}   {:02}:{:02}\n",
         line.authority_type,
         line.phase,
         look.bar(line.reached, line.required, 20),
-        line.reached,
-        line.required,
+        reached(line),
         elapsed / 60,
         elapsed % 60
     );
@@ -30,19 +29,27 @@ pub fn block(line: &WatchLine, since: Timestamp, look: &Look) -> String {
     if line.lagging.is_empty() && !line.done {
         out.push_str("  the control plane's own services are not there yet\n");
     }
-    out
+    fits(&out, look.width)
+}
+
+/// Each line cut to the terminal: a line that wraps would be drawn over in part only.
+fn fits(block: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return block.into() };
+    block
+        .lines()
+        .map(|line| line.chars().take(width).collect::<String>() + "\n")
+        .collect()
 }
 
 /// The line that is printed without a terminal, when the counts change.
 pub fn row(line: &WatchLine) -> String {
     let time = line.time.to_string();
     let mut text = format!(
-        "{}Z {} {} {}/{} reached",
+        "{}Z {} {} {}",
         &time[11..19],
         line.authority_type,
         line.phase,
-        line.reached,
-        line.required
+        reached(line)
     );
     let names: Vec<_> = line.lagging.iter().take(3).map(|l| l.name.as_str()).collect();
     if !names.is_empty() && line.lagging.len() * 4 <= usize::try_from(line.required).unwrap_or(0).max(12) {
@@ -70,13 +77,21 @@ pub fn stalled(line: &WatchLine) -> String {
     };
     let time = line.time.to_string();
     format!(
-        "{}Z {} {} {}/{} reached, {why}",
+        "{}Z {} {} {}, {why}",
         &time[11..19],
         line.authority_type,
         line.phase,
-        line.reached,
-        line.required
+        reached(line)
     )
+}
+
+/// `10/12 reached, 1 excluded`: whom nobody waits for is not hidden by a full count.
+fn reached(line: &WatchLine) -> String {
+    let excluded = match line.excluded {
+        0 => String::new(),
+        n => format!(", {n} excluded"),
+    };
+    format!("{}/{} reached{excluded}", line.reached, line.required)
 }
 
 /// The end of a wait that was successful.
@@ -89,17 +104,28 @@ pub fn done(line: &WatchLine, since: Timestamp, look: &Look) -> String {
             look.done()
         ),
         n => format!(
-            "{} {name} CA: all {} reached {phase} in {time}.\n",
+            "{} {name} CA: all {} reached {phase} in {time}{}.\n",
             look.done(),
-            count(n, "node")
+            count(n, "node"),
+            match line.excluded {
+                0 => String::new(),
+                n => format!("; {} excluded", count(n, "node")),
+            }
         ),
     };
     if line.mode == Some(Mode::Manual)
         && let Some(next) = line.phase.next()
     {
-        out.push_str(&format!(
-            "Next: carousel auth rotate --manual --type={name} --phase={next} --wait\n"
-        ));
+        match line.next_refused {
+            None => out.push_str(&format!(
+                "Next: carousel auth rotate --manual --type={name} --phase={next} --wait\n"
+            )),
+            // Everybody is there, and the gate waits for something that no node can bring.
+            Some(code) => out.push_str(&format!(
+                "{} the step into {next} would be refused now: {code}\nNext: carousel auth rotate --type={name} --plan\n",
+                look.attention()
+            )),
+        }
         if line.phase != Phase::Rollback {
             out.push_str(&format!(
                 "Undo: carousel auth rotate --manual --type={name} --phase=rollback\n"
@@ -107,6 +133,19 @@ pub fn done(line: &WatchLine, since: Timestamp, look: &Look) -> String {
         }
     }
     out
+}
+
+/// The end of a wait for a phase that lies behind: where the rotation is now, and no step to make, for nobody is known to
+/// have reached that phase.
+pub fn passed(line: &WatchLine, target: &str, look: &Look) -> String {
+    format!(
+        "{} {} CA: {target} lies behind, the rotation has gone on to {} ({}/{} reached).\n",
+        look.done(),
+        line.authority_type,
+        line.phase,
+        line.reached,
+        line.required
+    )
 }
 
 /// The end of a wait that was not: the time is over, or somebody pressed Ctrl-C.
@@ -124,9 +163,22 @@ pub fn not_yet(line: Option<&WatchLine>, target: &str, waited: &str, authority: 
         }
         _ => String::new(),
     };
-    let counts = line.map_or_else(String::new, |l| format!("{}/{} reached ", l.reached, l.required));
+    // The counts are of the phase that the rotation is in, which need not be the one that is waited for.
+    let (is_at, other, again) = match line {
+        None => (format!("nothing heard of {target}"), String::new(), String::new()),
+        Some(line) => {
+            let is_at = format!("{}/{} reached {}", line.reached, line.required, line.phase);
+            if line.phase.name() == target {
+                (is_at, String::new(), String::new())
+            } else {
+                let phase: Option<Phase> = target.parse().ok();
+                let again = phase.map_or_else(String::new, |phase| format!(" --phase={phase}"));
+                (is_at, format!(" (waiting for {target})"), again)
+            }
+        }
+    };
     format!(
-        "{counts}{target}{waited}{who}. Nothing was undone; the rotation goes on.\nAgain: carousel wait --type={authority}\n"
+        "{is_at}{waited}{other}{who}. Nothing was undone; the rotation goes on.\nAgain: carousel wait --type={authority}{again}\n"
     )
 }
 
@@ -144,10 +196,12 @@ mod tests {
             phase: Phase::UpdateClients,
             reached: 10,
             required: 12,
+            excluded: 0,
             lagging: samples::laggards(),
             done: false,
             mode: Some(Mode::Manual),
             held: false,
+            next_refused: None,
             outcome: None,
             position: Position(9),
         }
@@ -167,6 +221,20 @@ mod tests {
     }
 
     #[test]
+    fn no_line_of_the_block_is_longer_than_the_terminal_is_wide() {
+        let narrow = Look {
+            width: Some(60),
+            ..look()
+        };
+        let text = block(&line(), at("02:00:00"), &narrow);
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+        assert_eq!(
+            text.lines().count(),
+            block(&line(), at("02:00:00"), &look()).lines().count()
+        );
+    }
+
+    #[test]
     fn without_a_terminal_a_line_says_the_counts_and_a_stall_says_why() {
         assert_eq!(
             row(&line()),
@@ -175,6 +243,21 @@ mod tests {
         assert_eq!(
             stalled(&line()),
             "02:00:42Z host update_clients 10/12 reached, db-07 stalled: `systemctl reload postgresql` exited 1"
+        );
+    }
+
+    #[test]
+    fn who_is_excluded_is_counted_beside_who_is_there() {
+        let line = WatchLine {
+            excluded: 1,
+            ..line()
+        };
+        assert!(row(&line).starts_with("02:00:42Z host update_clients 10/12 reached, 1 excluded, waiting"));
+        assert!(block(&line, at("02:00:00"), &look()).contains(" 10/12 reached, 1 excluded   00:42\n"));
+        let text = done(&line, at("02:00:00"), &look());
+        assert!(
+            text.starts_with("✓ host CA: all 12 nodes reached update_clients in 42 s; 1 node excluded.\n"),
+            "{text}"
         );
     }
 
@@ -189,6 +272,43 @@ Next: carousel auth rotate --manual --type=host --phase=update_servers --wait
 Undo: carousel auth rotate --manual --type=host --phase=rollback
 ";
         assert_eq!(done(&line, at("02:00:00"), &look()), expected);
+        line.next_refused = Some(domain::Code::TimeCondition);
+        let text = done(&line, at("02:00:00"), &look());
+        assert!(
+            text.contains("! the step into update_servers would be refused now: time_condition\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("Next: carousel auth rotate --type=host --plan\n"),
+            "{text}"
+        );
+        assert!(!text.contains("--phase=update_servers"), "{text}");
+    }
+
+    #[test]
+    fn of_a_phase_that_lies_behind_only_the_way_on_is_said() {
+        let text = passed(&line(), "init", &look());
+        let expected =
+            "✓ host CA: init lies behind, the rotation has gone on to update_clients (10/12 reached).\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn counts_stand_beside_the_phase_that_they_are_of() {
+        let text = not_yet(Some(&line()), "update_servers", " after 10s", "host");
+        let expected = "\
+10/12 reached update_clients after 10s (waiting for update_servers), waiting for db-07 edge-3. Nothing was undone; the rotation goes on.
+Again: carousel wait --type=host --phase=update_servers
+";
+        assert_eq!(text, expected);
+        let text = not_yet(Some(&line()), "the end of the rotation", "", "host");
+        assert!(
+            text.starts_with("10/12 reached update_clients (waiting for the end of the rotation), waiting"),
+            "{text}"
+        );
+        assert!(text.ends_with("carousel wait --type=host\n"), "{text}");
+        let text = not_yet(None, "init", " after 10s", "host");
+        assert!(text.starts_with("nothing heard of init after 10s. "), "{text}");
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub(super) async fn check(asked: &Asked) -> Reply {
         let mut findings = control_plane(s, now);
         findings.extend(s.types.iter().flat_map(|(t, of)| authority(*t, of, now)));
         findings.extend(nodes(app, s, now));
+        findings.extend(excluded(s));
         findings
     }));
     let count =
@@ -103,7 +104,10 @@ fn control_plane(state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {
         CONTROL_PLANE,
         "members",
         CheckLevel::Ok,
-        format!("{running} members running"),
+        format!(
+            "{running} {} running",
+            if running == 1 { "member" } else { "members" }
+        ),
     ));
     for (t, of) in &state.types {
         for member in gate::lagging_members(state, *t, of) {
@@ -272,6 +276,23 @@ fn nodes(app: &App, state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {
         }
     }
     findings
+}
+
+/// Whom a rotation in progress leaves behind: cut off from its end on, whatever the counts say.
+fn excluded(state: &ClusterState) -> Vec<CheckFinding> {
+    let of_type = |(t, of): (&AuthorityType, &TypeState)| {
+        let is_excluded = |n: &&domain::state::Node| n.uses(*t).is_some() && gate::is_excluded(n, *t, of);
+        let mut names: Vec<_> = state.nodes.values().filter(is_excluded).collect();
+        names.sort_by(|a, b| a.hostname.cmp(&b.hostname));
+        let first = names.first()?;
+        let mut text = format!("excluded from the rotation of {t}: {}", first.hostname);
+        if names.len() > 1 {
+            text.push_str(&format!(" and {} more", names.len() - 1));
+        }
+        let found = finding(NODES, "nodes_excluded", CheckLevel::Warn, text);
+        Some(next(found, "carousel get nodes --excluded"))
+    };
+    state.types.iter().filter_map(of_type).collect()
 }
 
 /// `9.9 y`, `402 d`.

@@ -48,6 +48,7 @@ pub(super) async fn plain(asked: &Asked, order: Order) -> Reply {
         position: answered.position,
         answer: answered.answer,
         warning: None,
+        locked_out: None,
     })
 }
 

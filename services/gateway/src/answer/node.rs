@@ -2,12 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use api::MAX_BODY_BYTES;
 use api::node::{CERTIFICATE_EVENT, CertificateAnswer, CertificateRequest, DESIRED_EVENT, HEARTBEAT_S};
 use bytes::Bytes;
 use domain::{
     Answer, Code, NodeId, Order, Principal,
     fact::{FactReport, MAX_REPORT_BYTES, Seen},
 };
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use pki::pem;
 use tokio::time::{Instant, Interval};
 
@@ -38,6 +41,8 @@ pub(super) async fn stream(asked: &Asked) -> Reply {
         gauge: Counted(gauge),
         sent: None,
         due: true,
+        beside: asked.take_beside(),
+        left: MAX_BODY_BYTES,
         heartbeat: tokio::time::interval(Duration::from_secs(HEARTBEAT_S)),
         app,
     };
@@ -58,6 +63,11 @@ struct Open {
     gauge: Counted,
     sent: Option<Handout>,
     due: bool,
+    /// The node's own bytes: whatever it sends there, it lives. What we send it proves nothing, for the kernel takes
+    /// it on behalf of a process that hangs.
+    beside: Option<Incoming>,
+    /// How many bytes more it may send there.
+    left: usize,
     heartbeat: Interval,
 }
 
@@ -100,11 +110,19 @@ impl Open {
                     let data = serde_json::to_string(&certificate).ok()?;
                     return Some(reply::event(CERTIFICATE_EVENT, Some(certificate.position.0), &data));
                 }
+                bytes = heard(&mut self.beside) => match bytes {
+                    // Like any body, it has an end: after a day of beats the node dials anew.
+                    Some(bytes) if bytes > self.left => return None,
+                    Some(bytes) => {
+                        self.left -= bytes;
+                        self.present.touch(self.app.now());
+                    }
+                    None => self.beside = None,
+                },
                 _ = self.heartbeat.tick() => {
                     if !self.leave.reader_counts() {
                         return None;
                     }
-                    self.present.touch(self.app.now());
                     self.due = true;
                     return Some(reply::comment());
                 }
@@ -140,6 +158,17 @@ impl Open {
                 Newest::Same
             }
         }
+    }
+}
+
+/// Waits for the node's next bytes and counts them; none when none will come any more.
+async fn heard(beside: &mut Option<Incoming>) -> Option<usize> {
+    match beside {
+        Some(body) => {
+            let frame = body.frame().await?.ok()?;
+            Some(frame.data_ref().map_or(0, Bytes::len))
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -29,6 +29,13 @@ pub(super) async fn rotate(asked: &Asked) -> Reply {
     let command = asked.command(request.id, request.reason, order);
     let deadline = Instant::now() + PATIENCE;
     wait_for_own_parts(&asked.app, &command, deadline).await;
+    // Asked before the step: afterwards nobody waits for them any more.
+    let app = &asked.app;
+    let to = request.phase.filter(|_| request.force);
+    let locked_out = to.and_then(|to| {
+        app.fold
+            .read(|s| plan::locked_out_by(s, authority_type, to, s.now(app.now())))
+    });
     let answered = match asked.execute(command).await {
         Ok(answered) => answered,
         Err(no) => return Err(explained(&asked.app, no)),
@@ -51,9 +58,15 @@ pub(super) async fn rotate(asked: &Asked) -> Reply {
     };
     reply::json(&CommandAnswer {
         position: answered.position,
+        locked_out: locked_out.filter(|_| is_step(&answered.answer)),
         answer: answered.answer,
         warning,
     })
+}
+
+/// Was a phase entered by this command?
+fn is_step(answer: &Answer) -> bool {
+    matches!(answer, Answer::Phase { noop: false, .. })
 }
 
 /// A command that finds only the control plane's own parts lagging waits for them: a person cannot do
@@ -129,8 +142,7 @@ fn lagging_in_words(app: &App, authority_type: AuthorityType) -> String {
 fn explained(app: &App, mut no: No) -> No {
     if let Some(gate) = &mut no.0.gate {
         reads::see(app, &mut gate.lagging, app.now());
-        let (authority_type, to) = (gate.authority_type, gate.to);
-        gate.if_forced = app.fold.read(|s| plan::if_forced(s, authority_type, to));
+        app.fold.read(|s| plan::consequences(s, gate));
     }
     no
 }

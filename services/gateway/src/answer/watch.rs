@@ -150,13 +150,19 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
             .required
             .saturating_sub(u32::try_from(gate.lagging.len()).unwrap_or(u32::MAX));
     }
+    let next_refused = match of.phase {
+        Phase::Standby => None,
+        Phase::Init | Phase::UpdateClients | Phase::UpdateServers | Phase::Rollback => {
+            gate.check(false).err().map(|refusal| refusal.code)
+        }
+    };
     let members_hold = gate::lagging_members(state, authority_type, of).is_empty();
     // Idle: everybody has followed. In a phase: everybody has reached it, which is not yet leave to go on.
     let done = match of.phase {
         Phase::Standby => is_settled(state, authority_type),
         _ => gate.lagging.is_empty() && members_hold && gate.keys_missing.is_empty(),
     };
-    let (reached, required) = (gate.reached, gate.required);
+    let (reached, required, excluded) = (gate.reached, gate.required, gate.excluded);
     let mut lagging: Vec<Laggard> = GateDetails::of(&gate).lagging;
     lagging.truncate(NAMED);
     Some(WatchLine {
@@ -165,9 +171,11 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
         phase: of.phase,
         reached,
         required,
+        excluded,
         lagging,
         done,
         mode: of.rotation.as_ref().map(|r| r.mode),
+        next_refused,
         held: of.rotation.as_ref().is_some_and(|r| r.held.is_some()),
         outcome: of
             .ended

@@ -3,11 +3,11 @@
 use std::{collections::VecDeque, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::{body::Incoming, client::conn::http1};
 use serde::de::DeserializeOwned;
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, Sent};
 
 /// The most that one event may weigh: a desired state with bundles whose deny lists are long.
 const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
@@ -30,7 +30,7 @@ pub struct ServerEvent {
 pub struct EventStream {
     client: Client,
     /// Kept because hyper ends a connection whose sender is gone.
-    _sender: http1::SendRequest<Full<Bytes>>,
+    _sender: http1::SendRequest<Sent>,
     connection: Option<Connection>,
     body: Incoming,
     idle: Duration,
@@ -51,7 +51,7 @@ impl ServerEvent {
 impl EventStream {
     pub(super) fn new(
         client: Client,
-        sender: http1::SendRequest<Full<Bytes>>,
+        sender: http1::SendRequest<Sent>,
         connection: Connection,
         body: Incoming,
         idle: Duration,

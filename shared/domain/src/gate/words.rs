@@ -28,13 +28,15 @@ impl Missing {
         };
         match self {
             Self::NoFacts => "has not reported any facts".into(),
+            // What it holds nobody knows: its newest facts are older than the step.
             Self::Stale { .. } => match phase {
-                Phase::Init => format!("has not loaded the {wanted} CA yet"),
-                Phase::UpdateClients => format!("needs a client certificate of the {wanted} CA"),
-                Phase::UpdateServers => format!("still serves a certificate of the {from} CA"),
-                Phase::Rollback => "has not gone back to the old CA yet".into(),
-                Phase::Standby => "has not dropped the retired CA yet".into(),
-            },
+                Phase::Init => "has not reported that it trusts the new CA",
+                Phase::UpdateClients => "has not reported a client certificate of the new CA",
+                Phase::UpdateServers => "has not reported that it serves the new CA",
+                Phase::Rollback => "has not reported that it went back to the old CA",
+                Phase::Standby => "has not reported that it dropped the retired CA",
+            }
+            .into(),
             Self::Clone => "runs twice: two instances share its identity".into(),
             Self::Trust { lacks, extra } => match (lacks.is_empty(), extra.is_empty()) {
                 (false, _) => format!("does not trust the {wanted} CA"),

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Events of one request.
-const PAGE: usize = 1_000;
+pub(super) const PAGE: usize = 1_000;
 
 pub(crate) async fn ls(context: &Context, args: &AuditFilter) -> Result<Exit, Failure> {
     let session = context.session().await?;

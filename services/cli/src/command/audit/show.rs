@@ -44,9 +44,11 @@ pub(crate) async fn show(context: &Context, position: u64) -> Result<Exit, Failu
         &names,
     );
     let document = record::with_position(first);
-    context
-        .terminal
-        .show(&document, |_| text, || vec![position.to_string()])?;
+    context.terminal.show(
+        &document,
+        |look| text.replace('…', look.ellipsis()),
+        || vec![position.to_string()],
+    )?;
     Ok(Exit::Done)
 }
 
@@ -68,13 +70,14 @@ fn led_to(event: &Event, later: &[Event]) -> Vec<String> {
     for (is_kind, what) in KINDS {
         let of_kind: Vec<_> = until.iter().filter(|other| is_kind(&other.fact)).collect();
         if let (Some(first), Some(last)) = (of_kind.first(), of_kind.last()) {
-            lines.push(format!(
-                "{}-{}  {}, the last {} later",
-                first.header.position,
-                last.header.position,
-                count(of_kind.len() as u64, what),
-                span(last.header.time.since_ms(event.header.time))
-            ));
+            let (from, to) = (first.header.position, last.header.position);
+            let later = span(last.header.time.since_ms(event.header.time));
+            lines.push(if of_kind.len() == 1 {
+                format!("{from}  {}, {later} later", count(1_u32, what))
+            } else {
+                let many = count(of_kind.len() as u64, what);
+                format!("{from}-{to}  {many}, the last {later} later")
+            });
         }
     }
     lines

@@ -135,7 +135,7 @@ fn force_is_said_in_capitals() {
     let rows = rows(&[event(1, "06:00:00", clock, entered(true))], &names(), false);
     let text = table(&rows, &look());
     assert!(
-        text.contains("clock  FORCED host: update_clients -> update_servers, over 1 obstacle"),
+        text.contains("clock  FORCED host: update_clients -> update_servers, over 1 node"),
         "{text}"
     );
     // What is followed has columns of its own, which do not depend on what comes.

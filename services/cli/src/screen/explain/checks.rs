@@ -108,6 +108,25 @@ pub(super) const PAGES: &[Entry] = &[
         ],
     ),
     (
+        "nodes_excluded",
+        "nodes are taken out of a rotation in progress",
+        "Nobody waits for them, so every count can be full without them. What they hold stays as it is: from the step on that the plan names nobody can connect to them, and once the rotation is over they recover by themselves when they return.",
+        &[
+            "carousel auth rotate --type=host --plan",
+            "carousel nodes include NAME --reason \"it is back\"",
+            "carousel nodes rm NAME --reason \"gone for good\"",
+        ],
+    ),
+    (
+        "probe",
+        "online nodes serve what they say, seen by dialling them",
+        "The gateway dials the probe endpoint of each online node that has one (`carousel-agent start --listen`), over mutual TLS, and the node must answer with its own identity. One that does not may be unreachable for its peers as well, although it reports.",
+        &[
+            "carousel probe --all",
+            "On the node look at the agent's journal, and at the firewall in front of its listen address.",
+        ],
+    ),
+    (
         "nodes_offline",
         "nodes hold no connection to the control plane",
         "A node that is away keeps serving with what it has, and catches up by itself when it returns, whatever it missed. It holds the gates of rotations in progress until then.",

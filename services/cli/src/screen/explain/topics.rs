@@ -43,11 +43,13 @@ pub(super) const PAGES: &[Entry] = &[
             "CAROUSEL_IDENTITY  the identity file; else $XDG_CONFIG_HOME/carousel/default.identity",
             "CAROUSEL_SERVER    the control plane, when it is another than the identity file names",
             "CAROUSEL_TOKEN     the join token, for carousel-agent",
+            "CAROUSEL_LISTEN, CAROUSEL_ADVERTISE (a list with commas), CAROUSEL_ADMIN_LISTEN, CAROUSEL_EVENT_LOG  for serve",
+            "CAROUSEL_LOG, CAROUSEL_LOG_FORMAT  what daemons log, and how: info,gateway=debug; text or json",
             "NO_COLOR, CLICOLOR_FORCE, TERM, LC_ALL, LANG  as everywhere",
         ],
     ),
     (
-        "formats",
+        "formatting",
         "how answers are printed",
         "The JSON is the contract; the text is for people and may change.",
         &[

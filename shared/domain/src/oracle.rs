@@ -3,43 +3,83 @@
 //! Nodes with the same trust, certificates and roles behave alike, so pairs are counted per pair of groups:
 //! a fleet of any size has a handful of groups, and the answer does not grow with its square.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use api::problem::Connections;
-use domain::{
-    AuthorityType, ClusterState, Phase, SpkiPin,
+use serde::{Deserialize, Serialize};
+
+use crate::{
     access::Uses,
+    authority::{AuthorityType, KeyKind},
     gate,
-    phase::Generation,
-    state::{Node, TypeState},
+    id::{NodeId, SpkiPin},
+    phase::{Generation, Phase},
+    state::{ClusterState, Node, TypeState},
     trust::{Side, interoperate},
 };
 
 /// Stands for the new key while it is not made yet.
 const NOT_MADE_YET: SpkiPin = SpkiPin([0; 32]);
 
-/// A node as the oracle sees it.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Seen {
-    pub(crate) side: Side,
-    pub(crate) uses: Uses,
-    /// Has it reached the current phase, so that it will follow the next one?
-    pub(crate) follows: bool,
+/// Ordered pairs of nodes that can open a connection, counted by the oracle's rule, never by hand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Connections {
+    /// Pairs that cannot connect, or could not any more.
+    pub broken: u64,
+    /// All pairs.
+    pub total: u64,
 }
 
-/// Every node that the type's rotation waits for, as its newest facts say.
-pub(crate) fn fleet(state: &ClusterState, authority_type: AuthorityType, of: &TypeState) -> Vec<Seen> {
-    let nodes = state
-        .nodes
-        .values()
-        .filter(|n| !gate::is_excluded(n, authority_type, of));
+/// A phase and the one that it is entered from: the final standby drops the old authority after `update_servers`
+/// and the new one after `rollback`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entering {
+    /// The phase before.
+    pub from: Phase,
+    /// The phase that is entered.
+    pub to: Phase,
+}
+
+/// A node as the oracle sees it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Seen {
+    /// Which node.
+    pub node: NodeId,
+    /// What it trusts and presents, as its newest facts say.
+    pub side: Side,
+    /// The roles in which it uses the type.
+    pub uses: Uses,
+    /// Has it reached the current phase, so that it will follow the next one?
+    pub follows: bool,
+    /// Is it taken out of the rotation? Then nobody waits for it, and it stays as it is.
+    pub excluded: bool,
+    /// Has it reported this type at all?
+    pub known: bool,
+}
+
+/// What a forced step would do.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Forced {
+    /// The connections that would break.
+    pub connections: Connections,
+    /// Who could not be reached by, or could not reach, those that follow.
+    pub cut_off: BTreeSet<NodeId>,
+}
+
+/// Every node that uses the type, as its newest facts say; excluded ones too: they are there when the step comes.
+pub fn fleet(state: &ClusterState, authority_type: AuthorityType, of: &TypeState) -> Vec<Seen> {
+    let nodes = state.nodes.values();
     nodes
-        .filter_map(|node| seen(state, authority_type, node))
+        .filter_map(|node| seen(state, authority_type, of, node))
         .collect()
 }
 
 /// One node, if it uses the type.
-pub(crate) fn seen(state: &ClusterState, authority_type: AuthorityType, node: &Node) -> Option<Seen> {
+pub fn seen(
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    of: &TypeState,
+    node: &Node,
+) -> Option<Seen> {
     let uses = node.uses(authority_type)?;
     let facts = node
         .report
@@ -50,30 +90,30 @@ pub(crate) fn seen(state: &ClusterState, authority_type: AuthorityType, node: &N
         client_issuer: f.client_issuer,
         server_issuer: f.server_issuer,
     });
-    let follows = gate::missing(state, authority_type, node).is_ok();
+    let excluded = gate::is_excluded(node, authority_type, of);
     Some(Seen {
+        node: node.id,
+        known: side.is_some(),
         side: side.unwrap_or_default(),
         uses,
-        follows,
+        follows: !excluded && gate::missing(state, authority_type, node).is_ok(),
+        excluded,
     })
 }
 
-/// What a node holds that has reached a phase entered from here.
-pub(crate) fn row_at(of: &TypeState, phase: Phase) -> Side {
+/// What a node holds that has followed this step.
+pub fn row_at(of: &TypeState, step: Entering) -> Side {
     let active = of.tls(Generation::Active).map_or(NOT_MADE_YET, |k| k.id);
-    let prepared = of
-        .prepared
-        .get(&domain::authority::KeyKind::Tls)
-        .map_or(NOT_MADE_YET, |k| k.id);
+    let prepared = of.prepared.get(&KeyKind::Tls).map_or(NOT_MADE_YET, |k| k.id);
     // The final standby of a rotation that goes forward: prepared has become active.
-    let completes = phase == Phase::Standby && of.phase != Phase::Rollback;
+    let completes = step.to == Phase::Standby && step.from != Phase::Rollback;
     let pin = |generation| match generation {
         Generation::Active if completes => prepared,
         Generation::Active => active,
         Generation::Prepared => prepared,
     };
-    let row = phase.row();
-    let mut trusted = std::collections::BTreeSet::from([pin(Generation::Active)]);
+    let row = step.to.row();
+    let mut trusted = BTreeSet::from([pin(Generation::Active)]);
     if row.trusts_prepared {
         trusted.insert(prepared);
     }
@@ -84,16 +124,36 @@ pub(crate) fn row_at(of: &TypeState, phase: Phase) -> Side {
     }
 }
 
-/// The connections that would break if a phase were forced now: those that follow hold its row, those that
-/// lag stay as they are.
-pub(crate) fn if_forced(of: &TypeState, fleet: &[Seen], phase: Phase) -> Connections {
-    let row = row_at(of, phase);
+/// What would break if a step were forced now: those that follow hold its row, those that lag or are excluded stay
+/// as they are.
+pub fn if_forced(of: &TypeState, fleet: &[Seen], step: Entering) -> Forced {
+    let row = row_at(of, step);
     let mut groups: BTreeMap<Key, u64> = BTreeMap::new();
     for node in fleet {
         let side = if node.follows { &row } else { &node.side };
         *groups.entry(key(side, node.uses)).or_default() += 1;
     }
+    let somebody_follows = fleet.iter().any(|node| node.follows);
+    let is_cut_off = |node: &&Seen| somebody_follows && !node.follows && is_cut_off(node, &row);
+    Forced {
+        connections: count(&groups),
+        cut_off: fleet.iter().filter(is_cut_off).map(|node| node.node).collect(),
+    }
+}
+
+/// The pairs that cannot connect now, by what the nodes have reported. Who has reported nothing is not judged.
+pub fn broken_now(fleet: &[Seen]) -> Connections {
+    let mut groups: BTreeMap<Key, u64> = BTreeMap::new();
+    for node in fleet.iter().filter(|node| node.known) {
+        *groups.entry(key(&node.side, node.uses)).or_default() += 1;
+    }
     count(&groups)
+}
+
+/// Does anything break between this node and one that holds the row?
+fn is_cut_off(node: &Seen, row: &Side) -> bool {
+    (node.uses.server && !interoperate(row, &node.side))
+        || (node.uses.client && !interoperate(&node.side, row))
 }
 
 type Key = (Vec<SpkiPin>, Option<SpkiPin>, Option<SpkiPin>, bool, bool);
@@ -135,9 +195,8 @@ fn count(groups: &BTreeMap<Key, u64>) -> Connections {
 
 #[cfg(test)]
 mod tests {
-    use domain::authority::{AuthorityKey, KeyKind};
-
     use super::*;
+    use crate::authority::AuthorityKey;
 
     const OLD: SpkiPin = SpkiPin([1; 32]);
     const NEW: SpkiPin = SpkiPin([2; 32]);
@@ -150,9 +209,9 @@ mod tests {
             certificate: String::new(),
             algorithm: String::new(),
             storage: String::new(),
-            not_after: domain::Timestamp(0),
+            not_after: crate::Timestamp(0),
             rotation: None,
-            position: domain::Position(1),
+            position: crate::Position(1),
         }
     }
 
@@ -167,17 +226,30 @@ mod tests {
 
     fn twelve(of: &TypeState, laggard: Side) -> Vec<Seen> {
         let follower = Seen {
-            side: row_at(of, of.phase),
-            uses: Uses::ALL,
-            follows: true,
+            side: row_at(of, into(of, of.phase)),
+            ..node(1, true)
         };
         let mut fleet = vec![follower; 11];
         fleet.push(Seen {
             side: laggard,
-            uses: Uses::ALL,
-            follows: false,
+            ..node(12, false)
         });
         fleet
+    }
+
+    fn node(n: u128, follows: bool) -> Seen {
+        Seen {
+            node: NodeId(uuid::Uuid::from_u128(n)),
+            side: Side::default(),
+            uses: Uses::ALL,
+            follows,
+            excluded: false,
+            known: true,
+        }
+    }
+
+    fn into(of: &TypeState, to: Phase) -> Entering {
+        Entering { from: of.phase, to }
     }
 
     #[test]
@@ -189,7 +261,7 @@ mod tests {
             server_issuer: Some(OLD),
         };
         let fleet = twelve(&of, old);
-        let broken = |phase| if_forced(&of, &fleet, phase);
+        let broken = |phase| if_forced(&of, &fleet, into(&of, phase)).connections;
         assert_eq!(
             broken(Phase::Init),
             Connections {
@@ -229,8 +301,66 @@ mod tests {
             server_issuer: Some(OLD),
         };
         let fleet = twelve(&of, half);
-        assert_eq!(if_forced(&of, &fleet, Phase::UpdateServers).broken, 0);
-        assert_eq!(if_forced(&of, &fleet, Phase::Standby).broken, 11);
+        let stays = if_forced(&of, &fleet, into(&of, Phase::UpdateServers));
+        assert_eq!((stays.connections.broken, stays.cut_off.len()), (0, 0));
+        let ends = if_forced(&of, &fleet, into(&of, Phase::Standby));
+        assert_eq!(ends.connections.broken, 11);
+        assert_eq!(
+            ends.cut_off,
+            [fleet[11].node].into(),
+            "the laggard and nobody else"
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_rollback_keeps_the_old_authority_and_the_end_of_a_rotation_the_new_one() {
+        let of = in_phase(Phase::UpdateServers);
+        let holds = |from| {
+            row_at(
+                &of,
+                Entering {
+                    from,
+                    to: Phase::Standby,
+                },
+            )
+        };
+        let all = |pin| Side {
+            trusted: [pin].into(),
+            client_issuer: Some(pin),
+            server_issuer: Some(pin),
+        };
+        assert_eq!(holds(Phase::UpdateServers), all(NEW));
+        assert_eq!(holds(Phase::Rollback), all(OLD));
+    }
+
+    #[test]
+    fn what_is_broken_already_is_counted_over_what_was_reported() {
+        let of = in_phase(Phase::UpdateServers);
+        let old = Side {
+            trusted: [OLD].into(),
+            client_issuer: Some(OLD),
+            server_issuer: Some(OLD),
+        };
+        let mut fleet = twelve(&of, old);
+        assert_eq!(
+            broken_now(&fleet),
+            Connections {
+                broken: 22,
+                total: 132
+            }
+        );
+        // A node that has just joined and said nothing yet is no broken one.
+        fleet[11] = Seen {
+            known: false,
+            ..node(12, false)
+        };
+        assert_eq!(
+            broken_now(&fleet),
+            Connections {
+                broken: 0,
+                total: 110
+            }
+        );
     }
 
     #[test]
@@ -256,7 +386,7 @@ mod tests {
                         server: (seed + i) % 3 != 0,
                         verifier: true,
                     },
-                    follows: false,
+                    ..node(1, false)
                 })
                 .collect();
             let mut expected = Connections::default();
@@ -266,11 +396,7 @@ mod tests {
                     expected.broken += u64::from(!interoperate(&client.side, &server.side));
                 }
             }
-            assert_eq!(
-                if_forced(&in_phase(Phase::Init), &fleet, Phase::Init),
-                expected,
-                "seed {seed}"
-            );
+            assert_eq!(broken_now(&fleet), expected, "seed {seed}");
         }
     }
 }
