@@ -253,7 +253,14 @@ impl Decider {
                         id: command.id,
                         digest: command.digest,
                     });
-                    let append = prepare(&cluster, &facts, waiting, cause, (given.now, state.position), tail);
+                    let append = prepare(
+                        &cluster,
+                        &facts,
+                        waiting,
+                        cause,
+                        (given.now, state.position),
+                        tail,
+                    );
                     if taken.contains(&append.subject) {
                         return Verdict::Later;
                     }
