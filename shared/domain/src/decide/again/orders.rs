@@ -1,6 +1,6 @@
 //! The order that facts carry: the inverse of `decide`, fact by fact.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
@@ -117,6 +117,7 @@ fn alone(state: &ClusterState, fact: &Fact) -> Result<Order, Difference> {
             // As if just started: then no policy may act, and what is due is held.
             uptime_since_step_ms: 0,
             uptime_ms: 0,
+            seen: None,
         },
         Fact::RotationSettled(f) => Order::Settle {
             authority_type: f.authority_type,
@@ -213,9 +214,11 @@ fn step(first: &Event, f: &RotationPhaseEntered) -> Asked {
                 rotation: Some(f.rotation),
                 phase: f.from,
             },
-            // How long it was up is not recorded; that it made the step says that it was long enough.
+            // How long it was up and whom it saw is not recorded; that it made the step says that it was long enough,
+            // and that nobody was there whom it passed over.
             uptime_since_step_ms: u64::MAX,
             uptime_ms: u64::MAX,
+            seen: Some(BTreeSet::new()),
         });
     }
     let begins = f.from == Phase::Standby;
