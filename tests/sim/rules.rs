@@ -241,6 +241,9 @@ fn a_join_is_answered_after_a_whole_rotation() -> World {
     // Its request arrives; the answer does not.
     world.run_while(MINUTE, |w| w.truth.nodes[&node].joined == first);
     world.agents[late].online = false;
+    let hostname = world.agents[late].hostname.clone();
+    let node = world.truth.nodes.values().find(|n| n.hostname == hostname);
+    let node = node.map(|n| n.id).expect("its request has arrived");
     for phase in [
         Phase::Init,
         Phase::UpdateClients,
@@ -249,6 +252,11 @@ fn a_join_is_answered_after_a_whole_rotation() -> World {
     ] {
         world.run_for(2 * MINUTE);
         enter(&mut world, phase, true);
+        if phase == Phase::Init {
+            // Nobody waits for it, so that the rotation settles; what it accepts when it is back is judged.
+            let excluded = world.ask(Order::ExcludeNode { node });
+            assert!(excluded.is_ok(), "a node is excluded from a rotation in progress");
+        }
     }
     world.run_for(2 * MINUTE);
     world.agent_stops(late);
