@@ -96,7 +96,7 @@ async fn a_crash_after_the_first_facts_is_found_and_never_begun_a_second_time() 
     assert!(home.was_begun());
     std::fs::remove_file(home.log_file()).unwrap();
     let refused = start(&mut home, IfEmpty::Begin).await.err().unwrap();
-    assert!(matches!(refused, PlaneError::LostLog), "{refused}");
+    assert!(matches!(refused, PlaneError::LostLog { found: _ }), "{refused}");
 }
 
 #[tokio::test]
