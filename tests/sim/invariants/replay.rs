@@ -49,6 +49,7 @@ fn replay(log: &Log) -> Result<ClusterState, String> {
             credential: header.credential,
             command: header.command.clone(),
             reason: header.reason.clone(),
+            decided_at: header.decided_at,
             traceparent: None,
             service: if is_signer { "signer" } else { "orchestrator" },
         };

@@ -312,12 +312,15 @@ async fn a_policy_that_may_pass_over_nodes_asks_the_gateways_who_is_there() {
     let held = || world.see(|s| s.types[&T].rotation.as_ref().unwrap().held.is_some());
     for seen in [Some([node].into()), None] {
         *world.gateways.seen.lock().unwrap() = seen;
-        world.clock.advance(Duration::from_secs(11));
-        orchestrator.tick().await;
+        world.pass(&mut orchestrator, 11).await;
         assert!(held(), "somebody is there, or nobody can say");
     }
     let stepped = world.see(|s| s.types[&T].rotation.as_ref().unwrap().stepped);
-    assert_eq!(*world.gateways.asked.lock().unwrap(), [stepped, stepped]);
+    let asked = world.gateways.asked.lock().unwrap().clone();
+    assert!(
+        !asked.is_empty() && asked.iter().all(|since| *since == stepped),
+        "{asked:?}"
+    );
     *world.gateways.seen.lock().unwrap() = Some(BTreeSet::new());
     world.clock.advance(RETRY);
     orchestrator.tick().await;

@@ -402,6 +402,7 @@ impl World {
             credential: None,
             command: None,
             reason: None,
+            decided_at: None,
             traceparent: None,
             service: "orchestrator",
         };

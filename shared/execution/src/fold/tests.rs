@@ -17,6 +17,7 @@ fn event(second: i64) -> NewEvent {
         credential: None,
         command: None,
         reason: None,
+        decided_at: None,
         traceparent: None,
         service: "orchestrator",
     };

@@ -2,7 +2,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use api::{At, audit::AuditView};
 use eventlog::{Append, EventLog, MemoryLog, NewEvent, SharedLog, SqliteLog, Stored};
-use execution::checkpoint::Chain;
+use execution::{checkpoint::Chain, codec};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -375,17 +375,18 @@ async fn a_replay_says_what_the_state_was_and_a_moment_outside_the_log_is_not_fo
 async fn a_time_that_goes_back_belongs_to_the_moment_of_what_came_before() {
     let log = MemoryLog::new();
     for second in [10, 12, 11, 13] {
-        let of = execution::codec::Circumstances {
+        let of = codec::Circumstances {
             time: domain::Timestamp(second * 1_000),
             actor: domain::Principal::System(domain::id::SystemActor::Host),
             credential: None,
             command: None,
             reason: None,
+            decided_at: None,
             traceparent: None,
             service: "orchestrator",
         };
         let fact = domain::event::ClusterClockAccepted { behind_ms: 0 }.into();
-        let event = execution::codec::encode(&"acme.cluster".parse().unwrap(), &fact, &of);
+        let event = codec::encode(&"acme.cluster".parse().unwrap(), &fact, &of);
         log.append(Append::one(event, None)).await.unwrap();
     }
     for (second, position) in [(10, 1), (11, 1), (12, 3), (13, 4)] {
