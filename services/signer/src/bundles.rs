@@ -75,9 +75,12 @@ impl Signer {
             bundle: signed.clone(),
         }
         .into();
-        let prepared = self
-            .writer
-            .prepare(&self.cluster, &[fact.clone()], self.now(), Expected::At(seen));
+        let prepared = self.writer.prepare(
+            &self.cluster,
+            std::slice::from_ref(&fact),
+            self.now(),
+            Expected::At(seen),
+        );
         if let Err(unfit) = self.judge_bundle(&content, &signed, prepared.as_ref()).await? {
             self.refuse_bundle(&content, &unfit);
             // Not an error: nothing else waits for it, and whoever has to mend it needs a control plane that runs.

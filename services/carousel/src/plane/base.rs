@@ -73,8 +73,8 @@ impl Core {
         let chosen = home.choose_log(asked)?;
         // A file opens soon, and a file that is left half opened is still locked for whoever comes next.
         let log = match &*chosen {
-            EMBEDDED => open_log(home, EMBEDDED).await?,
-            broker => unless_stopped(&stop, open_log(home, broker)).await?,
+            EMBEDDED => Box::pin(open_log(home, EMBEDDED)).await?,
+            broker => Box::pin(unless_stopped(&stop, open_log(home, broker))).await?,
         };
         for warning in log.warnings() {
             tracing::warn!(log = log.name(), "{warning}");
