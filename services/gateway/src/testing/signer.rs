@@ -90,6 +90,9 @@ impl SmallSigner {
             late.borrow_and_update();
             let (duties, cluster) = fold.read(|s| (owed(s, s.now(now())), s.cluster_name().cloned()));
             for duty in duties {
+                if fold.read(|s| self.is_late_with(s, &duty)) {
+                    continue;
+                }
                 let cluster = cluster.as_ref().expect("the genesis came first");
                 let facts = fold.read(|s| self.facts(s, &duty, cluster, now()));
                 if !facts.is_empty() {
@@ -113,9 +116,6 @@ impl SmallSigner {
     }
 
     fn facts(&self, s: &ClusterState, duty: &Duty, cluster: &ClusterName, now: Timestamp) -> Vec<Fact> {
-        if self.is_late_with(s, duty) {
-            return vec![];
-        }
         match duty.clone() {
             Duty::GenerateKey {
                 authority_type,
