@@ -148,6 +148,8 @@ async fn a_certificate_that_is_not_this_nodes_is_not_installed_and_another_one_i
     plane.enter(Phase::UpdateClients);
     let report = plane.reached().await;
     assert_eq!((report.failure, plane.state().misissue), (None, 0));
+    let uri = domain::Principal::Node(plane.inner.node).uri(&crate::testing::CLUSTER.parse().unwrap());
+    assert_eq!(installed(dir.path(), "client.crt").uri, Some(uri));
     assert!(plane.state().reports.iter().all(|r| r.failure.is_none()));
     running.stop().await;
 }
