@@ -3,7 +3,7 @@
 use crate::{
     net::{Actor, Msg, Weather},
     node::Disk,
-    world::{MINUTE, SECOND, World},
+    world::{MINUTE, SECOND, Uptimes, World},
 };
 
 /// A fault that lasts.
@@ -19,6 +19,8 @@ enum Fault {
     GatewayCut(usize),
     GatewaySlow(usize),
     ClockOff(usize),
+    /// The wall clock goes far ahead of the monotonic one, and comes back.
+    ClockAhead(usize),
 }
 
 /// The troubles of a run.
@@ -28,6 +30,8 @@ pub struct Chaos {
     faults: Vec<Option<Fault>>,
     /// Disks as they were once, by agent.
     backups: Vec<(usize, Disk)>,
+    /// The orchestrators' file of running times, as it was once.
+    uptimes: Uptimes,
 }
 
 impl World {
@@ -62,7 +66,10 @@ impl World {
             79..81 => self.break_for(Fault::GatewayOff(gateway), long),
             81..86 => self.break_for(Fault::GatewayCut(gateway), short),
             86..92 => self.break_for(Fault::GatewaySlow(gateway), long),
-            92..95 => self.break_for(Fault::ClockOff(orchestrator), short),
+            92..94 => self.break_for(Fault::ClockOff(orchestrator), short),
+            94..96 => self.break_for(Fault::ClockAhead(orchestrator), short),
+            96 => self.chaos.uptimes = self.since_step.clone(),
+            97 => self.since_step = self.chaos.uptimes.clone(),
             _ => self.change_the_weather(),
         }
     }
@@ -104,6 +111,9 @@ impl World {
             Fault::ClockOff(i) => {
                 self.orchestrators[i].clock_offset_ms = self.rng.span(-120 * SECOND, 20 * SECOND)
             }
+            Fault::ClockAhead(i) => {
+                self.orchestrators[i].clock_offset_ms = self.rng.span(31 * SECOND, 30 * MINUTE)
+            }
         }
         self.note(fault, ms);
     }
@@ -134,7 +144,7 @@ impl World {
             Fault::GatewayOff(i) => self.gateway_starts(i),
             Fault::GatewayCut(i) => self.gateways[i].cut = false,
             Fault::GatewaySlow(i) => self.gateways[i].slow_ms = 0,
-            Fault::ClockOff(i) => self.orchestrators[i].clock_offset_ms = 0,
+            Fault::ClockOff(i) | Fault::ClockAhead(i) => self.orchestrators[i].clock_offset_ms = 0,
         }
     }
 

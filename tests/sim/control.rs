@@ -34,6 +34,10 @@ pub struct Orchestrator {
     pub heard: BTreeMap<MemberId, i64>,
     /// How wrong its clock is.
     pub clock_offset_ms: i64,
+    /// How wrong it was when it was last believed: at the start, or when an operator accepted it.
+    believed_offset_ms: i64,
+    /// The last acceptance: when, and how far behind the log the clock was then.
+    accepted: Option<(Timestamp, u64)>,
     last_tick: i64,
 }
 
@@ -46,13 +50,26 @@ impl Orchestrator {
             started: now,
             heard: BTreeMap::new(),
             clock_offset_ms: 0,
+            believed_offset_ms: 0,
+            accepted: None,
             last_tick: now,
         }
     }
 
-    /// Is the clock more than a minute behind the log?
+    /// Is the clock more than a minute behind the log, or did it jump against the monotonic one?
     pub fn is_clock_suspect(&self, clock: Timestamp) -> bool {
-        self.state.time.since_ms(clock) > 60 * SECOND as u64
+        let minute = 60 * SECOND as u64;
+        let allowed = match self.accepted {
+            Some((at, behind_ms)) if clock < at => behind_ms + minute,
+            _ => minute,
+        };
+        let jump_ms = (self.clock_offset_ms - self.believed_offset_ms).abs();
+        self.state.time.since_ms(clock) > allowed || jump_ms > 30 * SECOND
+    }
+
+    /// An operator says that the clock is right after all.
+    pub fn accept_clock(&mut self, at: Timestamp, behind_ms: u64) {
+        (self.accepted, self.believed_offset_ms) = (Some((at, behind_ms)), self.clock_offset_ms);
     }
 }
 
@@ -86,6 +103,8 @@ impl World {
             return;
         }
         (o.up, o.started, o.last_tick) = (true, self.now, self.now);
+        // A time daemon has set the clock; what it shows at the start is believed.
+        (o.clock_offset_ms, o.believed_offset_ms) = (0, 0);
         o.heard.clear();
         self.tell(|| format!("orchestrator {i} starts"));
     }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
-    BootId, CertDigest, ClusterState, MemberId, NodeId, Order, Position, Principal, SpkiPin, Timestamp,
+    BootId, CertDigest, ClusterState, Command, MemberId, NodeId, Order, Position, Principal, SpkiPin,
+    Timestamp,
     authority::AuthorityType,
     command::{Answer, Join, KeyRequest, Rejoin},
     decide::certificates::NOT_BEFORE_BACK_MS,
@@ -175,6 +176,9 @@ impl World {
                         seen,
                     };
                     let command = self.command(Principal::Node(hello.node), order);
+                    if self.waits_on_its_way(&command) {
+                        return None;
+                    }
                     match self.execute(&command) {
                         Outcome::Yes(_) => Some(Reply::Reported { seq, says }),
                         Outcome::No(no) => {
@@ -187,6 +191,16 @@ impl World {
                 Call::Trust | Call::Recover { .. } | Call::Join { .. } => None,
             },
         }
+    }
+
+    /// Now and then a report is carried out late, or once more: after others, and after the phase it speaks of.
+    fn waits_on_its_way(&mut self, command: &Command) -> bool {
+        if !self.faults_on || !self.rng.chance(self.knobs.late_permille) {
+            return false;
+        }
+        let at = self.now + self.rng.span(SECOND, 90 * SECOND);
+        self.queue.at(at, Msg::Late(Box::new(command.clone())));
+        self.rng.chance(500)
     }
 
     fn turn_away(&mut self, hello: &Hello, code: Code) -> Reply {

@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
-    AuthorityType, AuthorizationId, CertDigest, Command, CommandId, Event, Fact, NodeId, Order, Phase,
-    Position, Principal, Refusal, RotationId, SpkiPin, Timestamp,
-    access::RoleName,
+    AuthorityType, AuthorizationId, CertDigest, Command, CommandId, ConsumerName, Event, Fact, NodeId, Order,
+    Phase, Position, Principal, Refusal, RotationId, SpkiPin, Timestamp,
     command::{Answered, LaggingPolicy},
     event::{CertificateIssued, NodeReported},
     gate,
@@ -54,6 +53,9 @@ pub struct Violation {
     pub position: u64,
 }
 
+/// Since when a consumer is registered, and for what it attested last.
+type Attested = (Position, Option<(RotationId, Phase)>);
+
 /// The bookkeeping of the invariants.
 #[derive(Default)]
 pub struct Watch {
@@ -63,6 +65,12 @@ pub struct Watch {
     rotations: BTreeMap<AuthorityType, RotationId>,
     stepped: BTreeMap<AuthorityType, Timestamp>,
     policies: BTreeMap<AuthorityType, LaggingPolicy>,
+    /// When each step was taken by a clock that is never wrong.
+    stepped_at: BTreeMap<AuthorityType, i64>,
+    /// An operator has said that a clock is right: from there on steps may come early by that.
+    clock_accepted: bool,
+    /// External consumers: since when they are registered, and what they attested last.
+    consumers: BTreeMap<(AuthorityType, ConsumerName), Attested>,
     /// Whoever had the operator's role at some time.
     operators: BTreeSet<Principal>,
     /// Rotations whose key came in time.
@@ -109,22 +117,11 @@ impl Watch {
     /// After an event was folded.
     pub fn after(&mut self, world: &mut World, event: &Event) {
         let position = event.header.position;
-        if let Some(command) = &event.header.command {
-            let key = (event.header.actor.clone(), command.id);
-            let before = self.commands.insert(key, world.log.appends);
-            if before.is_some_and(|before| before != world.log.appends) {
-                world.violate(
-                    ACKNOWLEDGED,
-                    format!("one command was carried out twice, again at {position}"),
-                );
-            }
-        }
+        self.carried_out(world, event);
+        self.follow_people(world, event);
         self.authorizations.follow(&event.fact, &self.nodes);
         match &event.fact {
             Fact::RotationPhaseEntered(f) => self.phase_entered(world, event, f),
-            Fact::AccessUserAdded(f) if f.roles.contains(&RoleName::Operator) => {
-                self.operators.insert(Principal::User(f.user.clone()));
-            }
             Fact::RotationSettled(f) => {
                 let retired = world.truth.types[&f.authority_type]
                     .retired

@@ -128,6 +128,8 @@ pub enum Msg {
         boot: BootId,
         reply: Box<Reply>,
     },
+    /// A report that waited on its way to the orchestrator.
+    Late(Box<domain::Command>),
     /// An operator's command arrives.
     Deed(Box<Deed>),
     /// The signer gets to a duty.

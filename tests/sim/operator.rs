@@ -2,7 +2,7 @@
 
 use domain::{
     AuthorityType, BodyDigest, CertDigest, Command, NodeId, Order, Phase, Principal, Refusal, SpkiPin,
-    Timestamp, TokenHash, UserName,
+    Timestamp, TokenHash, TokenId, UserName,
     access::{Grant, NamePattern, RoleName},
     command::{Answer, Answered, KeyRequest, LaggingPolicy, Mode, Rotate},
     event::LeafUse,
@@ -14,6 +14,8 @@ use crate::{
     net::{Actor, Msg},
     world::{MINUTE, Outcome, SECOND, World},
 };
+
+mod whims;
 
 /// A command on its way; sent again with the same id until it is answered.
 #[derive(Clone, Debug)]
@@ -96,9 +98,16 @@ impl World {
         ))
     }
 
-    /// Sends a command over the network.
+    /// Sends a command of the administrator over the network; now and then the reason is left out.
     pub fn send(&mut self, order: Order) {
-        let command = self.admin_command(order);
+        let mut command = self.admin_command(order);
+        if self.faults_on && self.rng.chance(150) {
+            command.reason = None;
+        }
+        self.send_command(command);
+    }
+
+    fn send_command(&mut self, command: Command) {
         self.queue.send(
             &mut self.rng,
             self.now,
@@ -182,6 +191,7 @@ impl World {
                 }
             }
             75..78 if self.operators.people.len() < 3 => self.add_person(),
+            78..92 => self.whim(t),
             _ => {}
         }
     }
@@ -259,6 +269,7 @@ impl World {
         for p in 0..self.operators.people.len() {
             let holder = Principal::User(self.operators.people[p].name.clone());
             if !self.truth.users.contains_key(&self.operators.people[p].name) {
+                self.let_in_again(p);
                 continue;
             }
             let held = self.truth.held.get(&holder).into_iter().flatten();
@@ -286,6 +297,12 @@ impl World {
     }
 
     fn renew(&mut self, p: usize, is_alive: bool) {
+        if p > 0 && !is_alive {
+            // The host's recovery is for administrators; the others are let in anew.
+            let user = self.operators.people[p].name.clone();
+            self.operators.people[p].asked = self.now;
+            return self.send(Order::RemoveUser { user });
+        }
         let spki = self.rng.key();
         let person = &mut self.operators.people[p];
         person.asked = self.now;
@@ -320,22 +337,33 @@ impl World {
     pub fn add_person(&mut self) {
         let n = self.operators.people.len();
         let name: UserName = format!("person{n}").parse().expect("it is a user name");
-        let key = KeyRequest {
-            spki: self.rng.key(),
-            public_key: String::new(),
-        };
-        let roles = [RoleName::Auditor].into();
-        self.send(Order::AddUser {
-            user: name.clone(),
-            roles,
-            key,
-        });
+        self.let_in(name.clone());
         self.operators.people.push(Person {
             name,
             keys: Default::default(),
             leaf: None,
             asked: self.now,
         });
+    }
+
+    fn let_in(&mut self, user: UserName) {
+        let key = KeyRequest {
+            spki: self.rng.key(),
+            public_key: String::new(),
+        };
+        let roles = [RoleName::Auditor].into();
+        self.send(Order::AddUser { user, roles, key });
+    }
+
+    /// Whoever was removed may get in again, with the same name and a new key.
+    fn let_in_again(&mut self, p: usize) {
+        let waited = self.now - self.operators.people[p].asked > 2 * MINUTE;
+        if self.operators.busy && waited && self.rng.chance(300) {
+            let person = &mut self.operators.people[p];
+            (person.asked, person.leaf) = (self.now, None);
+            let user = person.name.clone();
+            self.let_in(user);
+        }
     }
 
     /// The first answer stands: at the end every acknowledged command gets it again, and nothing is appended.

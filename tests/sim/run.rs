@@ -56,6 +56,7 @@ pub fn complete(world: &mut World, at_most_ms: i64) -> bool {
                 let _ = world.ask(rotate(t, Some(next), false));
             }
         }
+        world.have_consumers_attest();
         clear_up(world, rounds);
         if is_complete(world) {
             return true;
@@ -89,10 +90,9 @@ fn clear_up(world: &mut World, rounds: u32) {
         .filter(|_| rounds.is_multiple_of(6))
         .collect::<Vec<_>>()
     {
-        if world.agents[i].set_back {
-            world.agent_stops(i);
-            world.agent_starts(i);
-        }
+        // A restart is what status asks for: a new boot says that there is one instance.
+        world.agent_stops(i);
+        world.agent_starts(i);
     }
 }
 

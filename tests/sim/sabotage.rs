@@ -84,6 +84,13 @@ impl World {
         self.is_sabotaged(by) && is_theirs && matches!(command.order, Order::Rotate(_))
     }
 
+    /// The orchestrator's fold loses what it has answered.
+    pub fn forget_commands(&mut self, orchestrator: usize, command: &Command) {
+        if self.is_mistreated(command, Sabotage::ForgetsCommands) {
+            self.orchestrators[orchestrator].state.commands.clear();
+        }
+    }
+
     /// The command as it is decided: as it was asked.
     pub fn as_decided(&self, command: &Command) -> Command {
         let mut decided = command.clone();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use domain::{
     AuthorityType, ClusterState, Command, CommandId, Event, Fact, Given, Header, NodeId, Order, Position,
     Principal, Refusal, Timestamp,
-    command::Answered,
+    command::{Answer, Answered},
     decide,
     event::CommandRef,
     evolve::apply,
@@ -59,6 +59,8 @@ pub struct Knobs {
     pub agent_crash_permille: u64,
     /// How often a node's proof fails.
     pub proof_fails_permille: u64,
+    /// How often a report waits on its way from the gateway, or arrives twice.
+    pub late_permille: u64,
     /// How long the signer may take for a duty.
     pub signer_ms: i64,
     /// Does every agent use the user authority too?
@@ -81,6 +83,7 @@ impl Knobs {
             crash_permille: 0,
             agent_crash_permille: 0,
             proof_fails_permille: 0,
+            late_permille: 0,
             signer_ms: 20,
             user_verifiers: false,
         }
@@ -123,6 +126,7 @@ impl Knobs {
             crash_permille: [0, 5, 20][rng.below(3)],
             agent_crash_permille: [0, 5, 30][rng.below(3)],
             proof_fails_permille: [0, 20, 150][rng.below(3)],
+            late_permille: [0, 0, 20, 80][rng.below(4)],
             signer_ms: [50, 2 * SECOND, 60 * SECOND, 240 * SECOND][rng.below(4)],
             user_verifiers: rng.chance(600),
         }
@@ -137,6 +141,9 @@ pub struct Log {
     pub appends: u64,
     tails: BTreeMap<(&'static str, String), Position>,
 }
+
+/// Per type: the step before, and the orchestrators' running time since then.
+pub type Uptimes = BTreeMap<AuthorityType, (Timestamp, u64)>;
 
 /// On whose word something is written.
 pub struct Word {
@@ -188,7 +195,7 @@ pub struct World {
     /// Every signed bundle, by type and revision: agents read the content, the log holds the signed text.
     pub bundles: BTreeMap<(AuthorityType, Position), Bundle>,
     /// Running time of the orchestrator since the step before, per type, over its restarts.
-    pub since_step: BTreeMap<AuthorityType, (Timestamp, u64)>,
+    pub since_step: Uptimes,
     pub watch: Watch,
     pub violation: Option<Violation>,
     /// The run in words, when somebody reads it.
@@ -256,6 +263,7 @@ impl World {
                 ..
             } => self.gateway_called(gateway, agent, boot, hello, call),
             Msg::Reply { agent, boot, reply } => self.agent_hears(agent, boot, *reply),
+            Msg::Late(command) => _ = self.execute(&command),
             Msg::Deed(deed) => self.deed_arrives(*deed),
             Msg::Owed { epoch, duty, seen } => self.signer_works(epoch, *duty, seen),
             Msg::Proved {

@@ -1,6 +1,7 @@
 //! On whose word a phase was entered, and was it theirs to give?
 
 use domain::{
+    access::RoleName,
     command::{Expectation, LaggingPolicy, Rotate},
     event::RotationPhaseEntered,
     evolve::apply,
@@ -10,6 +11,53 @@ use domain::{
 use super::{phases::row_is_met, *};
 
 impl Watch {
+    /// One command is carried out by one append.
+    pub(super) fn carried_out(&mut self, world: &mut World, event: &Event) {
+        if let Some(command) = &event.header.command {
+            let key = (event.header.actor.clone(), command.id);
+            let before = self.commands.insert(key, world.log.appends);
+            if before.is_some_and(|before| before != world.log.appends) {
+                world.violate(
+                    ACKNOWLEDGED,
+                    format!(
+                        "one command was carried out twice, again at {}",
+                        event.header.position
+                    ),
+                );
+            }
+        }
+    }
+
+    /// Who may ask for what, and whom a gate waits for that has no agent.
+    pub(super) fn follow_people(&mut self, world: &mut World, event: &Event) {
+        match &event.fact {
+            Fact::AccessUserAdded(f) if f.roles.contains(&RoleName::Operator) => {
+                self.operators.insert(Principal::User(f.user.clone()));
+            }
+            Fact::AccessRecovered(f) => _ = self.operators.insert(Principal::User(f.user.clone())),
+            Fact::ClusterClockAccepted(f) => {
+                self.clock_accepted = true;
+                for orchestrator in &mut world.orchestrators {
+                    orchestrator.accept_clock(event.header.time, f.behind_ms);
+                }
+            }
+            Fact::ConsumerAdded(f) => {
+                let key = (f.authority_type, f.consumer.clone());
+                self.consumers.insert(key, (event.header.position, None));
+            }
+            Fact::ConsumerAttested(f) => {
+                let key = (f.authority_type, f.consumer.clone());
+                if let Some((_, attested)) = self.consumers.get_mut(&key) {
+                    *attested = Some((f.rotation, f.phase));
+                }
+            }
+            Fact::ConsumerWithdrawn(f) => {
+                self.consumers.remove(&(f.authority_type, f.consumer.clone()));
+            }
+            _ => {}
+        }
+    }
+
     /// Held against the order as it was asked, not as the event tells it.
     pub(super) fn nobody_asked(
         &self,

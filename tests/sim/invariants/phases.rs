@@ -36,6 +36,7 @@ impl Watch {
         }
         self.phases.insert(t, f.to);
         self.stepped.insert(t, event.header.time);
+        self.stepped_at.insert(t, world.now);
     }
 
     /// Held against the disks as they are, and against the state before the event.
@@ -64,7 +65,8 @@ impl Watch {
             .or_else(|| self.key_missing(f).map(|text| (GATE, text)))
             .or_else(|| self.people_cut_off(world, event, f, &of).map(|text| (GATE, text)))
             .or_else(|| self.sessions_left(world, f, &of).map(|text| (GATE, text)))
-            .or_else(|| self.too_early(event, f).map(|text| (GATE, text)))
+            .or_else(|| self.consumers_left(f).map(|text| (GATE, text)))
+            .or_else(|| self.too_early(world, f).map(|text| (GATE, text)))
             .or_else(|| {
                 self.passes_over_somebody_online(world, f)
                     .map(|text| (GATE, text))
@@ -186,12 +188,27 @@ impl Watch {
         left.map(|s| format!("agents {} and {} talk on the retiring issuer", s.client, s.server))
     }
 
-    /// The schedule's steps come one after another.
-    fn too_early(&self, event: &Event, f: &RotationPhaseEntered) -> Option<String> {
-        let stepped = self.stepped.get(&f.authority_type)?;
-        let waited = event.header.time.since_ms(*stepped);
-        let is_early = f.mode == Mode::Automatic && waited < f.grace_period_ms / 3;
-        is_early.then(|| format!("the schedule took a step after {} s", waited / 1000))
+    /// A consumer that was registered when it was decided, and has not attested for this phase.
+    fn consumers_left(&self, f: &RotationPhaseEntered) -> Option<String> {
+        if f.from == Phase::Rollback || f.gate.overridden > 0 {
+            return None;
+        }
+        let mine = self.consumers.iter().filter(|((t, _), _)| *t == f.authority_type);
+        let mut left = mine.filter(|(_, (added, attested))| {
+            *added <= f.gate.position && *attested != Some((f.rotation, f.from))
+        });
+        let ((_, name), _) = left.next()?;
+        Some(format!("the consumer {name} has not attested"))
+    }
+
+    /// The schedule's steps come one after another, by a clock that is never wrong: one that jumps takes no step.
+    fn too_early(&self, world: &World, f: &RotationPhaseEntered) -> Option<String> {
+        // So much may a clock be ahead of us, or the log of a clock, and still be believed.
+        let slack = 100 * crate::world::SECOND;
+        let waited = world.now - self.stepped_at.get(&f.authority_type)? + slack;
+        let is_early = f.mode == Mode::Automatic && waited < (f.grace_period_ms / 3) as i64;
+        (is_early && !self.clock_accepted)
+            .then(|| format!("the schedule took a step after {} s", (waited - slack) / 1000))
     }
 
     /// `proceed` passes over nodes that were not seen; one that talks to a gateway all the time is online.

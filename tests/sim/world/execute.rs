@@ -9,33 +9,22 @@ impl World {
     /// A command becomes events, or does not: fold, decide, append, answer; with everything that can go
     /// wrong between two of these.
     pub fn execute(&mut self, command: &Command) -> Outcome {
-        let up: Vec<usize> = (0..self.orchestrators.len())
-            .filter(|o| self.orchestrators[*o].up)
-            .collect();
-        let Some(o) = self.rng.pick(&up) else {
+        let Some(o) = self.some_orchestrator() else {
             return Outcome::Silence;
         };
         let is_step = matches!(command.order, Order::Rotate(_) | Order::ScheduledStep { .. });
         self.asked = is_step.then(|| command.clone());
         let decided = is_step.then(|| self.as_decided(command));
         let command = decided.as_ref().unwrap_or(command);
-        let crashes = if self.faults_on {
-            self.knobs.crash_permille
-        } else {
-            0
-        };
-        let stale = if self.faults_on {
-            self.knobs.stale_permille
-        } else {
-            0
+        let (crashes, stale) = match self.faults_on {
+            true => (self.knobs.crash_permille, self.knobs.stale_permille),
+            false => (0, 0),
         };
         for attempt in 0..6 {
             if attempt > 0 || !self.rng.chance(stale) {
                 catch_up(&mut self.orchestrators[o].state, &self.log);
             }
-            if self.is_mistreated(command, Sabotage::ForgetsCommands) {
-                self.orchestrators[o].state.commands.clear();
-            }
+            self.forget_commands(o, command);
             let given = self.given(o);
             let decided_at = self.orchestrators[o].state.position;
             let decision = match decide(&self.orchestrators[o].state, command, &given) {
@@ -52,18 +41,12 @@ impl World {
             };
             if decision.facts.is_empty() {
                 let position = decision.repeats.unwrap_or(decided_at);
-                return Outcome::Yes(Answered {
-                    position,
-                    answer: decision.answer,
-                });
+                return yes(position, decision.answer);
             }
             if self.is_mistreated(command, Sabotage::AnswersBeforeAppend) {
                 self.orchestrator_dies(o);
                 let position = Position(self.log.events.len() as u64 + 1);
-                return Outcome::Yes(Answered {
-                    position,
-                    answer: decision.answer,
-                });
+                return yes(position, decision.answer);
             }
             // Crash before the append: nothing happened, and nobody is told.
             if self.rng.chance(crashes) {
@@ -91,12 +74,16 @@ impl World {
             {
                 continue;
             }
-            return Outcome::Yes(Answered {
-                position,
-                answer: decision.answer,
-            });
+            return yes(position, decision.answer);
         }
         Outcome::Silence
+    }
+
+    fn some_orchestrator(&mut self) -> Option<usize> {
+        let up: Vec<usize> = (0..self.orchestrators.len())
+            .filter(|o| self.orchestrators[*o].up)
+            .collect();
+        self.rng.pick(&up)
     }
 
     /// Refusals of people stand in the log; equal ones within a minute become one. False if the log moved on.
@@ -186,6 +173,10 @@ impl World {
             order,
         }
     }
+}
+
+fn yes(position: Position, answer: Answer) -> Outcome {
+    Outcome::Yes(Answered { position, answer })
 }
 
 fn word_of(command: &Command) -> Word {
