@@ -75,9 +75,8 @@ impl World {
             .get(&gateway.id)
             .is_some_and(|me| me.running && me.boot == Some(gateway.boot) && me.facts == gateway.facts);
         let rows = desired_of_member(&gateway.state);
-        let holds_rows = rows
-            .iter()
-            .all(|(t, row)| gateway.held.get(t).is_some_and(|held| *held >= row.revision));
+        // Whoever serves hands out: with the one the other would begin too soon.
+        let holds_rows = gateway.hands_out();
         let before = gateway.serving;
         if self.now - gateway.lease >= LEASE_MS {
             gateway.serving = false;
