@@ -34,7 +34,7 @@ pub const AGAIN: &str = "invariant_what_was_decided_follows_from_the_log_alone";
 pub const COMPLETES: &str = "the_rotation_completes_once_everything_is_mended";
 
 /// Every invariant: each of them is seen to fail.
-pub const ALL: [&str; 8] = [
+pub const ALL: [&str; 9] = [
     CONNECTIVITY,
     AUTHORISED,
     REPLAY,
@@ -42,6 +42,7 @@ pub const ALL: [&str; 8] = [
     ROLLBACK,
     ACKNOWLEDGED,
     OLD_AUTHORITY,
+    AGAIN,
     COMPLETES,
 ];
 

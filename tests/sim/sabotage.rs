@@ -9,7 +9,7 @@ use domain::{
 };
 
 use crate::{
-    invariants::{ACKNOWLEDGED, AUTHORISED, COMPLETES, GATE, REPLAY},
+    invariants::{ACKNOWLEDGED, AGAIN, AUTHORISED, COMPLETES, GATE, REPLAY},
     rules::{enter, settled},
     run::complete,
     world::{MINUTE, World},
@@ -24,6 +24,8 @@ pub enum Sabotage {
     ForgetsCommands,
     /// The orchestrator passes over nodes that nobody asked it to pass over.
     ForcesUnasked,
+    /// The orchestrator counts a node that is not there.
+    Miscounts,
     /// The signer signs what nobody authorised: the fold ignores it, and it is out in the world.
     SignerInvents,
     /// The signer signs a second time, with another key in it.
@@ -35,10 +37,11 @@ pub enum Sabotage {
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AnswersBeforeAppend,
         Self::ForgetsCommands,
         Self::ForcesUnasked,
+        Self::Miscounts,
         Self::SignerInvents,
         Self::SignerSubstitutes,
         Self::FoldReadsTheClock,
@@ -50,6 +53,7 @@ impl Sabotage {
         match self {
             Self::AnswersBeforeAppend | Self::ForgetsCommands => ACKNOWLEDGED,
             Self::ForcesUnasked => GATE,
+            Self::Miscounts => AGAIN,
             Self::SignerInvents | Self::SignerSubstitutes => AUTHORISED,
             Self::FoldReadsTheClock | Self::FollowerSkips => REPLAY,
         }
@@ -101,6 +105,16 @@ impl World {
             rotate.force = true;
         }
         decided
+    }
+
+    /// The facts of a decision as they are appended: as they were decided.
+    pub fn as_appended(&self, mut facts: Vec<Fact>) -> Vec<Fact> {
+        for fact in &mut facts {
+            if let (true, Fact::RotationPhaseEntered(f)) = (self.is_sabotaged(Sabotage::Miscounts), fact) {
+                f.gate.required += 1;
+            }
+        }
+        facts
     }
 
     /// What the signer records for an authorisation: the one certificate.

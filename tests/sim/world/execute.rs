@@ -53,8 +53,8 @@ impl World {
                 self.orchestrator_dies(o);
                 return Outcome::Silence;
             }
-            let word = word_of(command);
-            let appended = self.append(decision.facts, &word, decided_at, given.now);
+            let (word, facts) = (word_of(command), self.as_appended(decision.facts));
+            let appended = self.append(facts, &word, decided_at, given.now);
             self.decide_again(Actor::Orchestrator(o), appended);
             let Some(position) = appended else {
                 continue;
