@@ -27,6 +27,7 @@ pub fn directed(rule: Rule) -> Option<fn() -> World> {
         Rule::KeepProvenAndInFlight => an_ordinary_rotation,
         Rule::JoinAnswerIsCurrent => a_join_is_answered_after_a_whole_rotation,
         Rule::LateKeyIsDestroyed => a_key_comes_after_the_rotation_is_over,
+        Rule::GatewayHoldsBeforeHandingOut => a_gateway_starts_while_the_signer_is_away,
         Rule::PolicyNeedsUptime => a_policy_acts_at_once_after_a_long_absence,
         Rule::FactsAreFresh => facts_of_init_still_stand_when_everybody_goes_back,
         Rule::OnlyRolesInUse
@@ -38,7 +39,6 @@ pub fn directed(rule: Rule) -> Option<fn() -> World> {
         | Rule::StepsFollowOneAnother
         | Rule::NothingIsReinstalled
         | Rule::RevisionsOnlyRise
-        | Rule::GatewayHoldsBeforeHandingOut
         | Rule::RenewalFollowsTheRow
         | Rule::HoldBeforeServing
         | Rule::BundleIsDesiredState => return None,
@@ -61,12 +61,11 @@ pub fn breaks(rule: Rule) -> &'static [&'static str] {
         Rule::FactsAreFresh => &[GATE, ROLLBACK],
         Rule::UntouchedHasReachedRollback | Rule::NothingIsReinstalled => &[ROLLBACK],
         Rule::OnlyRolesInUse | Rule::RenewalFollowsTheRow => &[COMPLETES],
-        Rule::InstallOnlyDesiredIssuer => &[CONNECTIVITY],
+        Rule::InstallOnlyDesiredIssuer | Rule::GatewayHoldsBeforeHandingOut => &[CONNECTIVITY],
         Rule::RevisionsOnlyRise | Rule::JoinAnswerIsCurrent | Rule::LateKeyIsDestroyed => &[OLD_AUTHORITY],
         Rule::HoldBeforeServing => &[OLD_AUTHORITY, CONNECTIVITY],
         // A lost key shows where the node is, or in that the rotation waits for it for ever.
         Rule::KeepProvenAndInFlight => &[ROLLBACK, COMPLETES],
-        Rule::GatewayHoldsBeforeHandingOut => &[CONNECTIVITY, ROLLBACK, COMPLETES],
         Rule::BundleIsDesiredState => &[OLD_AUTHORITY, CONNECTIVITY, COMPLETES],
     }
 }
@@ -170,6 +169,25 @@ fn a_fresh_orchestrator_has_heard_nobody() -> World {
     enter(&mut world, Phase::Init, false);
     world.run_for(MINUTE);
     let _ = world.ask(rotate(HOST, Some(Phase::UpdateClients), true));
+    world
+}
+
+fn a_gateway_starts_while_the_signer_is_away() -> World {
+    let mut world = settled(2, 2);
+    world.gateway_stops(1, true);
+    for phase in [
+        Phase::Init,
+        Phase::UpdateClients,
+        Phase::UpdateServers,
+        Phase::Standby,
+    ] {
+        enter(&mut world, phase, false);
+    }
+    world.run_for(2 * MINUTE);
+    // It slept through the rotation: nobody accepts the certificates that it has, and it gets no others.
+    world.signer_dies();
+    world.gateway_starts(1);
+    world.run_for(MINUTE);
     world
 }
 
