@@ -91,6 +91,7 @@ fn refused(command: &Command, code: Code) -> Fact {
     let fact = CommandRefused {
         principal: command.principal.clone(),
         command: command.order.name().into(),
+        target: command.order.target(),
         code,
         text: "in the words of another version".into(),
         count: 1,
