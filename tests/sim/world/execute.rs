@@ -53,12 +53,8 @@ impl World {
                 self.orchestrator_dies(o);
                 return Outcome::Silence;
             }
-            let (word, facts) = (word_of(command), self.as_appended(decision.facts));
-            let appended = self.append(facts, &word, decided_at, given.now);
-            self.decide_again(Actor::Orchestrator(o), appended);
-            let Some(position) = appended else {
-                continue;
-            };
+            let appended = self.append_decided(o, decision.facts, &word_of(command), given.now);
+            let Some(position) = appended else { continue };
             if self.is_mistreated(command, Sabotage::ForgetsCommands) {
                 return Outcome::Silence;
             }
@@ -110,10 +106,22 @@ impl World {
         if last.is_some_and(|at| time.since_ms(*at) < MINUTE as u64) {
             return true;
         }
-        let decided_at = state.position;
-        let appended = self.append(vec![refused.into()], &word_of(command), decided_at, time);
+        self.append_decided(o, vec![refused.into()], &word_of(command), time)
+            .is_some()
+    }
+
+    /// Appends what an orchestrator decided on its state, and decides it again there.
+    fn append_decided(
+        &mut self,
+        o: usize,
+        facts: Vec<Fact>,
+        word: &Word,
+        time: Timestamp,
+    ) -> Option<Position> {
+        let facts = self.as_appended(facts);
+        let appended = self.append(facts, word, self.orchestrators[o].state.position, time);
         self.decide_again(Actor::Orchestrator(o), appended);
-        appended.is_some()
+        appended
     }
 
     /// What was just appended up to here follows from the state of whoever decided it, by its facts alone.

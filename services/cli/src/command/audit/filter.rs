@@ -176,6 +176,7 @@ mod tests {
                 credential: None,
                 command: None,
                 reason: None,
+                decided_at: None,
             },
             fact: fact.into(),
         };

@@ -102,8 +102,17 @@ pub(super) fn asked(state: &ClusterState, first: &Event, events: &[Event]) -> Re
 }
 
 /// Facts that stand alone (or before facts that say nothing more), and need nothing that is fresh.
+///
+/// All others stand after the fact that carries their order, are written by the signer, or by nobody any more.
 fn alone(state: &ClusterState, fact: &Fact) -> Result<Order, Difference> {
-    Ok(match fact {
+    of_schedule(state, fact)
+        .or_else(|| of_node_or_member(fact))
+        .or_else(|| of_people(fact))
+        .ok_or(Difference::NoOrder(fact.type_name()))
+}
+
+fn of_schedule(state: &ClusterState, fact: &Fact) -> Option<Order> {
+    Some(match fact {
         Fact::RotationHeld(f) => Order::ScheduledStep {
             authority_type: f.authority_type,
             expects: Expectation {
@@ -123,6 +132,16 @@ fn alone(state: &ClusterState, fact: &Fact) -> Result<Order, Difference> {
             authority_type: f.authority_type,
             rotation: f.rotation,
         },
+        Fact::AuthorizationVoided(f) => Order::VoidAuthorization {
+            authorization: f.authorization,
+            why: f.why.clone(),
+        },
+        _ => return None,
+    })
+}
+
+fn of_node_or_member(fact: &Fact) -> Option<Order> {
+    Some(match fact {
         Fact::NodeReported(f) => Order::Report {
             node: f.node,
             report: f.report.clone(),
@@ -148,6 +167,12 @@ fn alone(state: &ClusterState, fact: &Fact) -> Result<Order, Difference> {
             member: f.member,
             boot: f.boot,
         },
+        _ => return None,
+    })
+}
+
+fn of_people(fact: &Fact) -> Option<Order> {
+    Some(match fact {
         Fact::AccessTokenRemoved(f) => Order::RemoveToken { token: f.token },
         Fact::AccessUserRemoved(f) => Order::RemoveUser { user: f.user.clone() },
         Fact::AccessCredentialPresented(f) => Order::PresentCredential {
@@ -173,35 +198,7 @@ fn alone(state: &ClusterState, fact: &Fact) -> Result<Order, Difference> {
             authority_type: f.authority_type,
             consumer: f.consumer.clone(),
         },
-        Fact::AuthorizationVoided(f) => Order::VoidAuthorization {
-            authorization: f.authorization,
-            why: f.why.clone(),
-        },
-        // These stand after the fact that carries their order, are written by the signer, or by nobody any more.
-        Fact::ClusterCreated(_)
-        | Fact::ClusterClockAccepted(_)
-        | Fact::RotationPhaseEntered(_)
-        | Fact::RotationResumed(_)
-        | Fact::RotationModeChanged(_)
-        | Fact::NodeJoined(_)
-        | Fact::NodeRejoined(_)
-        | Fact::NodeRecovered(_)
-        | Fact::NodeRemoved(_)
-        | Fact::AccessTokenCreated(_)
-        | Fact::AccessTokenUsed(_)
-        | Fact::AccessUserAdded(_)
-        | Fact::AccessRecovered(_)
-        | Fact::CommandRefused(_)
-        | Fact::CommandNoop(_)
-        | Fact::AuthorizationGranted(_)
-        | Fact::AuthorityKeyGenerated(_)
-        | Fact::AuthorityActivated(_)
-        | Fact::AuthorityRetired(_)
-        | Fact::AuthorityDestroyed(_)
-        | Fact::AuthorityBundleSigned(_)
-        | Fact::CertificateIssued(_)
-        | Fact::CertificateRefused(_)
-        | Fact::CertificateRevoked(_) => return Err(Difference::NoOrder(fact.type_name())),
+        _ => return None,
     })
 }
 

@@ -173,7 +173,7 @@ async fn a_bundle_for_ten_years_or_of_the_future_is_found() {
         let at = honest.world.fold.position().0 + 1;
         honest
             .world
-            .write_bundle(AuthorityType::Host, |bundle| {
+            .write_bundle(AuthorityType::Db, |bundle| {
                 bundle.expires = bundle.expires.plus_ms(years * 365 * DAY_MS);
                 bundle.revision.0 += ahead;
             })
