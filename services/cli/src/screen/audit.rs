@@ -188,6 +188,9 @@ pub fn show(
         header.actor
     ));
     out.push_str(&format!("What   {}\n", said.what));
+    if let Fact::CommandRefused(f) = &event.fact {
+        out.push_str(&format!("       {}\n", f.text));
+    }
     out.push_str(&format!("Why    {}\n", said.why));
     if let Fact::RotationPhaseEntered(f) = &event.fact {
         out.push_str(&format!(

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    Event, Fact, NodeId, Principal,
-    command::Mode,
+    Event, Fact, NodeId, Order, Principal,
+    command::{Mode, Rotate},
     event::{CommandRefused, NodeReported, Occasion, RotationHeld, RotationOutcome, RotationPhaseEntered},
     id::SystemActor,
 };
@@ -158,8 +158,19 @@ fn refused(f: &CommandRefused) -> String {
     } else {
         String::new()
     };
-    let target = f.target.as_ref().map(|t| format!(" {t}")).unwrap_or_default();
-    format!("REFUSED {}{target}: {}{times}", f.command, f.code)
+    let asked = match f.order.as_deref() {
+        // A step is read as the step that it would have been.
+        Some(Order::Rotate(Rotate {
+            authority_type,
+            target: Some(to),
+            ..
+        })) => format!("{authority_type} -> {to}"),
+        _ => {
+            let target = f.target.as_ref().map(|t| format!(" {t}")).unwrap_or_default();
+            format!("{}{target}", f.command)
+        }
+    };
+    format!("REFUSED {asked}: {}{times}", f.code)
 }
 
 fn reported(f: &NodeReported) -> (Paint, String) {

@@ -71,12 +71,18 @@ fn is_about(wanted: AuthorityType, event: &Event, data: &Value) -> bool {
     match &event.fact {
         Fact::NodeExcluded(f) => f.rotations.contains_key(&wanted),
         Fact::NodeIncluded(f) => f.rotations.contains_key(&wanted),
-        // What was asked for stands one deeper.
-        Fact::CommandRefused(_) | Fact::CommandNoop(_) => data.get("order").is_some_and(|order| {
-            is_type(order) || order.as_object().is_some_and(|o| o.values().any(is_type))
-        }),
+        // A refusal names the one thing that was asked for; the rest of the order stands one deeper.
+        Fact::CommandRefused(f) => f.target.as_deref() == Some(wanted.name()) || is_ordered(wanted, data),
+        Fact::CommandNoop(_) => is_ordered(wanted, data),
         _ => is_type(data),
     }
+}
+
+/// Does the order in the data name the authority?
+fn is_ordered(wanted: AuthorityType, data: &Value) -> bool {
+    let order = data.get("order").and_then(Value::as_object);
+    let mut fields = order.into_iter().flat_map(|order| order.values());
+    fields.any(|of| of.get("authority_type").and_then(Value::as_str) == Some(wanted.name()))
 }
 
 impl Wanted {
@@ -160,7 +166,7 @@ mod tests {
     use domain::{
         EventId, Header, NodeId, Phase, Position, Principal, RotationId,
         command::{LaggingPolicy, Mode},
-        event::{GateRecord, NodeExcluded, RotationPhaseEntered},
+        event::{CommandRefused, GateRecord, NodeExcluded, RotationPhaseEntered},
     };
     use uuid::Uuid;
 
@@ -222,6 +228,26 @@ mod tests {
         let (mut by_it, _) = event(forced("db-077"));
         by_it.header.actor = Principal::Node(id);
         assert!(node.is_in(&by_it, &Value::Null));
+    }
+
+    #[test]
+    fn a_refused_step_is_about_the_authority_that_it_was_for() {
+        let refused = CommandRefused {
+            principal: Principal::User("alice".parse().unwrap()),
+            command: "rotate".into(),
+            target: Some("host".into()),
+            code: domain::Code::NodesLagging,
+            text: "1 of 3".into(),
+            count: 2,
+            order: None,
+        };
+        let (event, data) = event(refused);
+        assert!(is_about(AuthorityType::Host, &event, &data));
+        assert!(!is_about(AuthorityType::User, &event, &data));
+        let data =
+            serde_json::json!({ "order": { "rotate": { "authority_type": "user", "target": "init" } } });
+        assert!(is_ordered(AuthorityType::User, &data));
+        assert!(!is_ordered(AuthorityType::Host, &data));
     }
 
     #[test]

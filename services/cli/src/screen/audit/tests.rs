@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use api::audit::{DiffChange, VerifyCheck};
 use domain::{
-    AuthorityType, Code, EventId, Header, Phase, Position, Principal, RotationId,
-    command::{LaggingPolicy, Mode},
+    AuthorityType, Code, EventId, Header, Order, Phase, Position, Principal, RotationId,
+    command::{LaggingPolicy, Mode, Rotate},
     event::{CommandRefused, GateRecord, NodeReported, RotationPhaseEntered},
     fact::{FactReport, Failure, Seen},
     id::{BootId, SystemActor},
@@ -121,6 +121,41 @@ POS    TIME (UTC)               WHO         WHAT                                
 ";
     assert_eq!(text, expected);
     assert_eq!(rows(&events, &names(), true).len(), events.len());
+}
+
+#[test]
+fn a_refused_step_says_which_step_and_in_full_why() {
+    let step = Rotate {
+        authority_type: AuthorityType::Host,
+        target: Some(Phase::Standby),
+        manual: true,
+        grace_period_ms: None,
+        on_lagging: None,
+        force: false,
+        expects: None,
+    };
+    let refusal = CommandRefused {
+        principal: alice(),
+        command: "rotate".into(),
+        target: Some("host".into()),
+        code: Code::NodesLagging,
+        text: "2 of 12 nodes have not reached update_servers".into(),
+        count: 1,
+        order: Some(Box::new(Order::Rotate(step))),
+    };
+    let event = event(1223, "06:12:40.118", alice(), refusal);
+    let row = table(&rows([&event], &names(), true), &look());
+    assert!(
+        row.contains("  REFUSED host -> standby: nodes_lagging  "),
+        "{row}"
+    );
+    let text = show(&event, event.fact.type_name(), None, &[], &names());
+    assert!(
+        text.contains(
+            "What   REFUSED host -> standby: nodes_lagging\n       2 of 12 nodes have not reached update_servers\n"
+        ),
+        "{text}"
+    );
 }
 
 #[test]
