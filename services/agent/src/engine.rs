@@ -156,22 +156,13 @@ impl Engine {
     ) -> Result<Self, AgentError> {
         let passed = passed(&disk);
         let installed = installed(&disk, passed.as_ref())?;
-        let salvaged = if installed.number == 0 && !is_fresh {
-            disk.salvage()
-        } else {
-            vec![]
-        };
+        let is_lost = installed.number == 0 && !is_fresh;
+        let salvaged = is_lost.then(|| disk.salvage()).unwrap_or_default();
         let requests = disk.requests()?;
         let pace = config.pace.clone();
-        let (news_sender, news) = mpsc::channel(NEWS_BOUND);
-        let (dial, dialled) = watch::channel(None);
-        let mut tasks = JoinSet::new();
         let seed = runtime::backoff::random_seed();
-        let held = link::hold(config.servers.clone(), dialled, news_sender, pace.clone(), seed);
-        tasks.spawn(async move {
-            held.await;
-            Done::Ended
-        });
+        let mut tasks = JoinSet::new();
+        let (news, dial) = hold_link(&mut tasks, &config, seed);
         // What was tried in a process that ended is tried anew; only what has passed need not be.
         let proof = Proof::Due;
         let mut engine = Self {
@@ -432,6 +423,22 @@ impl Engine {
 /// Both leaves of a generation, where it has them.
 fn leaves(generation: &Generation) -> impl Iterator<Item = &domain::reconcile::Leaf> {
     generation.client.iter().chain(&generation.server)
+}
+
+/// Holds the connection to a gateway beside everything else: what comes by it, and how to dial it anew.
+fn hold_link(
+    tasks: &mut JoinSet<Done>,
+    config: &Config,
+    seed: u64,
+) -> (mpsc::Receiver<News>, watch::Sender<Option<Dial>>) {
+    let (sender, news) = mpsc::channel(NEWS_BOUND);
+    let (dial, dialled) = watch::channel(None);
+    let held = link::hold(config.servers.clone(), dialled, sender, config.pace.clone(), seed);
+    tasks.spawn(async move {
+        held.await;
+        Done::Ended
+    });
+    (news, dial)
 }
 
 /// The last generation that passed. One that is damaged is none: there is then nothing to go back to.
