@@ -117,6 +117,9 @@ impl Watch {
 
     /// After an event was folded.
     pub fn after(&mut self, world: &mut World, event: &Event) {
+        if let Fact::AccessUserRemoved(f) = &event.fact {
+            world.operators.lose_access(&f.user);
+        }
         let position = event.header.position;
         self.carried_out(world, event);
         self.follow_people(world, event);

@@ -44,6 +44,13 @@ pub struct Operators {
 }
 
 impl Operators {
+    /// A removed user's certificates count nothing any more, also when the name is given again.
+    pub fn lose_access(&mut self, user: &UserName) {
+        for person in self.people.iter_mut().filter(|p| p.name == *user) {
+            person.leaf = None;
+        }
+    }
+
     pub fn new() -> Self {
         let name: UserName = "admin".parse().expect("it is a user name");
         let admin = Person {

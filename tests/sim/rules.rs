@@ -259,6 +259,8 @@ fn a_certificate_of_the_row_before_arrives_late() -> World {
         issuer: prepared,
         spki,
     });
+    world.run_for(SECOND);
+    world.asks_for_news(0);
     world.run_while(2 * MINUTE, |w| !shows_prepared(w));
     let _ = world.ask(rotate(HOST, Some(Phase::Standby), false));
     world.run_for(MINUTE);

@@ -68,6 +68,12 @@ impl World {
         })
     }
 
+    /// Asks at once for what the event stream brings.
+    pub fn asks_for_news(&mut self, i: usize) {
+        let hello = self.hello(i);
+        self.call(i, hello, Call::Poll);
+    }
+
     fn call(&mut self, i: usize, hello: Option<Hello>, call: Call) {
         let a = &self.agents[i];
         if !a.is_reachable() {
