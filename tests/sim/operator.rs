@@ -282,6 +282,7 @@ impl World {
             let held = self.truth.held.get(&holder).into_iter().flatten();
             let newest = held
                 .filter_map(|d| Some((d, self.truth.certificates.get(d)?)))
+                .filter(|(_, c)| !c.revoked)
                 .max_by_key(|(_, c)| c.position);
             let newest = newest.map(|(d, c)| (*d, c.issuer, c.not_after, c.presented.is_some()));
             if let Some((digest, issuer, not_after, presented)) = newest {
