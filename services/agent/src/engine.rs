@@ -157,7 +157,7 @@ impl Engine {
         let passed = passed(&disk);
         let installed = installed(&disk, passed.as_ref())?;
         let is_lost = installed.number == 0 && !is_fresh;
-        let salvaged = is_lost.then(|| disk.salvage()).unwrap_or_default();
+        let salvaged = if is_lost { disk.salvage() } else { vec![] };
         let requests = disk.requests()?;
         let pace = config.pace.clone();
         let seed = runtime::backoff::random_seed();

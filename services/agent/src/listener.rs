@@ -55,18 +55,21 @@ pub(crate) async fn serve(listener: TcpListener, epochs: Epochs, sessions: Sessi
     }
 }
 
+/// How many connections each source has.
+type Sources = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
 /// Who may be connected.
 struct Places {
     anyone: Arc<Semaphore>,
     this_host: Arc<Semaphore>,
     /// Connections of each other host; as many entries as there are places at most.
-    sources: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    sources: Sources,
 }
 
 /// One connection's place; given back when it is dropped.
 struct Place {
     _permit: OwnedSemaphorePermit,
-    source: Option<(IpAddr, Arc<Mutex<HashMap<IpAddr, usize>>>)>,
+    source: Option<(IpAddr, Sources)>,
 }
 
 impl Places {

@@ -78,7 +78,7 @@ impl From<Behind> for No {
 pub(crate) fn in_words(behind: &Behind) -> String {
     if is_unknown(behind) {
         return format!(
-            "the event log does not say where it ends; the last position known here is {}",
+            "the event log does not say where it ends (the last position known here is {}); nothing was done: repeat this when the log is back",
             behind.at
         );
     }

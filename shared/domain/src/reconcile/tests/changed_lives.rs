@@ -64,7 +64,7 @@ fn the_newest_client_certificate_proves_the_node_until_a_later_one_has_passed() 
         );
         assert!(keys_to_keep(&have).contains(&newest.spki));
         carry_out(&mut have, &want, 10);
-        assert_eq!(have.received, [newest.clone()], "it is installed");
+        assert_eq!(have.received, std::slice::from_ref(&newest), "it is installed");
     }
     have.now = Timestamp(LIFE_MS as i64 / 2);
     carry_out(&mut have, &want, 40);
