@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How often it dies.
-const DEATHS: usize = 4;
+const DEATHS: usize = 2;
 
 #[test]
 fn the_broker_dies_under_commands_and_no_acknowledged_one_is_lost() {
@@ -38,11 +38,15 @@ fn the_broker_dies_under_commands_and_no_acknowledged_one_is_lost() {
         "the test met no death"
     );
     for (code, stderr) in &failures {
-        assert!(matches!(code, Some(1 | 3 | 4)), "exit code {code:?}\n{stderr}");
-        assert!(
-            (stderr.contains("repeat") || stderr.contains("again")) && !stderr.contains("panicked"),
-            "{stderr}"
-        );
+        // Either the control plane says that its log is away, or it has not answered at all: no other word is true.
+        let is_said = match code {
+            Some(3) => ["log_unavailable", "not_serving", "views_lagging"]
+                .iter()
+                .any(|code| stderr.starts_with(&format!("refused: {code}: "))),
+            Some(4) => stderr.starts_with("unreachable: "),
+            _ => false,
+        };
+        assert!(is_said, "exit code {code:?}\n{stderr}");
     }
     let tokens = world.json(&["audit", "ls", "--all", "--type", "access.token-created"]);
     let tokens: Vec<String> = tokens

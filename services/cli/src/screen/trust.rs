@@ -12,6 +12,14 @@ pub fn unreachable(authority: &str, detail: &str) -> String {
     // The connector names the address as well.
     let said = format!("{authority} cannot be reached: ");
     let detail = detail.strip_prefix(&said).unwrap_or(detail);
+    if detail.starts_with("no answer") {
+        // It was sent: only the log knows whether it was carried out.
+        return format!(
+            "unreachable: https://{authority}: {detail}\n\
+             Whether it was carried out is not known: a log that does not answer keeps everybody waiting.\n\
+             Next: carousel check --wait, then carousel audit ls shows it; repeat what is not there\n"
+        );
+    }
     format!(
         "unreachable: https://{authority}: {detail}\n\
          Nothing is known to have changed.\n\
