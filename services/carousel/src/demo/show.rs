@@ -267,6 +267,7 @@ fn describe(state: &ClusterState, fact: &Fact) -> String {
         Fact::CertificateIssued(f) => of_holder(&f.holder),
         Fact::AuthorizationGranted(f) => of_holder(&f.holder),
         Fact::RotationPhaseEntered(f) => format!("{} -> {}", f.from, f.to),
+        Fact::MemberStarted(_) | Fact::MemberReported(_) => "gateway".into(),
         _ => fact.holder(),
     };
     format!("{name} {detail}")
