@@ -24,7 +24,6 @@ use crate::{
     home::{Home, HomeError},
     host::HostSocket,
 };
-
 use presence::OneGateway;
 
 pub use base::{Core, IfEmpty};
@@ -314,7 +313,10 @@ fn keep_time(core: &mut Core, home: &Home, presences: gateway::Presences) {
         },
         core.fold.clone(),
         core.executor.clone(),
-        Arc::new(OneGateway(presences)),
+        Arc::new(OneGateway {
+            presences,
+            now: core.now(),
+        }),
         core.clock.clone(),
         core.clock_suspect.clone(),
         core.metrics.clone(),

@@ -60,10 +60,13 @@ impl Presences {
         }
     }
 
-    /// The nodes that hold a stream, or have called or held one since then.
-    pub fn seen_since(&self, since: Timestamp) -> BTreeSet<NodeId> {
+    /// The nodes that are online, or have been heard since then. A stream that is open, and by which nothing comes, is
+    /// that of an agent which hangs: it is not there.
+    pub fn seen_since(&self, since: Timestamp, now: Timestamp) -> BTreeSet<NodeId> {
         let nodes = self.lock();
-        let seen = nodes.iter().filter(|(_, s)| s.streams > 0 || s.last >= since);
+        let seen = nodes
+            .iter()
+            .filter(|(_, s)| s.last >= since || now.since_ms(s.last) < LINGER_MS);
         seen.map(|(node, _)| *node).collect()
     }
 
@@ -121,12 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn whoever_holds_a_stream_or_called_since_then_was_seen() {
+    fn whoever_is_online_or_was_heard_since_then_was_seen_and_an_agent_that_hangs_was_not() {
         let presences = Presences::default();
-        let [streams, called, long_gone] = [1, 2, 3].map(|n| NodeId(uuid::Uuid::from_u128(n)));
-        let _held = presences.stream(streams, Timestamp(10));
-        presences.saw(called, Timestamp(1_000));
-        presences.saw(long_gone, Timestamp(999));
-        assert_eq!(presences.seen_since(Timestamp(1_000)), [streams, called].into());
+        let [online, heard, hangs] = [1, 2, 3].map(|n| NodeId(uuid::Uuid::from_u128(n)));
+        let _held = presences.stream(hangs, Timestamp(10));
+        presences.saw(heard, Timestamp(1_000));
+        presences.saw(online, Timestamp(999));
+        // Soon after the step somebody may not have had his next beat yet.
+        let seen = presences.seen_since(Timestamp(1_000), Timestamp(15_998));
+        assert_eq!(seen, [online, heard].into());
+        let seen = presences.seen_since(Timestamp(1_000), Timestamp(15_999));
+        assert_eq!(seen, [heard].into());
     }
 }
