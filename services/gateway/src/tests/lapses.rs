@@ -9,11 +9,11 @@ use api::{
     route,
     shape::Whoami,
 };
-use domain::Code;
+use domain::{Answer, AuthorityType, Code, Phase};
 use pki::{KeyPair, csr};
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{code, join, open_stream, token};
+use super::{code, join, open_stream, rotate, token};
 use crate::testing::{Late, Running, SOON, World};
 
 /// A frozen process as it sees itself: its clock has gone on and nothing else has.
@@ -83,4 +83,30 @@ async fn a_join_that_waited_through_a_lapse_is_not_answered_from_before_it() {
         .post::<_, JoinAnswer>(route::JOIN, &request)
         .await
         .unwrap();
+}
+
+/// It is in the log: whoever were told that this gateway may not serve would take it for undone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_command_that_was_carried_out_is_answered_through_a_lapse() {
+    let w = World::new().await;
+    let gateway = w.gateway().await;
+    w.signer.late.send_replace(Late::Bundles);
+    let lapsing = async {
+        w.until("the phase is entered", |s| {
+            s.types[&AuthorityType::Host].phase == Phase::Init
+        })
+        .await;
+        freeze(&w);
+        w.signer.late.send_replace(Late::Nothing);
+    };
+    let (answered, ()) = tokio::join!(rotate(&w, &gateway, Phase::Init), lapsing);
+    let answered = answered.unwrap();
+    assert!(matches!(
+        answered.answer,
+        Answer::Phase {
+            phase: Phase::Init,
+            noop: false,
+            ..
+        }
+    ));
 }
