@@ -15,15 +15,14 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mtls::{Accepted, PeerFault, PeerIdentity, TlsError, accept};
+use runtime::ratelimit::source_of;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    answer, app::App, caller::still_counts, config::Config, reply::Body, source, strangers::SUMMARY_EVERY,
-};
+use crate::{answer, app::App, caller::still_counts, config::Config, reply::Body, strangers::SUMMARY_EVERY};
 use places::{Place, Places};
 
 mod places;
@@ -66,7 +65,7 @@ pub(crate) async fn run(app: Arc<App>, listener: TcpListener) {
         match accepted {
             Ok((tcp, from)) => {
                 // Without a place it is closed at once: what it would cost is a handshake.
-                let Ok(place) = places.enter(source::of(from.ip())) else {
+                let Ok(place) = places.enter(source_of(from.ip())) else {
                     app.strangers.count("crowded");
                     continue;
                 };

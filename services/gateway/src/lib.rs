@@ -50,7 +50,6 @@ mod presence;
 mod reply;
 mod route;
 mod serving;
-mod source;
 mod strangers;
 #[cfg(test)]
 mod testing;

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -130,6 +131,16 @@ impl<K: Eq + Hash> KeyedLimit<K> {
     }
 }
 
+/// The source that an address is counted as: itself for IPv4, however it is written, and its network of 64 bits for
+/// IPv6, which one host has for itself (RFC 4291, section 2.5.4): counting single ones of those would count nothing.
+#[must_use]
+pub fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,5 +211,14 @@ mod tests {
             Ok(()),
             "refilled buckets are forgotten"
         );
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_one_source_and_an_ipv4_address_is_itself() {
+        let source = |text: &str| source_of(text.parse().unwrap());
+        assert_eq!(source("2001:db8:1:2:3:4:5:6"), source("2001:db8:1:2::1"));
+        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
+        assert_eq!(source("::ffff:192.0.2.7"), source("192.0.2.7"));
+        assert_ne!(source("192.0.2.7"), source("192.0.2.8"));
     }
 }

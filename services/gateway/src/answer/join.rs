@@ -12,7 +12,7 @@ use domain::{
     command::{Answered, Join, KeyRequest, Rejoin},
 };
 use pki::{Certificate, csr, pem, statement};
-use runtime::ratelimit::KeyedLimit;
+use runtime::ratelimit::{KeyedLimit, source_of};
 use tokio::time::Instant;
 
 use super::Asked;
@@ -21,7 +21,6 @@ use crate::{
     handout,
     hub::Hub,
     reply::{self, No, Reply},
-    source,
     strangers::Alert,
 };
 
@@ -145,7 +144,7 @@ fn joined_at(app: &Arc<App>, node: NodeId) -> Position {
 fn limit(asked: &Asked, of_source: &KeyedLimit<IpAddr>) -> Result<(), No> {
     let now = asked.app.clock.monotonic();
     of_source
-        .try_take(source::of(asked.connection.from), now)
+        .try_take(source_of(asked.connection.from), now)
         .map_err(|wait| {
             let text = "too many of these from this address; renewals are not counted";
             No::limited(text, wait)
