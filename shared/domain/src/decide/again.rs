@@ -181,7 +181,9 @@ fn refused(
     recomputed: Option<Refusal>,
 ) -> Result<usize, Difference> {
     let recomputed = recomputed.map(|refusal| refusal.code);
-    let is_its = recorded.command == command.order.name() && recorded.principal == command.principal;
+    let is_its = recorded.command == command.order.name()
+        && recorded.target == command.order.target()
+        && recorded.principal == command.principal;
     if recomputed == Some(recorded.code) && is_its && recorded.count == 1 {
         return Ok(1);
     }

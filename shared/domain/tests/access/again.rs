@@ -270,6 +270,29 @@ fn a_refusal_that_would_be_a_yes_was_not_decided() {
 }
 
 #[test]
+fn a_refusal_is_of_what_was_asked_and_of_nothing_else() {
+    let mut world = World::new();
+    let node = world.node("db-1");
+    let absent = NodeId(world.uuid());
+    let command = |node| Command {
+        id: CommandId(Uuid::nil()),
+        principal: admin(),
+        credential: None,
+        digest: BodyDigest([1; 32]),
+        reason: None,
+        order: Order::RemoveNode { node },
+    };
+    let honest = refused(&command(absent), Code::NodeUnknown);
+    let Fact::CommandRefused(mut other) = honest.clone() else {
+        panic!("a refusal")
+    };
+    other.target = command(node).order.target();
+    assert_eq!(world.judged(admin(), vec![honest]), Ok(1));
+    let found = world.judged(admin(), vec![other.into()]);
+    assert!(matches!(found, Err(Difference::Answer { .. })), "{found:?}");
+}
+
+#[test]
 fn the_facts_of_one_decision_have_one_time_and_one_actor() {
     let mut world = World::new();
     let honest = world.join_facts();

@@ -8,8 +8,10 @@ use super::Difference;
 use crate::{
     command::{Expectation, Genesis, Join, KeyRequest, Mode, Order, Rejoin, Rotate},
     event::{
-        AccessTokenCreated, AccessTokenUsed, AccessUserAdded, AuthorizationGranted, ClusterCreated, Event,
-        Fact, MemberStarted, Occasion, RotationPhaseEntered,
+        AccessCredentialPresented, AccessTokenCreated, AccessTokenUsed, AccessUserAdded,
+        AuthorizationGranted, AuthorizationVoided, ClusterCreated, ConsumerAdded, ConsumerAttested,
+        ConsumerWithdrawn, Event, Fact, MemberLost, MemberReported, MemberStarted, MemberStopped,
+        NodeReported, Occasion, RotationHeld, RotationPhaseEntered, RotationSettled,
     },
     id::{AuthorizationId, MemberId, NodeId, Principal, SystemActor, TokenHash},
     phase::Phase,
@@ -102,104 +104,150 @@ pub(super) fn asked(state: &ClusterState, first: &Event, events: &[Event]) -> Re
 }
 
 /// Facts that stand alone (or before facts that say nothing more), and need nothing that is fresh.
-///
-/// All others stand after the fact that carries their order, are written by the signer, or by nobody any more.
 fn alone(state: &ClusterState, fact: &Fact) -> Result<Order, Difference> {
-    of_schedule(state, fact)
-        .or_else(|| of_node_or_member(fact))
-        .or_else(|| of_people(fact))
-        .ok_or(Difference::NoOrder(fact.type_name()))
-}
-
-fn of_schedule(state: &ClusterState, fact: &Fact) -> Option<Order> {
-    Some(match fact {
-        Fact::RotationHeld(f) => Order::ScheduledStep {
-            authority_type: f.authority_type,
-            expects: Expectation {
-                rotation: Some(f.rotation),
-                phase: state
-                    .types
-                    .get(&f.authority_type)
-                    .map(|of| of.phase)
-                    .unwrap_or_default(),
-            },
-            // As if just started: then no policy may act, and what is due is held.
-            uptime_since_step_ms: 0,
-            uptime_ms: 0,
-            seen: None,
-        },
-        Fact::RotationSettled(f) => Order::Settle {
-            authority_type: f.authority_type,
-            rotation: f.rotation,
-        },
-        Fact::AuthorizationVoided(f) => Order::VoidAuthorization {
-            authorization: f.authorization,
-            why: f.why.clone(),
-        },
-        _ => return None,
-    })
-}
-
-fn of_node_or_member(fact: &Fact) -> Option<Order> {
-    Some(match fact {
-        Fact::NodeReported(f) => Order::Report {
-            node: f.node,
-            report: f.report.clone(),
-            seen: f.seen.clone(),
-        },
+    Ok(match fact {
+        Fact::RotationHeld(f) => held(state, f),
+        Fact::RotationSettled(f) => settled(f),
+        Fact::AuthorizationVoided(f) => voided(f),
+        Fact::NodeReported(f) => reported(f),
         Fact::NodeExcluded(f) => Order::ExcludeNode { node: f.node },
         Fact::NodeIncluded(f) => Order::IncludeNode { node: f.node },
         Fact::AccessNamesReleased(f) => Order::RemoveNode { node: f.node },
         Fact::MemberStarted(f) => started(f),
-        Fact::MemberReported(f) => Order::ReportMember {
-            member: f.member,
-            boot: f.boot,
-            seq: f.seq,
-            facts: f.facts.clone(),
-        },
-        Fact::MemberLost(f) => Order::LoseMember {
-            member: f.member,
-            boot: f.boot,
-            silent_ms: f.silent_ms,
-            uptime_ms: u64::MAX,
-        },
-        Fact::MemberStopped(f) => Order::StopMember {
-            member: f.member,
-            boot: f.boot,
-        },
-        _ => return None,
+        Fact::MemberReported(f) => member_reported(f),
+        Fact::MemberLost(f) => lost(f),
+        Fact::MemberStopped(f) => stopped(f),
+        Fact::AccessTokenRemoved(f) => Order::RemoveToken { token: f.token },
+        Fact::AccessUserRemoved(f) => Order::RemoveUser { user: f.user.clone() },
+        Fact::AccessCredentialPresented(f) => presented(f),
+        Fact::ConsumerAdded(f) => consumer_added(f),
+        Fact::ConsumerAttested(f) => attested(f),
+        Fact::ConsumerWithdrawn(f) => withdrawn(f),
+        // Behind the fact that carries their order, written by the signer, or by nobody any more.
+        Fact::RotationModeChanged(_)
+        | Fact::NodeJoined(_)
+        | Fact::NodeRejoined(_)
+        | Fact::NodeRemoved(_)
+        | Fact::AuthorityKeyGenerated(_)
+        | Fact::AuthorityActivated(_)
+        | Fact::AuthorityRetired(_)
+        | Fact::AuthorityDestroyed(_)
+        | Fact::AuthorityBundleSigned(_)
+        | Fact::CertificateIssued(_)
+        | Fact::CertificateRefused(_)
+        | Fact::CertificateRevoked(_)
+        // `asked` knows what leads to these.
+        | Fact::ClusterCreated(_)
+        | Fact::ClusterClockAccepted(_)
+        | Fact::RotationPhaseEntered(_)
+        | Fact::RotationResumed(_)
+        | Fact::NodeRecovered(_)
+        | Fact::AccessTokenCreated(_)
+        | Fact::AccessTokenUsed(_)
+        | Fact::AccessUserAdded(_)
+        | Fact::AccessRecovered(_)
+        | Fact::AuthorizationGranted(_)
+        | Fact::CommandRefused(_)
+        | Fact::CommandNoop(_) => return Err(Difference::NoOrder(fact.type_name())),
     })
 }
 
-fn of_people(fact: &Fact) -> Option<Order> {
-    Some(match fact {
-        Fact::AccessTokenRemoved(f) => Order::RemoveToken { token: f.token },
-        Fact::AccessUserRemoved(f) => Order::RemoveUser { user: f.user.clone() },
-        Fact::AccessCredentialPresented(f) => Order::PresentCredential {
-            holder: f.holder.clone(),
-            certificate: f.certificate,
+fn held(state: &ClusterState, f: &RotationHeld) -> Order {
+    let of = state.types.get(&f.authority_type);
+    Order::ScheduledStep {
+        authority_type: f.authority_type,
+        expects: Expectation {
+            rotation: Some(f.rotation),
+            phase: of.map(|of| of.phase).unwrap_or_default(),
         },
-        Fact::ConsumerAdded(f) => Order::AddConsumer {
-            authority_type: f.authority_type,
-            consumer: f.consumer.clone(),
-            owner: f.owner.clone(),
-            contact: f.contact.clone(),
+        // As if just started: then no policy may act, and what is due is held.
+        uptime_since_step_ms: 0,
+        uptime_ms: 0,
+        seen: None,
+    }
+}
+
+fn settled(f: &RotationSettled) -> Order {
+    Order::Settle {
+        authority_type: f.authority_type,
+        rotation: f.rotation,
+    }
+}
+
+fn voided(f: &AuthorizationVoided) -> Order {
+    Order::VoidAuthorization {
+        authorization: f.authorization,
+        why: f.why.clone(),
+    }
+}
+
+fn reported(f: &NodeReported) -> Order {
+    Order::Report {
+        node: f.node,
+        report: f.report.clone(),
+        seen: f.seen.clone(),
+    }
+}
+
+fn member_reported(f: &MemberReported) -> Order {
+    Order::ReportMember {
+        member: f.member,
+        boot: f.boot,
+        seq: f.seq,
+        facts: f.facts.clone(),
+    }
+}
+
+fn lost(f: &MemberLost) -> Order {
+    Order::LoseMember {
+        member: f.member,
+        boot: f.boot,
+        silent_ms: f.silent_ms,
+        // How long it was up is not recorded; that it lost the member says that it was long enough.
+        uptime_ms: u64::MAX,
+    }
+}
+
+fn stopped(f: &MemberStopped) -> Order {
+    Order::StopMember {
+        member: f.member,
+        boot: f.boot,
+    }
+}
+
+fn presented(f: &AccessCredentialPresented) -> Order {
+    Order::PresentCredential {
+        holder: f.holder.clone(),
+        certificate: f.certificate,
+    }
+}
+
+fn consumer_added(f: &ConsumerAdded) -> Order {
+    Order::AddConsumer {
+        authority_type: f.authority_type,
+        consumer: f.consumer.clone(),
+        owner: f.owner.clone(),
+        contact: f.contact.clone(),
+    }
+}
+
+fn attested(f: &ConsumerAttested) -> Order {
+    Order::AttestConsumer {
+        authority_type: f.authority_type,
+        consumer: f.consumer.clone(),
+        expects: Expectation {
+            rotation: Some(f.rotation),
+            phase: f.phase,
         },
-        Fact::ConsumerAttested(f) => Order::AttestConsumer {
-            authority_type: f.authority_type,
-            consumer: f.consumer.clone(),
-            expects: Expectation {
-                rotation: Some(f.rotation),
-                phase: f.phase,
-            },
-            probed: f.probed,
-        },
-        Fact::ConsumerWithdrawn(f) => Order::WithdrawConsumer {
-            authority_type: f.authority_type,
-            consumer: f.consumer.clone(),
-        },
-        _ => return None,
-    })
+        probed: f.probed,
+    }
+}
+
+fn withdrawn(f: &ConsumerWithdrawn) -> Order {
+    Order::WithdrawConsumer {
+        authority_type: f.authority_type,
+        consumer: f.consumer.clone(),
+    }
 }
 
 /// A step of the schedule, or of a person.
