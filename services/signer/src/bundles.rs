@@ -15,7 +15,10 @@ use eventlog::{Append, MAX_EVENT_BYTES};
 use execution::Expected;
 use pki::{BundleError, bundle};
 
-use crate::service::{DutyError, Progress, Signer, chain};
+use crate::{
+    duties::is_owed,
+    service::{DutyError, Progress, Signer, chain},
+};
 
 /// Why a bundle is not published. The previous one stays in force, and the duty stays owed.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +63,7 @@ impl Signer {
         let subject = self.authority_subject(authority_type);
         // Content and condition come from one look at the state: what is signed is what it says now.
         let (content, seen) = self.writer.look(&subject, self.now(), |state, now| {
-            let is_owed = domain::owed(state, now).contains(duty);
-            is_owed.then(|| bundle_content(state, authority_type, now))?
+            is_owed(state, duty, now).then(|| bundle_content(state, authority_type, now))?
         });
         let Some(content) = content else {
             return Ok(Progress::Some);

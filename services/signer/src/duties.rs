@@ -250,6 +250,7 @@ impl Signer {
     }
 }
 
-fn is_owed(state: &ClusterState, duty: &Duty, now: Timestamp) -> bool {
+/// Is the duty owed in this state? Asked again right before it is done: somebody may have done it, or made it void.
+pub(crate) fn is_owed(state: &ClusterState, duty: &Duty, now: Timestamp) -> bool {
     owed(state, now).contains(duty)
 }
