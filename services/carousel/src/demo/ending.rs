@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     DemoError, Place, Rotated,
     fleet::Fleet,
+    proof::Held,
     screen::grouped,
     traffic::{Counts, Failure},
 };
@@ -162,28 +163,15 @@ impl Ending<'_> {
             ("the old CA", "the new CA", "old")
         };
         let line = |head: &str, text: String| format!("  {head:<12}{text}");
-        let mut lines = vec![];
-        if r.authority_type == AuthorityType::Host {
-            let (before, after) = (proof.before.serve, proof.after.serve);
-            lines.push(line(
-                "before",
-                format!("{before}/{nodes} nodes serve {was}   {}", pin(r.before)),
-            ));
-            lines.push(line(
-                "after",
-                format!("{after}/{nodes} nodes serve {is}   {}", pin(r.after)),
-            ));
-        } else {
-            let (before, after) = (proof.before.trust, proof.after.trust);
-            lines.push(line(
-                "before",
-                format!("{before}/{nodes} nodes trust {} alone", pin(r.before)),
-            ));
-            lines.push(line(
-                "after",
-                format!("{after}/{nodes} nodes trust {} alone", pin(r.after)),
-            ));
-        }
+        // Hosts serve what they were given; of the other types a node is a verifier, and what it trusts counts.
+        let held = |held: &Held, which: &str, authority| match r.authority_type {
+            AuthorityType::Host => format!("{}/{nodes} nodes serve {which}   {}", held.serve, pin(authority)),
+            _ => format!("{}/{nodes} nodes trust {} alone", held.trust, pin(authority)),
+        };
+        let mut lines = vec![
+            line("before", held(&proof.before, was, r.before)),
+            line("after", held(&proof.after, is, r.after)),
+        ];
         let (refused, tried) = (proof.refused, proof.tried);
         match r.authority_type {
             AuthorityType::Host => lines.push(line(
@@ -194,7 +182,7 @@ impl Ending<'_> {
             )),
             AuthorityType::User => lines.push(line(
                 "",
-                format!("{refused}/1 gateways refuse an operator of the {dropped} CA (tried: {tried})"),
+                format!("{refused}/1 gateway refuses a certificate of an operator of the {dropped} CA (tried: {tried})"),
             )),
             _ => {}
         }
