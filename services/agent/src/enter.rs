@@ -187,8 +187,9 @@ async fn attempt(
     if anchors.is_empty() {
         let found: Vec<_> = bundle.trusted().iter().map(ToString::to_string).collect();
         let why = format!(
-            "none of its authorities has a given --ca-pin; its host authorities are {}",
-            found.join(", ")
+            "none of its authorities has a given --ca-pin, which changes with every host rotation; by the document that \
+             --bundle-pin vouches for they are now {}",
+            found.join(" and ")
         );
         return Err(Tried::End(AgentError::Untrusted(why)));
     }

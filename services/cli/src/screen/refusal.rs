@@ -266,7 +266,7 @@ fn some(names: &[String]) -> String {
 fn standing(laggard: &Laggard, gate: &GateDetails) -> String {
     let has_reported = !matches!(laggard.missing.as_str(), "stale_facts" | "no_facts");
     match gate.since {
-        _ if has_reported => "has reported since the step, and is not there".into(),
+        _ if has_reported => "has reported since the step, and still lacks it".into(),
         Some(step) => format!("has not reported since the step ({})", utc(step)),
         None => "has not reported since the step".into(),
     }

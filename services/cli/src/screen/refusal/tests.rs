@@ -114,7 +114,7 @@ fn of_an_online_laggard_only_what_is_known_is_said() {
     problem.gate.as_mut().unwrap().lagging[0].missing = "trust".into();
     let text = page(&problem, Asked::default(), &look());
     assert!(
-        text.contains("  db-07   has reported since the step, and is not there, online"),
+        text.contains("  db-07   has reported since the step, and still lacks it, online"),
         "{text}"
     );
 }
