@@ -182,6 +182,7 @@ async fn dispatch(endpoint: Endpoint, asked: &Asked) -> Reply {
         Endpoint::EventsFollow => events::follow(asked).await,
         Endpoint::AuditReplay => audit::replay(asked).await,
         Endpoint::AuditDiff => audit::diff(asked).await,
+        Endpoint::AuditEvent => audit::event(asked).await,
         Endpoint::AuditVerify => audit::verify(asked).await,
         Endpoint::Rotate => rotate::rotate(asked).await,
         Endpoint::NodeExclude => commands::exclude(asked).await,

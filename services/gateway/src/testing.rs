@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use api::{
     At, Audit, Client, Connect, ConnectError, Queries, QueryError,
-    audit::{AuditView, DiffDoc, VerifyReport},
+    audit::{AuditView, DiffDoc, EventAudit, VerifyReport},
     client::Io,
     queries::Answering,
     shape::{AuthorityDoc, CertificateDoc, ConsumerDoc, NodeDoc, RotationDoc, Status, TokenDoc, UserDoc},
@@ -311,6 +311,9 @@ impl Audit for Nothing {
         none()
     }
     fn diff(&self, _: At, _: At) -> Answering<'_, DiffDoc> {
+        none()
+    }
+    fn event(&self, _: Position) -> Answering<'_, EventAudit> {
         none()
     }
     fn verify(&self) -> Answering<'_, VerifyReport> {

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use api::{
     At, Audit, QueryError,
-    audit::{AuditView, DiffDoc, VerifyReport},
+    audit::{AuditView, DiffDoc, EventAudit, VerifyReport},
     queries::Answering,
 };
-use domain::ClusterState;
+use domain::{ClusterState, Position};
 use eventlog::SharedLog;
 use futures::FutureExt;
 use serde_json::Value;
@@ -50,6 +50,15 @@ impl Audit for LogAudit {
                 replay(&*self.log, after).await?,
             );
             Ok(diff(&before, &after))
+        }
+        .boxed()
+    }
+
+    fn event(&self, position: Position) -> Answering<'_, EventAudit> {
+        async move {
+            verify::event(&*self.log, position)
+                .await
+                .map_err(QueryError::from)
         }
         .boxed()
     }

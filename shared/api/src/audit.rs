@@ -1,6 +1,8 @@
 //! What the audit answers.
 
-use domain::{InvalidId, Position};
+use std::collections::BTreeSet;
+
+use domain::{InvalidId, Position, access::RoleName};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -58,6 +60,19 @@ pub struct VerifyCheck {
     /// The first position that does not hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
+}
+
+/// What is known of one event beside what is stored.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EventAudit {
+    /// Its position.
+    pub position: Position,
+    /// Decided again on the state that it was decided on: `ok`, `failed` or `skipped`.
+    pub outcome: VerifyOutcome,
+    /// What came out, in one line.
+    pub text: String,
+    /// The roles of its actor when it was decided; empty for whoever is no operator.
+    pub roles: BTreeSet<RoleName>,
 }
 
 /// How a check ended.

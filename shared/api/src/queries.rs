@@ -7,7 +7,7 @@ use domain::{Position, Timestamp};
 use futures::future::BoxFuture;
 
 use crate::{
-    audit::{AuditView, DiffDoc, VerifyReport},
+    audit::{AuditView, DiffDoc, EventAudit, VerifyReport},
     shape::{AuthorityDoc, CertificateDoc, ConsumerDoc, NodeDoc, RotationDoc, Status, TokenDoc, UserDoc},
 };
 
@@ -67,6 +67,8 @@ pub trait Audit: Send + Sync {
     fn replay(&self, at: At, view: AuditView) -> Answering<'_, serde_json::Value>;
     /// What differs between two moments.
     fn diff(&self, before: At, after: At) -> Answering<'_, DiffDoc>;
+    /// One event, decided again on the state that it was decided on.
+    fn event(&self, position: Position) -> Answering<'_, EventAudit>;
     /// Re-reads the log and checks everything in it.
     fn verify(&self) -> Answering<'_, VerifyReport>;
 }

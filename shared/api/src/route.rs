@@ -64,6 +64,8 @@ pub const EVENTS_FOLLOW: &str = "/v1/events/follow";
 pub const AUDIT_REPLAY: &str = "/v1/audit/replay";
 /// What changed between two moments.
 pub const AUDIT_DIFF: &str = "/v1/audit/diff";
+/// One event by itself: decided again, and what its actor was then.
+pub const AUDIT_EVENT: &str = "/v1/audit/events/{position}";
 /// Re-reads the log and checks it.
 pub const AUDIT_VERIFY: &str = "/v1/audit/verify";
 

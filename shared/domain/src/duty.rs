@@ -181,7 +181,7 @@ fn of_type(state: &ClusterState, t: AuthorityType) -> Vec<Duty> {
             t.keys_in_service()
                 .filter(|kind| !of.prepared.contains_key(kind))
                 .map(|kind| {
-                    let generation = of.newest_generation + 1;
+                    let generation = of.newest_generation.saturating_add(1);
                     Duty::GenerateKey {
                         authority_type: t,
                         kind,

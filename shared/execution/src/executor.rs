@@ -1,7 +1,7 @@
 //! Commands in, events out: decide on the fold, append on one condition, answer when durable and folded.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -42,9 +42,13 @@ pub struct Executor {
     commands: mpsc::Sender<Waiting>,
     now: Now,
     clock_suspect: Arc<AtomicBool>,
+    trouble: Trouble,
     /// Owns the deciding task; dropped with the last handle.
     _tasks: Arc<Mutex<JoinSet<()>>>,
 }
+
+/// Why nothing could be appended the last time that it was tried, and when.
+type Trouble = Arc<Mutex<Option<(Timestamp, String)>>>;
 
 struct Waiting {
     command: Command,
@@ -60,12 +64,14 @@ impl Executor {
     pub fn new(fold: Fold, now: Now, clock_suspect: Arc<AtomicBool>, shutdown: CancellationToken) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
         let mut tasks = JoinSet::new();
-        let decider = Decider::new(fold, now.clone(), clock_suspect.clone());
+        let trouble = Trouble::default();
+        let decider = Decider::new(fold, now.clone(), clock_suspect.clone(), trouble.clone());
         tasks.spawn(decider.run(receiver, shutdown));
         Self {
             commands: sender,
             now,
             clock_suspect,
+            trouble,
             _tasks: Arc::new(Mutex::new(tasks)),
         }
     }
@@ -119,6 +125,14 @@ impl Executor {
             reason: None,
             order,
         }
+    }
+
+    /// When an append last failed and why, for as long as none after it was stored.
+    pub fn trouble(&self) -> Option<(Timestamp, String)> {
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The clock of this process.

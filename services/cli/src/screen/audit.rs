@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use api::{
-    audit::{DiffDoc, VerifyOutcome, VerifyReport},
+    audit::{DiffDoc, EventAudit, VerifyOutcome, VerifyReport},
     shape::Status,
 };
-use domain::{Event, Fact, Timestamp};
+use domain::{Event, Fact, Principal, Timestamp, event::GateRecord};
 
-use super::describe::{Described, Names, author, describe};
+use super::{
+    describe::{Described, Names, author, describe},
+    lists::role_name,
+};
 use crate::text::{Cell, Look, Paint, moment, thousands, utc};
 
 /// Events of a kind that are further apart than this are not folded into one row.
@@ -171,6 +174,7 @@ fn span_of(first: Timestamp, last: Timestamp) -> String {
 pub fn show(
     event: &Event,
     type_name: &str,
+    audit: Option<&EventAudit>,
     traceparent: Option<&str>,
     led_to: &[String],
     names: &Names,
@@ -185,7 +189,7 @@ pub fn show(
     out.push_str(&format!(
         "Who    {} ({}){by}\n",
         author(event, names),
-        header.actor
+        standing(&header.actor, audit)
     ));
     out.push_str(&format!("What   {}\n", said.what));
     if let Fact::CommandRefused(f) = &event.fact {
@@ -193,10 +197,16 @@ pub fn show(
     }
     out.push_str(&format!("Why    {}\n", said.why));
     if let Fact::RotationPhaseEntered(f) = &event.fact {
-        out.push_str(&format!(
-            "Gate   at position {}: required {}, reached {}, excluded {}, overridden {}\n",
-            f.gate.position, f.gate.required, f.gate.reached, f.gate.excluded, f.gate.overridden
-        ));
+        // Nothing is counted for the step into a rotation.
+        let is_evaluated = f.gate != GateRecord::default();
+        out.push_str(&if is_evaluated {
+            format!(
+                "Gate   at position {}: required {}, reached {}, excluded {}, overridden {}\n",
+                f.gate.position, f.gate.required, f.gate.reached, f.gate.excluded, f.gate.overridden
+            )
+        } else {
+            "Gate   none: this step waits for nobody\n".into()
+        });
         if !f.passed_over.is_empty() {
             out.push_str(&format!("Over   {}\n", f.passed_over.join(", ")));
         }
@@ -209,6 +219,14 @@ pub fn show(
         out.push_str(line);
         out.push('\n');
     }
+    if let Some(audit) = audit {
+        let verdict = match audit.outcome {
+            VerifyOutcome::Ok => "",
+            VerifyOutcome::Failed => "FAILED: ",
+            VerifyOutcome::Skipped => "not decided again: ",
+        };
+        out.push_str(&format!("Check  {verdict}{}\n", audit.text));
+    }
     if let Some(trace) = traceparent {
         out.push_str(&format!("Trace  {trace}\n"));
     }
@@ -218,6 +236,20 @@ pub fn show(
         header.position
     ));
     out
+}
+
+/// What the actor was: an operator by the roles of then, everybody else by the principal.
+fn standing(actor: &Principal, audit: Option<&EventAudit>) -> String {
+    let roles: Vec<_> = audit
+        .into_iter()
+        .flat_map(|audit| &audit.roles)
+        .map(|role| role_name(*role))
+        .collect();
+    if roles.is_empty() {
+        actor.to_string()
+    } else {
+        roles.join(", ")
+    }
 }
 
 /// What differs between two moments.

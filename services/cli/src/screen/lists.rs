@@ -232,7 +232,7 @@ fn mode(mode: domain::command::Mode) -> &'static str {
     }
 }
 
-fn role_name(role: domain::access::RoleName) -> &'static str {
+pub(super) fn role_name(role: domain::access::RoleName) -> &'static str {
     use domain::access::RoleName::{Admin, Auditor, Operator};
     match role {
         Auditor => "auditor",

@@ -1,6 +1,7 @@
 //! The audit's routes: the questions are read here, the answers are the audit's.
 
 use api::{At, audit::AuditView};
+use domain::Position;
 
 use super::Asked;
 use crate::reply::{self, No, Reply};
@@ -16,6 +17,15 @@ pub(super) async fn replay(asked: &Asked) -> Reply {
 pub(super) async fn diff(asked: &Asked) -> Reply {
     let (before, after) = (required(asked, "a")?, required(asked, "b")?);
     reply::json(&asked.app.audit.diff(before, after).await?)
+}
+
+/// `GET /v1/audit/events/{position}`.
+pub(super) async fn event(asked: &Asked) -> Reply {
+    let position = asked
+        .part
+        .parse()
+        .map_err(|_| No::bad_request("a position is a number, counted from 1"))?;
+    reply::json(&asked.app.audit.event(Position(position)).await?)
 }
 
 /// `GET /v1/audit/verify`.

@@ -65,10 +65,14 @@ fn next(mut finding: CheckFinding, command: impl Into<String>) -> CheckFinding {
     finding
 }
 
-/// The log: written by the heartbeat, read to its end just now.
+/// The log: written by the last command and by the heartbeat, read to its end just now.
 async fn log(app: &App) -> Vec<CheckFinding> {
     let log = app.fold.log();
-    let mut findings = match app.serving.check() {
+    let taken = app.executor.trouble().map_or(Ok(()), |(at, why)| {
+        let ago = app.now().since_ms(at) / SECOND_MS;
+        Err(format!("nothing could be written to the log {ago} s ago: {why}"))
+    });
+    let mut findings = match app.serving.check().and(taken) {
         Ok(()) => {
             let text = format!(
                 "log {} writable, state at position {}",

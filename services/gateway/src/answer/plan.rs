@@ -109,7 +109,7 @@ fn compute(
     let next = of
         .prepared
         .get(&KeyKind::Tls)
-        .map_or(of.newest_generation + 1, |k| k.generation);
+        .map_or(of.newest_generation.saturating_add(1), |k| k.generation);
     let to_number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let mut who = who(state, authority_type, of, &steps, gate.as_ref());
     who.extend(locked_out.iter().flat_map(people));

@@ -103,6 +103,7 @@ fn body_of(endpoint: Endpoint) -> Option<&'static str> {
         | Endpoint::EventsFollow
         | Endpoint::AuditReplay
         | Endpoint::AuditDiff
+        | Endpoint::AuditEvent
         | Endpoint::AuditVerify => None,
     }
 }

@@ -8,6 +8,8 @@ use domain::{Position, evolve::apply};
 use eventlog::EventLog;
 use execution::checkpoint;
 
+pub(super) use single::event;
+
 use self::{ahead::Ahead, decisions::Decisions, issuance::Issuance, judge::Judge, survey::Survey};
 use super::ReplayError;
 
@@ -17,6 +19,7 @@ mod decisions;
 mod issuance;
 mod judge;
 mod phases;
+mod single;
 mod survey;
 
 /// Records read at once.

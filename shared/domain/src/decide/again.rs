@@ -216,7 +216,7 @@ fn is_same(recorded: &Fact, recomputed: &Fact) -> bool {
 }
 
 /// Was this event appended with the first one, as far as its circumstances say?
-fn is_of_one(first: &Event, event: &Event) -> bool {
+pub fn is_of_one(first: &Event, event: &Event) -> bool {
     let (a, b) = (&first.header, &event.header);
     (a.time, a.credential, a.decided_at) == (b.time, b.credential, b.decided_at)
         && (&a.actor, &a.command, &a.reason) == (&b.actor, &b.command, &b.reason)

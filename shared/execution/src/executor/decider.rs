@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ExecuteError, Waiting,
+    ExecuteError, Trouble, Waiting,
     refusals::{Refusals, Which},
 };
 use crate::{Fold, Now, codec, fresh_id, sha256};
@@ -41,6 +41,7 @@ pub(super) struct Decider {
     fold: Fold,
     now: Now,
     clock_suspect: Arc<AtomicBool>,
+    trouble: Trouble,
     refusals: Refusals,
 }
 
@@ -59,12 +60,13 @@ struct Decided {
 type Placed = (usize, Waiting);
 
 impl Decider {
-    pub(super) fn new(fold: Fold, now: Now, clock_suspect: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(fold: Fold, now: Now, clock_suspect: Arc<AtomicBool>, trouble: Trouble) -> Self {
         Self {
             log: fold.log().clone(),
             fold,
             now,
             clock_suspect,
+            trouble,
             refusals: Refusals::default(),
         }
     }
@@ -187,6 +189,7 @@ impl Decider {
             } = of;
             match outcome {
                 Ok(Outcome::Stored { last, .. }) => {
+                    self.note(None);
                     read_up_to = read_up_to.max(Position(last));
                     let position = Position(last);
                     let result = result
@@ -205,11 +208,15 @@ impl Decider {
                     }
                 }
                 Ok(Outcome::Unknown(why)) => {
+                    self.note(Some(format!("it gave no answer ({why})")));
                     let text =
                         format!("the log gave no answer ({why}); repeat the same command, it counts once");
                     answer(waiting, Err(ExecuteError::Unavailable(text)));
                 }
-                Err(error) => answer(waiting, Err(ExecuteError::Unavailable(error.to_string()))),
+                Err(error) => {
+                    self.note(Some(error.to_string()));
+                    answer(waiting, Err(ExecuteError::Unavailable(error.to_string())));
+                }
             }
         }
         // Answers come once the own state holds them, so that a caller reads its own writes.
@@ -221,6 +228,12 @@ impl Decider {
             answer(waiting, result);
         }
         again
+    }
+
+    /// Remembers how the last append went, for whoever asks what is wrong.
+    fn note(&self, failed: Option<String>) {
+        let failed = failed.map(|why| ((self.now)(), why));
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = failed;
     }
 
     fn decide(&mut self, waiting: &Waiting, taken: &HashSet<Subject>) -> Verdict {

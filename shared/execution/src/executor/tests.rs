@@ -14,7 +14,7 @@ use domain::{
     fact::TypeFacts,
     id::{SystemActor, TokenHash},
 };
-use eventlog::{Append, EventLog, Fault, MemoryLog};
+use eventlog::{Append, AppendError, EventLog, Fault, MemoryLog};
 use tokio_util::sync::CancellationToken;
 
 use super::{ExecuteError, Executor};
@@ -336,6 +336,21 @@ async fn lost_answers_are_cleared_up_together_and_not_one_after_the_other() {
     }
     let (host, user) = tokio::join!(w.executor.execute(host), w.executor.execute(user));
     assert!(host.is_ok() && user.is_ok(), "{host:?} {user:?}");
+}
+
+#[tokio::test]
+async fn that_a_log_took_nothing_is_remembered_until_it_takes_something() {
+    let w = world().await;
+    let full = AppendError::Full {
+        detail: "disk full".into(),
+    };
+    w.log.inject(Fault::Refuse(full));
+    let lost = w.executor.execute(rotate(w.executor.command_id(), 1, None)).await;
+    assert!(matches!(lost, Err(ExecuteError::Unavailable(_))), "{lost:?}");
+    let (at, why) = w.executor.trouble().unwrap();
+    assert!(at == NOW && why.contains("disk full"), "{why}");
+    let stored = w.executor.execute(rotate(w.executor.command_id(), 1, None)).await;
+    assert!(stored.is_ok() && w.executor.trouble().is_none(), "{stored:?}");
 }
 
 const MEMBER: MemberId = MemberId(uuid::Uuid::from_u128(5));

@@ -1,9 +1,11 @@
 //! `audit show`: one event in full, and what it led to.
 
+use api::{audit::EventAudit, route};
 use domain::{Event, Fact};
 
 use super::{names, page, record};
 use crate::{
+    connect::Session,
     failure::{Exit, Failure},
     run::Context,
     screen::audit as screen,
@@ -36,9 +38,14 @@ pub(crate) async fn show(context: &Context, position: u64) -> Result<Exit, Failu
         .ok()
         .and_then(|value| value.get("traceparent").and_then(|t| t.as_str().map(Into::into)));
     let names = names(&session).await;
+    let audit = match context.terminal.is_machine() {
+        true => None,
+        false => Some(decided_again(context, &session, position).await?),
+    };
     let text = screen::show(
         &event,
         event.fact.type_name(),
+        audit.as_ref(),
         trace.as_deref(),
         &led_to(&event, &later),
         &names,
@@ -50,6 +57,12 @@ pub(crate) async fn show(context: &Context, position: u64) -> Result<Exit, Failu
         || vec![position.to_string()],
     )?;
     Ok(Exit::Done)
+}
+
+/// The event by itself: the control plane reads the log up to it for that.
+async fn decided_again(context: &Context, session: &Session, position: u64) -> Result<EventAudit, Failure> {
+    let path = route::fill(route::AUDIT_EVENT, &position.to_string());
+    context.sort(session.get_slow(&path).await)
 }
 
 /// What followed a phase: certificates and reports until the next event of that rotation; of any other event, what

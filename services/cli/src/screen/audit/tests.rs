@@ -149,7 +149,7 @@ fn a_refused_step_says_which_step_and_in_full_why() {
         row.contains("  REFUSED host -> standby: nodes_lagging  "),
         "{row}"
     );
-    let text = show(&event, event.fact.type_name(), None, &[], &names());
+    let text = show(&event, event.fact.type_name(), None, None, &[], &names());
     assert!(
         text.contains(
             "What   REFUSED host -> standby: nodes_lagging\n       2 of 12 nodes have not reached update_servers\n"
@@ -180,9 +180,16 @@ fn force_is_said_in_capitals() {
 #[test]
 fn an_event_in_full_names_its_gate_and_the_way_to_its_effect() {
     let event = event(1187, "06:10:12.340", alice(), entered(false));
+    let audit = EventAudit {
+        position: Position(1187),
+        outcome: VerifyOutcome::Ok,
+        text: "decided again from the log: same answer".into(),
+        roles: [domain::access::RoleName::Operator].into(),
+    };
     let text = show(
         &event,
         event.fact.type_name(),
+        Some(&audit),
         None,
         &["11 certificates issued".into()],
         &names(),
@@ -193,6 +200,11 @@ fn an_event_in_full_names_its_gate_and_the_way_to_its_effect() {
     );
     assert!(
         text.contains("Gate   at position 1186: required 12, reached 11, excluded 1, overridden 0\n"),
+        "{text}"
+    );
+    assert!(text.contains("Who    alice (operator)"), "{text}");
+    assert!(
+        text.contains("Check  decided again from the log: same answer\n"),
         "{text}"
     );
     assert!(text.contains("Led to 11 certificates issued\n"), "{text}");

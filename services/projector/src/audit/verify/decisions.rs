@@ -143,7 +143,7 @@ fn condition(of: &DecidedAt, first: &Event) -> Result<(), String> {
 }
 
 /// Several refusals as one are of several commands, and do not say what was asked for.
-fn is_sum(event: &Event) -> bool {
+pub(super) fn is_sum(event: &Event) -> bool {
     matches!(&event.fact, Fact::CommandRefused(f) if f.order.is_none()) && event.header.command.is_none()
 }
 

@@ -103,6 +103,10 @@ fn failed(report: &VerifyReport) -> Vec<(&str, Option<u64>)> {
 
 /// The same log without its signer's memory, records changed at will.
 async fn forged(records: Vec<Stored>) -> VerifyReport {
+    verify(&*remade(records).await, None).await.unwrap()
+}
+
+async fn remade(records: Vec<Stored>) -> SharedLog {
     let log: SharedLog = Arc::new(MemoryLog::new());
     for record in records {
         let event = NewEvent {
@@ -112,7 +116,7 @@ async fn forged(records: Vec<Stored>) -> VerifyReport {
         };
         log.append(Append::one(event, None)).await.unwrap();
     }
-    verify(&*log, None).await.unwrap()
+    log
 }
 
 /// Changes one field of a stored event.
@@ -151,6 +155,38 @@ async fn an_honest_log_is_verified_and_every_check_counts_something() {
             "{check:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn each_event_of_an_honest_log_is_decided_again_by_itself() {
+    let honest = Honest::new().await;
+    for position in 1..=honest.world.fold.position().0 {
+        let found = event(&*honest.world.log, Position(position)).await.unwrap();
+        assert_eq!(found.outcome, VerifyOutcome::Ok, "{found:?}");
+    }
+    let step = honest.position_of("rotation.phase-entered", 1).await;
+    let found = event(&*honest.world.log, Position(step)).await.unwrap();
+    assert!(
+        found.roles.contains(&domain::access::RoleName::Operator),
+        "{found:?}"
+    );
+    let behind = Position(honest.world.fold.position().0 + 1);
+    let error = event(&*honest.world.log, behind).await.unwrap_err();
+    assert!(matches!(error, ReplayError::NotYet { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_event_that_was_changed_is_found_by_itself() {
+    let honest = Honest::new().await;
+    let step = honest.position_of("rotation.phase-entered", 2).await;
+    let mut records = honest.records().await;
+    let forged = &mut records[step as usize - 1];
+    change(forged, &["data", "to"], "standby".into());
+    let log = remade(records).await;
+    let found = event(&*log, Position(step)).await.unwrap();
+    assert_eq!(found.outcome, VerifyOutcome::Failed, "{found:?}");
+    let before = event(&*log, Position(step - 1)).await.unwrap();
+    assert_eq!(before.outcome, VerifyOutcome::Ok, "{before:?}");
 }
 
 #[tokio::test]
