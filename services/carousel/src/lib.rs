@@ -7,8 +7,10 @@
 //! - [`host`]: commands that only this host may give, over a socket in the data directory;
 //! - [`recover`]: a new administrator identity;
 //! - [`verify`]: the log of a stopped control plane, verified;
-//! - [`demo`]: all of it with a fleet and traffic.
+//! - [`demo`]: all of it with a fleet and traffic;
+//! - [`bench`]: all of it measured.
 
+pub mod bench;
 pub mod demo;
 pub mod home;
 pub mod host;

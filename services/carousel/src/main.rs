@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use cli::args::{AuditCommand, Cli, Command};
 
-use carousel::{demo, init, recover, serve, verify};
+use carousel::{bench, demo, init, recover, serve, verify};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -42,6 +42,7 @@ fn handles_authority_keys(command: &Command) -> bool {
 
 async fn run(cli: Cli) -> u8 {
     match &cli.command {
+        Command::Bench(command) => bench::run(&cli.global, command).await,
         Command::Demo(args) => demo::run(&cli.global, args).await,
         Command::Init(args) => init::run(&cli.global, args).await,
         Command::Serve(args) => serve::run(args).await,

@@ -10,11 +10,13 @@ use domain::{
 };
 
 pub use audit::{AuditCommand, AuditFilter};
+pub use bench::{BenchCommand, FleetArgs};
 pub use plane::{DemoArgs, InitArgs, RecoverArgs, ServeArgs};
 
 use values::{parse_duration, parse_name, parse_phase, parse_role, parse_type};
 
 mod audit;
+mod bench;
 mod plane;
 mod values;
 
@@ -119,6 +121,9 @@ pub enum Format {
 pub enum Command {
     /// Show a whole rotation on this machine: a control plane, nodes, traffic, and the proof.
     Demo(DemoArgs),
+    /// Measure, with raw limits from the same run beside each figure.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Make a new cluster's keys and first identity in a data directory.
     Init(InitArgs),
     /// Run the control plane.

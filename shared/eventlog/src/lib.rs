@@ -10,6 +10,7 @@
 pub mod bus;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod raw;
 #[cfg(any(test, feature = "conformance"))]
 pub mod testing;
 

@@ -20,6 +20,7 @@ use crate::{
 };
 
 pub use self::schema::SqliteOpenError;
+pub(crate) use self::writer::append_raw;
 use self::{reader::Reader, writer::Job};
 
 mod lease;

@@ -1,19 +1,21 @@
 //! The one thread that writes: it takes what has gathered, commits it at once, and then answers.
 
-use std::{collections::HashMap, fs::File, io, sync::Arc, thread, time::Duration};
+use std::{collections::HashMap, fs::File, io, path::Path, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{lease::Leases, reader::Reader};
-use crate::{Append, AppendError, Lease, LeaseError, Outcome, Subject};
+use super::{SqliteOpenError, lease::Leases, reader::Reader, schema};
+use crate::{Append, AppendError, Lease, LeaseError, Outcome, Stored, Subject};
 
 /// The most appends in one commit; more would make the first of them wait for nothing.
 const GROUP_APPENDS: usize = 256;
 
 /// The most events in one commit, except that a single append is never divided.
 const GROUP_EVENTS: usize = 4096;
+
+const INSERT: &str = "INSERT INTO events (seq, subject, data) VALUES (?1, ?2, ?3)";
 
 /// SQLite's extended code for "the wal-index could not grow": a full disk, said in other words.
 const IOERR_SHMSIZE: i32 = 4874;
@@ -199,9 +201,8 @@ impl Writer {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|source| Failure::NotStored(not_stored(source)))?;
         {
-            let sql = "INSERT INTO events (seq, subject, data) VALUES (?1, ?2, ?3)";
             let mut insert = transaction
-                .prepare_cached(sql)
+                .prepare_cached(INSERT)
                 .map_err(|source| Failure::NotStored(not_stored(source)))?;
             for appends in group {
                 let mut outcomes = Vec::with_capacity(appends.len());
@@ -318,6 +319,29 @@ fn stage(
         first,
         last: staged.last,
     })
+}
+
+/// The writer's own statement and group, and nothing else: what SQLite can do with these settings.
+pub(crate) fn append_raw(path: &Path, records: &[Stored]) -> Result<(), SqliteOpenError> {
+    let failed = |source| schema::classify(path, source);
+    schema::create(path)?;
+    let mut connection = schema::open_writer(path)?;
+    let mut position = 0_u64;
+    for group in records.chunks(GROUP_APPENDS) {
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        {
+            let mut insert = transaction.prepare_cached(INSERT).map_err(failed)?;
+            for record in group {
+                position += 1;
+                let row = (position, record.subject.as_str(), &record.data[..]);
+                insert.execute(row).map_err(failed)?;
+            }
+        }
+        transaction.commit().map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// An error before the commit mark: the transaction is rolled back and nothing is stored.

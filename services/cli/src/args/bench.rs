@@ -1,0 +1,23 @@
+//! The benchmarks' flags.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `bench`.
+#[derive(Subcommand, Debug, Clone)]
+pub enum BenchCommand {
+    /// A whole rotation of a simulated fleet: real keys, requests, signatures, log and views; no sockets.
+    Fleet(FleetArgs),
+}
+
+/// `bench fleet`.
+#[derive(Args, Debug, Clone)]
+pub struct FleetArgs {
+    /// How many nodes.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub nodes: u32,
+    /// Where to put the data (default: a temporary directory).
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
