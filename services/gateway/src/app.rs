@@ -197,7 +197,7 @@ impl App {
         });
         let found = match known {
             Some(found) => Some(found),
-            None => self.wait_until(deadline, find).await,
+            None => self.settled(authorization, deadline, find).await,
         };
         match found {
             Some(Found::At(position)) => self.issued_at(position).await,
@@ -206,6 +206,30 @@ impl App {
                 let text =
                     "the certificate is authorised but not signed yet: ask again with the same request";
                 Err(No::new(Code::SignerUnavailable, text).retry_after(1))
+            }
+        }
+    }
+
+    /// Waits until an authorisation is settled, woken by its own event alone: a fleet waits for thousands at once.
+    async fn settled<T>(
+        &self,
+        authorization: AuthorizationId,
+        deadline: Instant,
+        mut look: impl FnMut(&ClusterState) -> Option<T>,
+    ) -> Option<T> {
+        loop {
+            let settlement = self.fold.settlement(authorization);
+            if let Some(found) = self.fold.read(&mut look) {
+                return Some(found);
+            }
+            let woken = async {
+                tokio::select! {
+                    event = settlement.event() => event.is_some(),
+                    () = self.shutdown.cancelled() => false,
+                }
+            };
+            if !timeout_at(deadline, woken).await.unwrap_or(false) {
+                return self.fold.read(&mut look);
             }
         }
     }

@@ -74,16 +74,27 @@ impl CommandId {
 
 /// Writes bytes as lower-case hexadecimal digits.
 pub(crate) fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    // Every event names several digests: one call of the formatter for each of their bytes was an eighth of the time
+    // that a rotation takes.
+    bytes.chunks(32).try_for_each(|chunk| {
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(chunk) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        let text = std::str::from_utf8(&text[..2 * chunk.len()]).expect("digits are ASCII");
+        f.write_str(text)
+    })
 }
 
 fn parse_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
-    if hex.len() != 2 * N || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if hex.len() != 2 * N {
         return None;
     }
+    let digit = |b: u8| Some(char::from(b).to_digit(16)? as u8);
     let mut out = [0; N];
-    for (i, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok()?;
+    for (byte, pair) in out.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     Some(out)
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{ClusterState, Event, Position, evolve::apply};
+use domain::{AuthorizationId, ClusterState, Event, Position, evolve::apply};
 use eventlog::{ReadError, SharedLog, Stored, Subject};
 use futures::StreamExt;
 use tokio::{
@@ -16,7 +16,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::{self, DecodeError};
+use crate::{
+    codec::{self, DecodeError},
+    settlement::{Settlement, Settlements},
+};
 
 /// How many records are folded under one lock: long enough to amortise it, short enough not to hold up readers.
 const CHUNK: usize = 512;
@@ -59,6 +62,7 @@ struct Inner {
     position: watch::Sender<Position>,
     failed: watch::Sender<Option<String>>,
     events: broadcast::Sender<Arc<Event>>,
+    settlements: Settlements,
     stop: CancellationToken,
     /// Owns the following task; dropped with the fold.
     tasks: Mutex<JoinSet<()>>,
@@ -90,6 +94,7 @@ impl Fold {
             position: watch::Sender::new(Position(0)),
             failed: watch::Sender::new(None),
             events: broadcast::Sender::new(LIVE_EVENTS),
+            settlements: Settlements::default(),
             stop: shutdown.child_token(),
             tasks: Mutex::new(JoinSet::new()),
         });
@@ -149,6 +154,12 @@ impl Fold {
     /// Live events from now on. A subscriber that lags misses some and must look at the state or the log.
     pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.inner.events.subscribe()
+    }
+
+    /// The event that settles an authorisation (`certificate.issued`, `certificate.refused` or
+    /// `authorization.voided`), if it is folded in after this call. Whoever waits looks at the state after it.
+    pub fn settlement(&self, authorization: AuthorizationId) -> Settlement {
+        self.inner.settlements.of(authorization)
     }
 
     /// Why the fold stopped, if it did: a hole in the log, or an event that cannot be read.
@@ -213,33 +224,29 @@ impl Fold {
 
 impl Inner {
     fn fold(&self, chunk: Vec<Result<Stored, ReadError>>) -> Result<(), String> {
-        let mut folded = Vec::with_capacity(chunk.len());
+        // Read before the lock is taken: readers of the state wait for no decoding.
+        let next = self.position.borrow().0 + 1;
+        let mut read = Vec::with_capacity(chunk.len());
         let mut stopped = None;
+        for (next, record) in (next..).zip(chunk) {
+            match record
+                .map_err(|e| e.to_string())
+                .and_then(|stored| decoded(stored, next))
+            {
+                Ok(event) => read.push(event),
+                Err(why) => {
+                    stopped = Some(why);
+                    break;
+                }
+            }
+        }
+        let mut folded = Vec::with_capacity(read.len());
         {
             let mut guard = self.folded.write().expect("folding does not panic");
-            for record in chunk {
-                let event = record.map_err(|e| e.to_string()).and_then(|stored| {
-                    let expected = guard.state.position.0 + 1;
-                    if stored.position != expected {
-                        return Err(format!(
-                            "position {expected} is missing: the log gave {}",
-                            stored.position
-                        ));
-                    }
-                    let event = codec::decode(&stored).map_err(|e| e.to_string())?;
-                    guard.tails.insert(stored.subject, stored.position);
-                    Ok(event)
-                });
-                match event {
-                    Ok(event) => {
-                        apply(&mut guard.state, &event);
-                        folded.push(Arc::new(event));
-                    }
-                    Err(why) => {
-                        stopped = Some(why);
-                        break;
-                    }
-                }
+            for (subject, event) in read {
+                apply(&mut guard.state, &event);
+                guard.tails.insert(subject, event.header.position.0);
+                folded.push(Arc::new(event));
             }
         }
         // Positions first: whoever hears of an event finds it in the state.
@@ -247,11 +254,22 @@ impl Inner {
             self.position.send_replace(last.header.position);
         }
         for event in folded {
+            self.settlements.settle(&event);
             // Nobody listening is no error.
             let _ = self.events.send(event);
         }
         stopped.map_or(Ok(()), Err)
     }
+}
+
+/// A record as an event, at the position that comes next.
+fn decoded(stored: Stored, expected: u64) -> Result<(Subject, Event), String> {
+    if stored.position != expected {
+        let found = stored.position;
+        return Err(format!("position {expected} is missing: the log gave {found}"));
+    }
+    let event = codec::decode(&stored).map_err(|e| e.to_string())?;
+    Ok((stored.subject, event))
 }
 
 #[cfg(test)]

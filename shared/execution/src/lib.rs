@@ -13,11 +13,13 @@ pub mod codec;
 mod executor;
 mod fold;
 mod lookup;
+mod settlement;
 mod writer;
 
 pub use executor::{ExecuteError, Executor};
 pub use fold::{Behind, Fold, FoldError};
 pub use lookup::{Issued, NotIssued};
+pub use settlement::Settlement;
 pub use writer::{Expected, FactWriter, Seen};
 
 /// Where the time comes from: the process's clock, or a test's.
@@ -29,13 +31,9 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest.as_ref().try_into().expect("SHA-256 gives 32 bytes")
 }
 
-/// A fresh UUIDv7 of the given time.
+/// A fresh UUIDv7 of the given time (RFC 9562, section 5.7).
 pub fn fresh_id(now: Timestamp) -> uuid::Uuid {
-    let (seconds, millis) = (now.0.div_euclid(1_000), now.0.rem_euclid(1_000));
-    let at = uuid::Timestamp::from_unix(
-        uuid::NoContext,
-        u64::try_from(seconds).unwrap_or(0),
-        u32::try_from(millis).unwrap_or(0) * 1_000_000,
-    );
-    uuid::Uuid::new_v7(at)
+    let millis = u64::try_from(now.0).unwrap_or(0);
+    // The generator of this thread is seeded by the operating system, and asked without a system call.
+    uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
 }

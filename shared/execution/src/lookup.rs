@@ -1,9 +1,9 @@
 //! What is in the log but not in the state: certificates and bundles, read at the positions that the state knows.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use domain::{
-    AuthorityType, AuthorizationId, CertDigest, Fact, Position, SpkiPin, Timestamp,
+    AuthorityType, AuthorizationId, CertDigest, Event, Fact, Position, SpkiPin, Timestamp,
     state::AuthorizationOutcome, trust::SignedBundle,
 };
 
@@ -40,6 +40,22 @@ pub enum NotIssued {
     Log(String),
 }
 
+impl Issued {
+    fn of(fact: &Fact, position: Position) -> Option<Self> {
+        let Fact::CertificateIssued(f) = fact else {
+            return None;
+        };
+        Some(Self {
+            authorization: f.authorization,
+            certificate: f.certificate.clone(),
+            digest: f.digest,
+            issuer: f.issuer,
+            not_after: f.not_after,
+            position,
+        })
+    }
+}
+
 impl Fold {
     /// Waits for the certificate of an authorisation.
     ///
@@ -50,25 +66,29 @@ impl Fold {
         authorization: AuthorizationId,
         at_most: Duration,
     ) -> Result<Issued, NotIssued> {
-        let mut changes = self.changes();
-        let outcome = tokio::time::timeout(at_most, async {
+        let look = async {
+            let mut settled: Option<Arc<Event>> = None;
             loop {
-                changes.borrow_and_update();
-                let outcome = self.read(|state| state.settled_authorizations.get(&authorization).cloned());
-                match outcome {
-                    Some(outcome) => return Ok(outcome),
-                    None => changes.changed().await.map_err(|_| NotIssued::NotYet)?,
+                let settlement = self.settlement(authorization);
+                match self.read(|state| state.settled_authorizations.get(&authorization).cloned()) {
+                    Some(AuthorizationOutcome::Issued(digest)) => {
+                        // What was waited for is at hand already, if it is what the state took.
+                        let issued = settled.and_then(|event| Issued::of(&event.fact, event.header.position));
+                        return match issued.filter(|issued| issued.digest == digest) {
+                            Some(issued) => Ok(issued),
+                            None => self.certificate(&digest).await,
+                        };
+                    }
+                    Some(AuthorizationOutcome::Refused(why) | AuthorizationOutcome::Voided(why)) => {
+                        return Err(NotIssued::Refused(why));
+                    }
+                    None => settled = Some(settlement.event().await.ok_or(NotIssued::NotYet)?),
                 }
             }
-        })
-        .await
-        .map_err(|_| NotIssued::NotYet)??;
-        match outcome {
-            AuthorizationOutcome::Issued(digest) => self.certificate(&digest).await,
-            AuthorizationOutcome::Refused(why) | AuthorizationOutcome::Voided(why) => {
-                Err(NotIssued::Refused(why))
-            }
-        }
+        };
+        tokio::time::timeout(at_most, look)
+            .await
+            .unwrap_or(Err(NotIssued::NotYet))
     }
 
     /// Reads a certificate that the state knows.
@@ -80,17 +100,8 @@ impl Fold {
         let position = self
             .read(|state| state.certificates.get(digest).map(|c| c.position))
             .ok_or_else(unknown)?;
-        match self.fact_at(position).await.map_err(NotIssued::Log)? {
-            Fact::CertificateIssued(f) => Ok(Issued {
-                authorization: f.authorization,
-                certificate: f.certificate,
-                digest: f.digest,
-                issuer: f.issuer,
-                not_after: f.not_after,
-                position,
-            }),
-            _ => Err(unknown()),
-        }
+        let fact = self.fact_at(position).await.map_err(NotIssued::Log)?;
+        Issued::of(&fact, position).ok_or_else(unknown)
     }
 
     /// The newest signed bundle of a type, if one is signed.

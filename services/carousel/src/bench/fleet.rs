@@ -15,10 +15,10 @@ use domain::{
     time::HOUR_MS,
 };
 use execution::sha256;
-use futures::{StreamExt, TryStreamExt, stream};
 use projector::Projector;
 use serde::Serialize;
 use signer::KekSource;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -144,7 +144,7 @@ struct Bench {
     core: Core,
     shared: Shared,
     admin: UserName,
-    projecting: tokio::task::JoinHandle<()>,
+    projecting: JoinSet<()>,
     queries: projector::Answers,
     stop: CancellationToken,
     _home: Home,
@@ -173,7 +173,8 @@ impl Bench {
             Projector::open(config, core.fold.clone(), core.now(), core.metrics.clone(), part).await?;
         let queries = projector.queries();
         let token = stop.clone();
-        let projecting = tokio::spawn(async move {
+        let mut projecting = JoinSet::new();
+        projecting.spawn(async move {
             if let Err(error) = projector.run(token).await {
                 anstream::eprintln!("the projector ended: {error}");
             }
@@ -212,21 +213,21 @@ impl Bench {
 
     /// Every node joins, and follows the row.
     async fn join(&self, nodes: u32) -> Result<Vec<Node>, BenchError> {
-        let joining = stream::iter(0..nodes).map(|i| {
+        let joining = (0..nodes).map(|i| {
             let shared = self.shared.clone();
             let name = format!("n{i}.fleet.bench").parse().expect("a host name");
-            spawned(async move { Node::join(&shared, name).await })
+            async move { Node::join(&shared, name).await }
         });
-        joining.buffer_unordered(AT_ONCE).try_collect().await
+        all(joining).await
     }
 
     /// Every node follows the row, as many at once as a fleet does.
     async fn follow(&self, nodes: Vec<Node>) -> Result<Vec<Node>, BenchError> {
-        let following = stream::iter(nodes).map(|mut node| {
+        let following = nodes.into_iter().map(|mut node| {
             let shared = self.shared.clone();
-            spawned(async move { node.follow(&shared).await.map(|()| node) })
+            async move { node.follow(&shared).await.map(|()| node) }
         });
-        following.buffer_unordered(AT_ONCE).try_collect().await
+        all(following).await
     }
 
     async fn enter(&self, phase: Phase) -> Result<(), BenchError> {
@@ -302,21 +303,30 @@ impl Bench {
         Ok(self.core.executor.execute(command).await?.answer)
     }
 
-    async fn stop(self) {
+    async fn stop(mut self) {
         self.stop.cancel();
-        let _ = self.projecting.await;
+        while self.projecting.join_next().await.is_some() {}
         drop((self.shared, self.queries));
         self.core.stop().await;
     }
 }
 
-/// On any core.
-async fn spawned<T: Send + 'static>(
-    work: impl Future<Output = Result<T, BenchError>> + Send + 'static,
-) -> Result<T, BenchError> {
-    tokio::spawn(work)
-        .await
-        .map_err(|e| BenchError::Stuck(e.to_string()))?
+/// Does it all on any core, [`AT_ONCE`] at a time.
+async fn all<T: Send + 'static>(
+    mut work: impl Iterator<Item = impl Future<Output = Result<T, BenchError>> + Send + 'static>,
+) -> Result<Vec<T>, BenchError> {
+    let (mut running, mut done) = (JoinSet::new(), vec![]);
+    loop {
+        while running.len() < AT_ONCE
+            && let Some(next) = work.next()
+        {
+            running.spawn(next);
+        }
+        match running.join_next().await {
+            Some(ended) => done.push(ended.map_err(|e| BenchError::Stuck(e.to_string()))??),
+            None => return Ok(done),
+        }
+    }
 }
 
 /// Where the data goes; a temporary directory goes with it.
