@@ -161,6 +161,9 @@ impl Watch {
             }
             _ => {}
         }
+        if let Some(t) = domain::standing::miscounted(&world.truth) {
+            world.violate(REPLAY, format!("the nodes of {t} are miscounted at {position}"));
+        }
         self.compare_with_state(world, position);
         world.check_fleet(&self.fleet);
         self.check_old_authorities(world);

@@ -3,7 +3,7 @@
 //!
 //! The only time they know is that of the last event: whoever shows the answer compares with the clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     problem::{Laggard, TimeConditionDoc},
@@ -13,7 +13,7 @@ use api::{
     },
 };
 use domain::{
-    AuthorityType, ClusterState, Phase, SpkiPin, Timestamp,
+    AuthorityType, ClusterState, NodeId, Phase, SpkiPin, Timestamp,
     authority::{AuthorityKey, KeyKind},
     command::{Mode, Settings},
     gate::{self, Missing},
@@ -74,10 +74,13 @@ fn authority(state: &ClusterState, t: AuthorityType, of: &TypeState) -> Authorit
         rotation: rotation(of, is_settled),
         keys: keys(of),
         nodes: counts,
-        broken_now: state
-            .types
-            .contains_key(&t)
-            .then(|| oracle::broken_now(&oracle::fleet(state, t, of))),
+        broken_now: state.types.contains_key(&t).then(|| {
+            state
+                .standings
+                .get(&t)
+                .map(|s| oracle::broken_among(s.groups()))
+                .unwrap_or_default()
+        }),
         lagging: if of.rotation.is_some() { lagging } else { vec![] },
         may_accept_retired: stragglers(state, t, of),
         time_condition: gate
@@ -91,28 +94,22 @@ fn authority(state: &ClusterState, t: AuthorityType, of: &TypeState) -> Authorit
     }
 }
 
-/// The gate's own count, in one pass over the nodes.
+/// The gate's own count, and who lags by name.
 fn count(state: &ClusterState, t: AuthorityType, of: &TypeState) -> (NodeCounts, Vec<Laggard>) {
-    let (mut counts, mut lagging) = (NodeCounts::default(), vec![]);
-    for node in state.nodes.values().filter(|node| node.uses(t).is_some()) {
-        if gate::is_excluded(node, t, of) {
-            counts.excluded += 1;
-            continue;
-        }
-        counts.required += 1;
-        match gate::missing(state, t, node) {
-            Ok(()) => counts.reached += 1,
-            Err(missing) => lagging.push((node, missing)),
-        }
-    }
-    counts.lagging = counts.required - counts.reached;
-    lagging.sort_by(|(a, _), (b, _)| a.hostname.cmp(&b.hostname));
-    let lagging = lagging
-        .iter()
-        .take(NAMES)
-        .map(|(node, missing)| laggard(node, t, of, missing))
-        .collect();
-    (counts, lagging)
+    let Some(standing) = state.standings.get(&t) else {
+        return Default::default();
+    };
+    let counts = NodeCounts {
+        required: standing.required(),
+        reached: standing.reached(),
+        lagging: standing.required() - standing.reached(),
+        excluded: standing.excluded(),
+    };
+    let lagging = standing.lagging().take(NAMES).filter_map(|id| {
+        let node = state.nodes.get(&id)?;
+        Some(laggard(node, t, of, &gate::missing(state, t, node).err()?))
+    });
+    (counts, lagging.collect())
 }
 
 fn laggard(node: &Node, t: AuthorityType, of: &TypeState, missing: &Missing) -> Laggard {
@@ -139,13 +136,14 @@ fn laggard(node: &Node, t: AuthorityType, of: &TypeState, missing: &Missing) -> 
 fn stragglers(state: &ClusterState, t: AuthorityType, of: &TypeState) -> Vec<String> {
     let Some(ended) = &of.ended else { return vec![] };
     let is_settling = of.rotation.is_none() && !ended.settled;
-    let mut names: Vec<String> = state
-        .nodes
-        .values()
+    let standing = state.standings.get(&t).filter(|_| is_settling);
+    // No more names are shown than this, and they come in order.
+    let lagging = standing.into_iter().flat_map(|s| s.lagging().take(NAMES));
+    let nodes: BTreeSet<NodeId> = ended.cut_off.iter().copied().chain(lagging).collect();
+    let mut names: Vec<String> = nodes
+        .iter()
+        .filter_map(|id| state.nodes.get(id))
         .filter(|node| node.uses(t).is_some())
-        .filter(|node| {
-            ended.cut_off.contains(&node.id) || (is_settling && gate::missing(state, t, node).is_err())
-        })
         .map(|node| node.hostname.to_string())
         .collect();
     names.sort();

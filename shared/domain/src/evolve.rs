@@ -7,6 +7,7 @@ use crate::{
     decide::{ID_AGE_MS, rotation::answer_of},
     event::{CommandRefused, Event, Fact, Header},
     id::Principal,
+    standing,
     state::{ClusterState, Done, RefusalKind},
     time::MINUTE_MS,
 };
@@ -28,6 +29,7 @@ pub fn evolve(mut state: ClusterState, event: &Event) -> ClusterState {
 pub fn apply(state: &mut ClusterState, event: &Event) {
     let Event { header, fact } = event;
     remember_command(state, header, fact);
+    let moved = standing::before(state, fact);
     state.position = header.position;
     state.time = state.time.max(header.time);
     match fact {
@@ -76,6 +78,7 @@ pub fn apply(state: &mut ClusterState, event: &Event) {
         Fact::CertificateRefused(f) => certificate::refused(state, f),
         Fact::CertificateRevoked(f) => certificate::revoked(state, f),
     }
+    standing::after(state, moved);
 }
 
 /// Keeps the first answer of each command for as long as its id may come again.

@@ -13,6 +13,7 @@ use crate::{
     phase::{Phase, Transition},
     refusal::{Code, Refusal},
     rules::{Rule, holds},
+    standing::Standing,
     state::{ClusterState, Node, TypeState},
     time::Timestamp,
 };
@@ -137,7 +138,11 @@ pub fn evaluate(state: &ClusterState, authority_type: AuthorityType, to: Phase, 
         time_condition: None,
         publication: None,
     };
-    count_nodes(state, authority_type, of, &mut gate);
+    if let Some(standing) = state.standings.get(&authority_type) {
+        gate.required = standing.required();
+        gate.reached = standing.reached();
+        gate.excluded = standing.excluded();
+    }
     let transition = of.phase.transition_to(to);
     let forward = match transition {
         Transition::Forward => of.phase != Phase::Standby,
@@ -147,15 +152,12 @@ pub fn evaluate(state: &ClusterState, authority_type: AuthorityType, to: Phase, 
         | Transition::Noop
         | Transition::InProgress
         | Transition::OnlyFrom(_)
-        | Transition::NoWay => {
-            gate.lagging.clear();
-            return gate;
-        }
+        | Transition::NoWay => return gate,
     };
     if transition == Transition::Forward && of.phase == Phase::Standby {
-        gate.lagging.clear();
         return gate;
     }
+    gate.lagging = lagging(state, authority_type, of);
     gate.members = lagging_members(state, authority_type, of);
     if forward {
         if holds(Rule::KeysBeforeForwardGates) {
@@ -291,25 +293,22 @@ pub fn last_reached(authority_type: AuthorityType, of: &TypeState, node: &Node) 
     }
 }
 
-fn count_nodes(state: &ClusterState, authority_type: AuthorityType, of: &TypeState, gate: &mut Gate) {
-    for node in state.nodes.values().filter(|n| n.uses(authority_type).is_some()) {
-        if is_excluded(node, authority_type, of) {
-            gate.excluded += 1;
-            continue;
-        }
-        gate.required += 1;
-        match missing(state, authority_type, node) {
-            Ok(()) => gate.reached += 1,
-            Err(missing) => gate.lagging.push(Lagging {
+/// Who is required and has not reached, with what is missing, in the order of the names.
+fn lagging(state: &ClusterState, authority_type: AuthorityType, of: &TypeState) -> Vec<Lagging> {
+    let standing = state.standings.get(&authority_type);
+    let nodes = standing.into_iter().flat_map(Standing::lagging);
+    nodes
+        .filter_map(|id| {
+            let node = state.nodes.get(&id)?;
+            Some(Lagging {
                 node: node.id,
                 hostname: node.hostname.clone(),
-                missing,
+                missing: missing(state, authority_type, node).err()?,
                 reached: last_reached(authority_type, of, node),
                 last_seen: last_seen(state, node),
-            }),
-        }
-    }
-    gate.lagging.sort_by(|a, b| a.hostname.cmp(&b.hostname));
+            })
+        })
+        .collect()
 }
 
 /// The last sign of life: a report, or a certificate that it asked for. Who has just joined has reported nothing.

@@ -28,6 +28,7 @@ pub mod reconcile;
 pub mod refusal;
 pub mod rules;
 pub mod schedule;
+pub mod standing;
 pub mod state;
 pub mod time;
 pub mod trust;

@@ -128,10 +128,10 @@ pub fn row_at(of: &TypeState, step: Entering) -> Side {
 /// as they are.
 pub fn if_forced(of: &TypeState, fleet: &[Seen], step: Entering) -> Forced {
     let row = row_at(of, step);
-    let mut groups: BTreeMap<Key, u64> = BTreeMap::new();
+    let mut groups: BTreeMap<Group, u64> = BTreeMap::new();
     for node in fleet {
         let side = if node.follows { &row } else { &node.side };
-        *groups.entry(key(side, node.uses)).or_default() += 1;
+        *groups.entry(Group::new(side, node.uses)).or_default() += 1;
     }
     let somebody_follows = fleet.iter().any(|node| node.follows);
     let is_cut_off = |node: &&Seen| somebody_follows && !node.follows && is_cut_off(node, &row);
@@ -143,11 +143,29 @@ pub fn if_forced(of: &TypeState, fleet: &[Seen], step: Entering) -> Forced {
 
 /// The pairs that cannot connect now, by what the nodes have reported. Who has reported nothing is not judged.
 pub fn broken_now(fleet: &[Seen]) -> Connections {
-    let mut groups: BTreeMap<Key, u64> = BTreeMap::new();
+    let mut groups: BTreeMap<Group, u64> = BTreeMap::new();
     for node in fleet.iter().filter(|node| node.known) {
-        *groups.entry(key(&node.side, node.uses)).or_default() += 1;
+        *groups.entry(Group::new(&node.side, node.uses)).or_default() += 1;
     }
     count(&groups)
+}
+
+/// The same over groups that were counted before: see [`Standing`](crate::standing::Standing).
+pub fn broken_among(groups: &BTreeMap<Group, u64>) -> Connections {
+    count(groups)
+}
+
+/// The group of a node that has reported the type.
+pub(crate) fn group_of(authority_type: AuthorityType, node: &Node) -> Option<Group> {
+    let uses = node.uses(authority_type)?;
+    let facts = node.report.as_ref()?.report.authorities.get(&authority_type)?;
+    Some(Group {
+        trusted: facts.trusted.iter().copied().collect(),
+        client_issuer: facts.client_issuer,
+        server_issuer: facts.server_issuer,
+        client: uses.client,
+        server: uses.server,
+    })
 }
 
 /// Does anything break between this node and one that holds the row?
@@ -156,28 +174,40 @@ fn is_cut_off(node: &Seen, row: &Side) -> bool {
         || (node.uses.client && !interoperate(&node.side, row))
 }
 
-type Key = (Vec<SpkiPin>, Option<SpkiPin>, Option<SpkiPin>, bool, bool);
-
-fn key(side: &Side, uses: Uses) -> Key {
-    let trusted = side.trusted.iter().copied().collect();
-    (
-        trusted,
-        side.client_issuer,
-        side.server_issuer,
-        uses.client,
-        uses.server,
-    )
+/// Nodes that behave alike towards each other: the same trust, certificates and roles.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Group {
+    trusted: Vec<SpkiPin>,
+    client_issuer: Option<SpkiPin>,
+    server_issuer: Option<SpkiPin>,
+    client: bool,
+    server: bool,
 }
 
-fn count(groups: &BTreeMap<Key, u64>) -> Connections {
+impl Group {
+    fn new(side: &Side, uses: Uses) -> Self {
+        Self {
+            trusted: side.trusted.iter().copied().collect(),
+            client_issuer: side.client_issuer,
+            server_issuer: side.server_issuer,
+            client: uses.client,
+            server: uses.server,
+        }
+    }
+
+    fn side(&self) -> Side {
+        Side {
+            trusted: self.trusted.iter().copied().collect(),
+            client_issuer: self.client_issuer,
+            server_issuer: self.server_issuer,
+        }
+    }
+}
+
+fn count(groups: &BTreeMap<Group, u64>) -> Connections {
     let mut connections = Connections::default();
-    let side = |k: &Key| Side {
-        trusted: k.0.iter().copied().collect(),
-        client_issuer: k.1,
-        server_issuer: k.2,
-    };
-    for (client, clients) in groups.iter().filter(|(k, _)| k.3) {
-        for (server, servers) in groups.iter().filter(|(k, _)| k.4) {
+    for (client, clients) in groups.iter().filter(|(group, _)| group.client) {
+        for (server, servers) in groups.iter().filter(|(group, _)| group.server) {
             // A node does not connect to itself.
             let pairs = if client == server {
                 clients * (servers - 1)
@@ -185,7 +215,7 @@ fn count(groups: &BTreeMap<Key, u64>) -> Connections {
                 clients * servers
             };
             connections.total += pairs;
-            if !interoperate(&side(client), &side(server)) {
+            if !interoperate(&client.side(), &server.side()) {
                 connections.broken += pairs;
             }
         }

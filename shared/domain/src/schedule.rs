@@ -10,6 +10,7 @@ use crate::{
     id::{NodeId, RotationId},
     phase::Phase,
     rules::{Rule, holds},
+    standing::Standing,
     state::{ClusterState, Node, Rotation, TypeState},
     time::{MINUTE_MS, SECOND_MS, Timestamp},
 };
@@ -81,7 +82,20 @@ pub fn is_settled(state: &ClusterState, authority_type: AuthorityType) -> bool {
     };
     of.phase == Phase::Standby
         && gate::lagging_members(state, authority_type, of).is_empty()
-        && followers(state, authority_type, of).all(|n| gate::missing(state, authority_type, n).is_ok())
+        && lagging(state, authority_type).all(|node| is_left_out(node, authority_type, of))
+}
+
+fn lagging(state: &ClusterState, authority_type: AuthorityType) -> impl Iterator<Item = &Node> {
+    let standing = state.standings.get(&authority_type);
+    let lagging = standing.into_iter().flat_map(Standing::lagging);
+    lagging.filter_map(|id| state.nodes.get(&id))
+}
+
+/// Was it excluded from the rotation that ended, and has not been back?
+fn is_left_out(node: &Node, authority_type: AuthorityType, of: &TypeState) -> bool {
+    of.ended.as_ref().is_some_and(|ended| {
+        ended.cut_off.contains(&node.id) && node.excluded.get(&authority_type) == Some(&ended.id)
+    })
 }
 
 /// Who is required to follow the last rotation to its end: everybody who uses the type, but for nodes that were
@@ -91,15 +105,10 @@ pub fn followers<'a>(
     authority_type: AuthorityType,
     of: &'a TypeState,
 ) -> impl Iterator<Item = &'a Node> {
-    let is_left_out = move |node: &Node| {
-        of.ended.as_ref().is_some_and(|ended| {
-            ended.cut_off.contains(&node.id) && node.excluded.get(&authority_type) == Some(&ended.id)
-        })
-    };
     state
         .nodes
         .values()
-        .filter(move |n| n.uses(authority_type).is_some() && !is_left_out(n))
+        .filter(move |n| n.uses(authority_type).is_some() && !is_left_out(n, authority_type, of))
 }
 
 /// Has the orchestrator been up long enough to judge who lags? A fresh start knows nobody yet \[M\].

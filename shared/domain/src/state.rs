@@ -15,6 +15,7 @@ use crate::{
     },
     phase::{Generation, Phase},
     refusal::Code,
+    standing::Standing,
     time::Timestamp,
 };
 
@@ -31,6 +32,8 @@ pub struct ClusterState {
     pub types: BTreeMap<AuthorityType, TypeState>,
     /// Every node that ever joined and was not removed.
     pub nodes: BTreeMap<NodeId, Node>,
+    /// How the nodes of each type stand: derived from the rest, and kept beside it so that nobody counts again.
+    pub standings: BTreeMap<AuthorityType, Standing>,
     /// Names in use: which node bears each, and until when at the latest a certificate says so.
     pub names: BTreeMap<Hostname, BTreeMap<NodeId, Timestamp>>,
     /// Control-plane services.

@@ -123,6 +123,11 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "carousel-demo",
         &["carousel demo", "carousel demo --nodes 50 --rollback --keep"],
     ),
+    ("carousel-bench", &["carousel bench fleet --nodes 10000"]),
+    (
+        "carousel-bench-fleet",
+        &["carousel bench fleet --nodes 10000 -o json"],
+    ),
     (
         "carousel-init",
         &["carousel init --data-dir /var/lib/carousel --cluster acme.cluster"],

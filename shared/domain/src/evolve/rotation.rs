@@ -6,9 +6,9 @@ use crate::{
     authority::AuthorityType,
     command::Mode,
     event::{Header, RotationModeChanged, RotationOutcome, RotationPhaseEntered, RotationSettled},
-    gate,
     id::NodeId,
     phase::Phase,
+    standing::Standing,
     state::{ClusterState, EndedRotation, RetiredKey, Rotation, TypeState},
     time::Timestamp,
 };
@@ -84,16 +84,8 @@ fn end(of: &mut TypeState, outcome: RotationOutcome, at: Timestamp) {
 
 /// Excluded nodes, and nodes that had not reached the last phase: they are cut off until they return.
 fn who_is_cut_off(state: &ClusterState, t: AuthorityType) -> BTreeSet<NodeId> {
-    let Some(of) = state.types.get(&t) else {
-        return BTreeSet::new();
-    };
-    state
-        .nodes
-        .values()
-        .filter(|n| n.uses(t).is_some())
-        .filter(|n| gate::is_excluded(n, t, of) || gate::missing(state, t, n).is_err())
-        .map(|n| n.id)
-        .collect()
+    let standing = state.standings.get(&t);
+    standing.into_iter().flat_map(Standing::not_with_it).collect()
 }
 
 pub(super) fn held(state: &mut ClusterState, t: AuthorityType, since: Option<Timestamp>) {

@@ -143,6 +143,7 @@ impl World {
         };
         let event = Event { header, fact };
         apply(&mut self.state, &event);
+        assert_eq!(domain::standing::miscounted(&self.state), None, "{event:?}");
         self.log.push(event);
     }
 
