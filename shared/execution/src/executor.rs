@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use domain::{Command, Order, Principal, Refusal, Timestamp, command::Answered};
+use eventlog::Subject;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -56,6 +57,8 @@ struct Waiting {
     attempts: u32,
     /// Decided on a state that held everything durable when it was refused: the no is final.
     caught_up: bool,
+    /// The subject on which another command of an earlier batch stood before it.
+    stood_on: Option<Subject>,
     answer: oneshot::Sender<Result<Answered, ExecuteError>>,
 }
 
@@ -102,6 +105,7 @@ impl Executor {
             traceparent,
             attempts: 0,
             caught_up: false,
+            stood_on: None,
             answer,
         };
         self.commands.send(waiting).await.map_err(|_| closed())?;

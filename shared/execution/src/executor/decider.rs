@@ -110,6 +110,15 @@ impl Decider {
                 doubtful.push((place, waiting));
                 continue;
             }
+            // It waits for somebody before it anyway: a crowd at one subject is not decided again for each of it.
+            if waiting
+                .stood_on
+                .as_ref()
+                .is_some_and(|subject| taken.contains(subject))
+            {
+                again.push((place, waiting));
+                continue;
+            }
             match self.decide(&waiting, &taken) {
                 Verdict::Append { append, on, result } => {
                     taken.insert(append.subject.clone());
@@ -122,7 +131,10 @@ impl Decider {
                     });
                 }
                 // Another command of this batch stands on the same condition: decided after it.
-                Verdict::Later => again.push((place, waiting)),
+                Verdict::Later(subject) => {
+                    let stood_on = Some(subject);
+                    again.push((place, Waiting { stood_on, ..waiting }));
+                }
                 // The state may be behind the log: a no counts only after everything durable was read.
                 Verdict::Doubtful => {
                     // Those whom nobody knows yet have no order among themselves.
@@ -266,6 +278,10 @@ impl Decider {
                         id: command.id,
                         digest: command.digest,
                     });
+                    let subject = facts.first().map(|fact| codec::subject_of(&cluster, fact));
+                    if let Some(subject) = subject.filter(|subject| taken.contains(subject)) {
+                        return Verdict::Later(subject);
+                    }
                     let append = prepare(
                         &cluster,
                         &facts,
@@ -274,9 +290,6 @@ impl Decider {
                         (given.now, state.position),
                         tail,
                     );
-                    if taken.contains(&append.subject) {
-                        return Verdict::Later;
-                    }
                     Verdict::Append {
                         append,
                         on: state.position,
@@ -339,7 +352,7 @@ enum Verdict {
         on: Position,
         result: Result<Answer, Refusal>,
     },
-    Later,
+    Later(Subject),
     Doubtful,
     Answer(Result<Answered, ExecuteError>),
 }
