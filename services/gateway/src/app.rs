@@ -12,8 +12,8 @@ use std::{
 
 use api::{Audit, Queries};
 use domain::{
-    AuthorityType, AuthorizationId, CertDigest, ClusterName, ClusterState, Code, Position, Refusal, SpkiPin,
-    Timestamp, desired::may_hand_out, event::LeafUse, state::AuthorizationOutcome,
+    AuthorityType, AuthorizationId, CertDigest, ClusterName, ClusterState, Code, Position, Principal,
+    Refusal, SpkiPin, Timestamp, desired::may_hand_out, event::LeafUse, state::AuthorizationOutcome,
 };
 use execution::{Behind, Executor, Fold, codec};
 use mtls::{Epochs, SessionRegistry};
@@ -148,24 +148,32 @@ impl App {
         }
     }
 
-    /// Waits for the certificate of an authorisation.
+    /// Waits for the certificate of an authorisation, which is of that holder.
     ///
     /// # Errors
-    /// `signer_unavailable` after 10 s (asking again with the same key gives the same certificate), or if
-    /// the signer refused; `stale_view` if the authorisation was voided.
-    pub(crate) async fn certificate(&self, authorization: AuthorizationId) -> Result<Issued, No> {
-        self.certificate_by(authorization, Instant::now() + PATIENCE)
+    /// `signer_unavailable` after 10 s (asking again with the same key gives the same certificate); `stale_view` if
+    /// the authorisation was voided, or refused by the signer, mostly because the row moved on before it was written.
+    /// Under its id the same answer would be given for ever: whoever asks again does so with another one.
+    pub(crate) async fn certificate(
+        &self,
+        holder: &Principal,
+        authorization: AuthorizationId,
+    ) -> Result<Issued, No> {
+        let deadline = Instant::now() + PATIENCE;
+        self.certificate_by(holder, authorization, deadline, Code::StaleView)
             .await
     }
 
-    /// The same until a moment.
+    /// The same until a moment; `refused` is the code for what the signer refused.
     ///
     /// # Errors
     /// As [`App::certificate`].
     pub(crate) async fn certificate_by(
         &self,
+        holder: &Principal,
         authorization: AuthorizationId,
         deadline: Instant,
+        refused: Code,
     ) -> Result<Issued, No> {
         enum Found {
             At(Position),
@@ -175,7 +183,7 @@ impl App {
             AuthorizationOutcome::Issued(digest) => Some(Found::At(state.certificates.get(digest)?.position)),
             AuthorizationOutcome::Refused(why) => {
                 let text = format!("the signer refused: {why}");
-                Some(Found::No(Refusal::new(Code::SignerUnavailable, text)))
+                Some(Found::No(Refusal::new(refused, text)))
             }
             AuthorizationOutcome::Voided(why) => {
                 let text =
@@ -183,11 +191,11 @@ impl App {
                 Some(Found::No(Refusal::new(Code::StaleView, text)))
             }
         };
-        // Outcomes are remembered for a while only; a certificate that still counts is found by its authorisation.
+        // Outcomes are remembered for a while only; a certificate that still counts is found among its holder's.
         let older = |state: &ClusterState| {
-            let found = state
-                .certificates
-                .values()
+            let held = state.held.get(holder).into_iter().flatten();
+            let found = held
+                .filter_map(|digest| state.certificates.get(digest))
                 .find(|c| c.authorization == authorization);
             found.map(|c| Found::At(c.position))
         };

@@ -129,12 +129,14 @@ impl Hub {
     }
 
     fn take(&self, event: &Event) {
-        if let Fact::CertificateIssued(fact) = &event.fact {
-            if let Principal::Node(node) = &fact.holder {
-                self.push(*node, fact, event.header.position);
+        match &event.fact {
+            Fact::CertificateIssued(fact) => {
+                if let Principal::Node(node) = &fact.holder {
+                    self.push(*node, fact, event.header.position);
+                }
             }
-        } else if changes_a_desired_state(&event.fact) {
-            self.wake();
+            fact if changes_a_desired_state(fact) => self.wake(),
+            _ => {}
         }
     }
 
@@ -184,22 +186,22 @@ pub(crate) fn to_pem(base64_der: &str) -> Option<String> {
     Some(pki::pem::encode_certificates([&der[..]]))
 }
 
-/// May a node's desired state differ after this event?
+/// May the desired state of a node with a stream differ after this event? One that joins has none yet.
 fn changes_a_desired_state(fact: &Fact) -> bool {
     match fact {
         Fact::ClusterCreated(_)
         | Fact::RotationPhaseEntered(_)
-        | Fact::NodeJoined(_)
         | Fact::NodeRejoined(_)
         | Fact::NodeExcluded(_)
         | Fact::NodeIncluded(_)
         | Fact::NodeRemoved(_)
         | Fact::AuthorityKeyGenerated(_)
+        | Fact::AuthorityBundleSigned(_) => true,
+        Fact::ClusterClockAccepted(_)
+        | Fact::NodeJoined(_)
         | Fact::AuthorityActivated(_)
         | Fact::AuthorityRetired(_)
-        | Fact::AuthorityBundleSigned(_)
-        | Fact::CertificateRevoked(_) => true,
-        Fact::ClusterClockAccepted(_)
+        | Fact::CertificateRevoked(_)
         | Fact::RotationHeld(_)
         | Fact::RotationResumed(_)
         | Fact::RotationModeChanged(_)

@@ -288,7 +288,8 @@ impl Member {
             );
             return Err(Trouble::Answer(no));
         };
-        let issued = match self.app.certificate(authorization).await {
+        let me = Principal::Gateway(self.app.config.member);
+        let issued = match self.app.certificate(&me, authorization).await {
             Ok(issued) => issued,
             Err(no) if no.code() == Code::StaleView => {
                 self.discard(at)?;

@@ -92,6 +92,7 @@ pub(crate) async fn story(log: SharedLog) -> World {
         .await
         .unwrap();
     world.renew(one, LeafUse::Client).await;
+    world.reuse_an_id(one).await;
     world.report(one, 3).await;
     world
         .rotate(AuthorityType::Host, Phase::UpdateServers, Some("db-2 is away"))
@@ -120,6 +121,10 @@ pub(crate) async fn story(log: SharedLog) -> World {
         )
         .await;
     world.admin_asks(Order::RemoveNode { node: two }, None).await;
+    // What it asked for while it was removed is refused, with the certificate that it came with.
+    let late = world.certificate_order(LeafUse::Both);
+    let refused = world.ask(Principal::Node(two), late, None).await;
+    assert!(refused.is_err(), "it is no node any more");
     world.automatic(AuthorityType::Db).await;
     world
 }
@@ -286,13 +291,30 @@ impl World {
     }
 
     pub(crate) async fn renew(&self, node: NodeId, usage: LeafUse) {
-        let order = Order::RequestCertificate {
+        let order = self.certificate_order(usage);
+        self.ask(Principal::Node(node), order, None).await.unwrap();
+    }
+
+    fn certificate_order(&self, usage: LeafUse) -> Order {
+        Order::RequestCertificate {
             authority_type: AuthorityType::Host,
             usage,
             issuer: None,
             key: self.request(),
+        }
+    }
+
+    /// A node asks for two certificates under one id: the second one is refused, and that is on record.
+    async fn reuse_an_id(&self, node: NodeId) {
+        let first = self.command(Principal::Node(node), self.certificate_order(LeafUse::Client));
+        let second = Command {
+            digest: domain::BodyDigest([7; 32]),
+            order: self.certificate_order(LeafUse::Client),
+            ..first.clone()
         };
-        self.ask(Principal::Node(node), order, None).await.unwrap();
+        self.executor.execute(first).await.unwrap();
+        self.sign().await;
+        self.executor.execute(second).await.unwrap_err();
     }
 
     /// The node reports the row as it should be, with the newest certificate that it may present.

@@ -1,9 +1,12 @@
 //! Certificates: authorisations that wait, signed in batches and recorded before they leave.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use domain::{
-    AuthorizationId, Fact, Position, Principal,
+    AuthorityId, AuthorityType, AuthorizationId, ClusterState, Fact, Position, Principal,
     authority::AuthorityKey,
     event::{AuthorizationGranted, CertificateRefused},
 };
@@ -20,7 +23,7 @@ use crate::{
 
 /// The most signatures between two appends: about a tenth of a second of work, so that the first nodes of a
 /// large fleet do not wait for the last.
-const BATCH: usize = 512;
+pub(crate) const BATCH: usize = 512;
 /// How many signatures one blocking task makes.
 const CHUNK: usize = 64;
 
@@ -46,7 +49,8 @@ impl Signer {
         if authorizations.is_empty() {
             return Ok(Progress::None);
         }
-        let batch = self.judge(&authorizations[..authorizations.len().min(BATCH)]);
+        let (closed, no_key) = self.closed(authorizations);
+        let batch = self.judge(authorizations, &closed);
         let seen: BTreeMap<Principal, Seen> = batch.iter().map(|(h, of)| (h.clone(), of.seen)).collect();
         let jobs: Vec<Job> = batch.into_values().flat_map(|of| of.jobs).collect();
         let (facts, failed) = self.make(jobs).await?;
@@ -57,28 +61,55 @@ impl Signer {
             appends.extend(self.writer.prepare(&self.cluster, &facts, self.now(), expected));
         }
         let progress = self.record(appends).await?;
-        match failed {
+        match failed.or(no_key) {
             Some(error) if progress == Progress::None => Err(error),
             _ => Ok(progress),
         }
     }
 
+    /// The authorities whose keys cannot be opened now: what waits for them does not keep the others waiting.
+    fn closed(&self, authorizations: &[AuthorizationId]) -> (BTreeSet<AuthorityId>, Option<DutyError>) {
+        let keys: Vec<AuthorityKey> = self.fold.read(|state| {
+            let pending = authorizations.iter().filter_map(|id| state.pending.get(id));
+            let asked: BTreeSet<_> = pending
+                .map(|p| (p.granted.authority_type, p.granted.issuer))
+                .collect();
+            let key = |(t, issuer)| signing_key(state, t, issuer).cloned();
+            asked.into_iter().filter_map(key).collect()
+        });
+        let (mut closed, mut why) = (BTreeSet::new(), None);
+        for key in keys {
+            if let Err(error) = self.authorities.open(&key) {
+                closed.insert(key.id);
+                why = Some(error.into());
+            }
+        }
+        (closed, why)
+    }
+
     /// One look at the state: which of them still wait, on which condition, and what speaks against each.
-    fn judge(&self, authorizations: &[AuthorizationId]) -> BTreeMap<Principal, HolderJobs> {
+    fn judge(
+        &self,
+        authorizations: &[AuthorizationId],
+        closed: &BTreeSet<AuthorityId>,
+    ) -> BTreeMap<Principal, HolderJobs> {
         let now = self.now();
         self.fold.read_with_tails(|state, tail| {
             let now = state.now(now);
             let mut batch: BTreeMap<Principal, HolderJobs> = BTreeMap::new();
+            let mut room = BATCH;
             for pending in authorizations.iter().filter_map(|id| state.pending.get(id)) {
                 let granted = &pending.granted;
-                let key = state.types.get(&granted.authority_type).and_then(|of| {
-                    of.active
-                        .values()
-                        .chain(of.prepared.values())
-                        .find(|key| key.id == granted.issuer)
-                });
+                let key = signing_key(state, granted.authority_type, granted.issuer);
                 let judged =
                     recheck(state, pending, now).and_then(|()| key.cloned().ok_or(Objection::Authority));
+                if judged.as_ref().is_ok_and(|key| closed.contains(&key.id)) {
+                    continue;
+                }
+                if room == 0 {
+                    break;
+                }
+                room -= 1;
                 let of_holder = batch.entry(granted.holder.clone()).or_insert_with(|| HolderJobs {
                     seen: Seen {
                         position: state.position,
@@ -174,6 +205,15 @@ impl Signer {
         self.fold.wait_for(Position(last), READ_BACK).await?;
         failed.map_or(Ok(Progress::Some), Err)
     }
+}
+
+/// The key of an authority that is active or prepared.
+fn signing_key(state: &ClusterState, t: AuthorityType, issuer: AuthorityId) -> Option<&AuthorityKey> {
+    let of = state.types.get(&t)?;
+    of.active
+        .values()
+        .chain(of.prepared.values())
+        .find(|key| key.id == issuer)
 }
 
 type Made = (Fact, Option<&'static str>);

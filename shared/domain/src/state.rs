@@ -54,6 +54,8 @@ pub struct ClusterState {
     pub keys: BTreeMap<SpkiPin, Principal>,
     /// Authorisations that are not signed, refused or voided yet.
     pub pending: BTreeMap<AuthorizationId, Pending>,
+    /// The same by the key to be certified.
+    pub pending_keys: BTreeMap<SpkiPin, AuthorizationId>,
     /// What became of the latest authorisations, for those who wait for an answer.
     pub settled_authorizations: BTreeMap<AuthorizationId, AuthorizationOutcome>,
     /// The same, oldest first, to forget them.

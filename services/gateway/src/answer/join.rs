@@ -123,7 +123,13 @@ async fn certified(asked: &Asked, order: Order) -> Result<(Answered, NodeId, Iss
         let Answer::Joined { node, authorization } = answered.answer else {
             return Err(No::new(Code::Internal, "a join was answered with something else"));
         };
-        match asked.app.certificate_by(authorization, deadline).await {
+        // What the signer refused is authorised anew when the joiner asks again, and not in a loop here.
+        let refused = Code::SignerUnavailable;
+        let (app, holder) = (&asked.app, Principal::Node(node));
+        match app
+            .certificate_by(&holder, authorization, deadline, refused)
+            .await
+        {
             Ok(issued) => return Ok((answered, node, issued)),
             Err(no) if no.code() != Code::StaleView => return Err(no),
             Err(_) if Instant::now() < deadline => {}

@@ -211,7 +211,8 @@ pub(super) async fn certificate(asked: &Asked) -> Reply {
             "a request for a certificate was answered with something else",
         ));
     };
-    let issued = asked.app.certificate(authorization).await?;
+    let holder = Principal::Node(node);
+    let issued = asked.app.certificate(&holder, authorization).await?;
     reply::json(&CertificateAnswer {
         authorization,
         certificate: pem::encode_certificates([&issued.der[..]]),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use api::command::{RenewRequest, UserCertificateAnswer, UserRequest};
-use domain::{Answer, AuthorityType, Code, Order, UserName, command::Answered, event::LeafUse};
+use domain::{Answer, AuthorityType, Code, Order, Principal, UserName, command::Answered, event::LeafUse};
 use pki::pem;
 use tokio::time::Instant;
 
@@ -18,6 +18,7 @@ use crate::{
 pub(super) async fn add(asked: &Asked) -> Reply {
     let request: UserRequest = reply::parse(&asked.body)?;
     let user: UserName = request.name.parse().map_err(No::bad_request)?;
+    let holder = Principal::User(user.clone());
     let roles: BTreeSet<_> = request.roles.iter().copied().collect();
     let order = Order::AddUser {
         user,
@@ -27,7 +28,7 @@ pub(super) async fn add(asked: &Asked) -> Reply {
     let answered = asked
         .execute(asked.command(request.id, request.reason, order))
         .await?;
-    certified(asked, answered).await
+    certified(asked, &holder, answered).await
 }
 
 /// `POST /v1/users/{name}/remove`.
@@ -38,7 +39,7 @@ pub(super) async fn remove(asked: &Asked) -> Reply {
 
 /// `POST /v1/users/self/certificate`: by the issuer that the current row names.
 pub(super) async fn renew(asked: &Asked) -> Reply {
-    asked.caller.user()?;
+    let holder = Principal::User(asked.caller.user()?.clone());
     let request: RenewRequest = reply::parse(&asked.body)?;
     let order = Order::RequestCertificate {
         authority_type: AuthorityType::User,
@@ -49,11 +50,11 @@ pub(super) async fn renew(asked: &Asked) -> Reply {
     let answered = asked
         .execute(asked.command(request.id, request.reason, order))
         .await?;
-    certified(asked, answered).await
+    certified(asked, &holder, answered).await
 }
 
 /// Waits for the certificate and adds what to trust: all that an identity file needs beside its key.
-async fn certified(asked: &Asked, answered: Answered) -> Reply {
+async fn certified(asked: &Asked, holder: &Principal, answered: Answered) -> Reply {
     let app = &asked.app;
     let Answer::Authorized { authorization } = answered.answer else {
         return Err(No::new(
@@ -61,7 +62,7 @@ async fn certified(asked: &Asked, answered: Answered) -> Reply {
             "a request for a certificate was answered with something else",
         ));
     };
-    let issued = app.certificate(authorization).await?;
+    let issued = app.certificate(holder, authorization).await?;
     let look = |s: &domain::ClusterState| {
         let bundle = s.types.get(&AuthorityType::Host)?.bundle.as_ref()?.position;
         Some((bundle, s.cluster.as_ref()?.bundle_key))

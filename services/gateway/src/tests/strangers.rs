@@ -6,11 +6,16 @@ use api::{
     route,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use domain::{AuthorityType, Code, Principal, event::LeafUse, trust::SignedBundle};
+use domain::{
+    AuthorityType, Code, Fact, Principal,
+    event::{CertificateRefused, LeafUse},
+    trust::SignedBundle,
+};
+use execution::{Expected, FactWriter};
 use pki::{KeyPair, csr, pem, statement};
 
 use super::{code, join};
-use crate::testing::{World, granted};
+use crate::testing::{Late, World, granted};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_of_the_genuine_authority_that_the_log_does_not_know_opens_nothing() {
@@ -219,4 +224,38 @@ async fn the_same_key_gets_the_same_certificate_and_another_nodes_key_none() {
         code(two.request(&w, &gateway, &key, LeafUse::Both, None).await),
         Code::KeyReused
     );
+}
+
+/// Under its id the same answer is given for ever: a node that took it for silence would ask until its certificate ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_signer_refused_is_to_be_asked_for_anew() {
+    let w = World::new().await;
+    let gateway = w.gateway().await;
+    let (node, _) = join(&w, &gateway, "n1.example").await;
+    w.signer.late.send_replace(Late::Nodes);
+    let refuse = async {
+        w.until("the request waits for the signer", |s| !s.pending.is_empty())
+            .await;
+        let (authorization, holder) = w.fold.read(|s| {
+            let (id, pending) = s.pending.iter().next().unwrap();
+            (*id, pending.granted.holder.clone())
+        });
+        let why = "the row has moved on".into();
+        let refused = CertificateRefused {
+            authorization,
+            holder,
+            why,
+        };
+        let writer = FactWriter::signer(w.fold.clone());
+        let facts = [Fact::from(refused)];
+        let now = w.executor.now();
+        writer
+            .append(&w.cluster, &facts, now, Expected::Any)
+            .await
+            .unwrap();
+    };
+    let key = KeyPair::generate();
+    let (answer, ()) =
+        futures::future::join(node.request(&w, &gateway, &key, LeafUse::Both, None), refuse).await;
+    assert_eq!(code(answer), Code::StaleView);
 }

@@ -297,3 +297,29 @@ async fn keys_of_another_cluster_do_not_sign_this_log() {
     .await;
     assert!(matches!(opened, Err(SignerError::OtherCluster { .. })));
 }
+
+#[tokio::test]
+async fn what_waits_for_a_lost_key_does_not_keep_the_next_authority_waiting() {
+    let cluster = Cluster::new().await;
+    let row = |s: &domain::ClusterState| s.types[&AuthorityType::User].client_issuer().unwrap();
+    let lost = cluster.fold.read(row);
+    // More than are signed at once, all of them older than what comes after.
+    for _ in 0..=crate::signing::BATCH {
+        cluster.ask().await;
+    }
+    FileStore::open(&cluster.keys()).unwrap().destroy(&lost).unwrap();
+    let _work = at_work(&cluster).await;
+    cluster.rotate(AuthorityType::User, Phase::Init).await;
+    cluster
+        .until("the new key", |s| {
+            !s.types[&AuthorityType::User].prepared.is_empty()
+        })
+        .await;
+    cluster.rotate(AuthorityType::User, Phase::UpdateClients).await;
+    let key = cluster.ask().await.spki_pin();
+    cluster
+        .until("a certificate of the new key", |s| {
+            s.certificates.values().any(|c| c.spki == key && c.issuer != lost)
+        })
+        .await;
+}

@@ -239,10 +239,8 @@ pub fn earlier(state: &ClusterState, holder: &Principal, spki: SpkiPin) -> Optio
         usage: c.usage,
         not_after: c.not_after,
     });
-    let pending = state
-        .pending
-        .values()
-        .filter(|p| p.granted.spki == spki && p.granted.holder == *holder);
+    let pending = state.pending_keys.get(&spki).and_then(|id| state.pending.get(id));
+    let pending = pending.filter(|p| p.granted.holder == *holder);
     let pending = pending.map(|p| Earlier {
         authorization: p.granted.authorization,
         position: p.position,

@@ -51,7 +51,18 @@ pub(super) fn authorized(state: &mut ClusterState, header: &Header, f: &Authoriz
         at: header.time,
         row,
     };
+    state.pending_keys.insert(f.spki, f.authorization);
     state.pending.insert(f.authorization, pending);
+}
+
+/// It waits no more.
+fn take(state: &mut ClusterState, authorization: AuthorizationId) -> Option<Pending> {
+    let pending = state.pending.remove(&authorization)?;
+    let spki = pending.granted.spki;
+    if state.pending_keys.get(&spki) == Some(&authorization) {
+        state.pending_keys.remove(&spki);
+    }
+    Some(pending)
 }
 
 /// Was the authorisation overtaken by an event on another subject, which its condition could not see? Then
@@ -111,7 +122,7 @@ pub(super) fn refused(state: &mut ClusterState, f: &CertificateRefused) {
 /// No certificate comes of the authorisation: its names are borne only as long as another one of the node's certificates,
 /// made or to be made, lives.
 fn free_names(state: &mut ClusterState, authorization: AuthorizationId) {
-    let Some(pending) = state.pending.remove(&authorization) else {
+    let Some(pending) = take(state, authorization) else {
         return;
     };
     let Principal::Node(node) = &pending.granted.holder else {
@@ -149,7 +160,7 @@ fn free_names(state: &mut ClusterState, authorization: AuthorizationId) {
 
 pub(super) fn issued(state: &mut ClusterState, header: &Header, f: &CertificateIssued) {
     // Only the certificate recorded first for an authorisation exists: a second one never leaves the signer.
-    if state.pending.remove(&f.authorization).is_none() {
+    if take(state, f.authorization).is_none() {
         return;
     }
     settle(state, f.authorization, AuthorizationOutcome::Issued(f.digest));
@@ -194,7 +205,7 @@ fn forget_expired(state: &mut ClusterState, holder: &Principal) {
 }
 
 fn settle(state: &mut ClusterState, authorization: AuthorizationId, outcome: AuthorizationOutcome) {
-    state.pending.remove(&authorization);
+    take(state, authorization);
     if state
         .settled_authorizations
         .insert(authorization, outcome)

@@ -26,6 +26,8 @@ use crate::{Fold, Now, codec, fresh_id, sha256};
 
 /// Commands that are decided on one state and made durable together.
 const BATCH: usize = 256;
+/// Commands that wait for another one's append before new ones are held back.
+const CROWD: usize = 8_192;
 /// How often a command is decided again when somebody else wrote first.
 const ATTEMPTS: u32 = 16;
 /// How long an answer waits for its own events to be folded.
@@ -89,7 +91,9 @@ impl Decider {
                     }
                 }
             } else {
-                while batch.len() < BATCH {
+                // Whoever waits for his turn at a crowded subject takes nobody else's place.
+                let room = BATCH.min(CROWD.saturating_sub(batch.len()));
+                for _ in 0..room.max(1) {
                     let Ok(more) = commands.try_recv() else { break };
                     batch.push(more);
                 }

@@ -8,6 +8,7 @@ use std::{
 use domain::{
     AuthorityType, BodyDigest, BootId, ClusterName, Code, Command, CommandId, Fact, MemberId, Order, Phase,
     Position, Principal, SpkiPin, Timestamp, UserName,
+    access::{Grant, NamePattern, Uses},
     authority::{AuthorityKey, KeyKind},
     command::{Genesis, Join, KeyRequest, Rotate, Settings},
     event::{AuthorityActivated, AuthorityKeyGenerated, CommandRefused, MemberReported},
@@ -461,4 +462,36 @@ async fn a_report_that_is_in_doubt_is_not_overtaken_by_the_next_one() {
     w.two_beside(other.into(), w.report(3, &[3]), w.report(4, &[]))
         .await;
     assert_eq!(w.fold.read(|s| s.members[&MEMBER].seq), 4);
+}
+
+/// Whoever waits for his turn at a crowded subject takes nobody else's place.
+#[tokio::test]
+async fn a_crowd_at_one_subject_does_not_hold_up_the_others() {
+    let w = world().await;
+    let admin = || Principal::User("admin".parse().unwrap());
+    let token = |n: u16| {
+        let mut hash = [0; 32];
+        hash[..2].copy_from_slice(&n.to_be_bytes());
+        let grant = Grant {
+            names: vec![NamePattern::Exact(format!("n{n}.example").parse().unwrap())],
+            addresses: vec![],
+            uses: BTreeMap::from([(AuthorityType::Host, Uses::ALL)]),
+        };
+        let order = Order::CreateToken {
+            hash: TokenHash(hash),
+            grant,
+            uses: 1,
+            ttl_ms: 60_000,
+        };
+        w.executor.execute(w.executor.own_command(admin(), order))
+    };
+    let begun = w.fold.position().0;
+    let crowd = futures::future::join_all((0..1_000).map(token));
+    let step = w.executor.execute(rotate(w.executor.command_id(), 1, None));
+    // All of them are sent before the first is decided.
+    let (crowd, step) = tokio::task::unconstrained(futures::future::join(crowd, step)).await;
+    assert!(crowd.iter().all(Result::is_ok));
+    let waited = step.unwrap().position.0 - begun;
+    assert!(waited < 50, "{waited} others came first");
+    assert_eq!(w.fold.position().0 - begun, 1_001);
 }

@@ -121,7 +121,9 @@ fn credential(state: &ClusterState, event: &Event) -> Result<(), String> {
 fn counts(certificate: &Certificate, event: &Event) -> Result<(), String> {
     let presented = event.header.time.minus_ms(UNDER_WAY_MS);
     let is_superseded = certificate.superseded_at.is_some_and(|at| at <= presented);
-    let why = if certificate.revoked {
+    // Whoever was removed while he asked was refused just for that, and did nothing.
+    let did_something = !matches!(event.fact, Fact::CommandRefused(_));
+    let why = if certificate.revoked && did_something {
         "that was revoked"
     } else if certificate.not_after <= presented {
         "that had expired"

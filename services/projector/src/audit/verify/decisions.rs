@@ -123,7 +123,7 @@ impl Decisions {
         );
         if self.counted > 0 {
             text.push_str(&format!(
-                "; {} without an order, counted alone",
+                "; {} without an id of its own, counted alone",
                 count(self.counted, "refusal")
             ));
         }
@@ -142,9 +142,10 @@ fn condition(of: &DecidedAt, first: &Event) -> Result<(), String> {
     ))
 }
 
-/// Several refusals as one are of several commands, and do not say what was asked for.
+/// Several refusals as one are of several commands, and do not say what was asked for. One of an id that was answered
+/// before does not bear it, and without it would not have been refused.
 pub(super) fn is_sum(event: &Event) -> bool {
-    matches!(&event.fact, Fact::CommandRefused(f) if f.order.is_none()) && event.header.command.is_none()
+    matches!(&event.fact, Fact::CommandRefused(_)) && event.header.command.is_none()
 }
 
 fn refusals(fact: &Fact) -> u64 {

@@ -46,7 +46,7 @@ pub(in crate::audit) async fn event(
         ),
         Some(_) if is_sum(&event) => (
             VerifyOutcome::Skipped,
-            "several refusals counted as one, without what was asked for".into(),
+            "several refusals counted as one, or one under a command id that was used before".into(),
         ),
         Some(_) => match decided_again(log, &state, &event).await? {
             Ok(()) => (
@@ -77,9 +77,24 @@ async fn decided_again(
     let position = event.header.position.0;
     // Of one append are neighbours only, and at least one event came before all of them.
     let from = position.saturating_sub(BATCH as u64).max(state.position.0 + 1);
-    let read = log.read(from, 2 * BATCH).await?;
-    let events = read.iter().map(codec::decode).collect::<Result<Vec<_>, _>>()?;
+    let end = position + BATCH as u64;
+    let mut events = vec![];
+    loop {
+        // An answer may be short where events are large: only an empty one is the end.
+        let next = from + events.len() as u64;
+        let read = log.read(next, 2 * BATCH).await?;
+        let is_end = read.is_empty();
+        for record in &read {
+            events.push(codec::decode(record)?);
+        }
+        if is_end || from + events.len() as u64 > end {
+            break;
+        }
+    }
     let at = usize::try_from(position - from).expect("what is read is in memory");
+    if events.len() <= at {
+        return Ok(Err(format!("position {position} cannot be read again")));
+    }
     let before = events[..at].iter().rev();
     let mut first = at - before.take_while(|other| is_of_one(event, other)).count();
     // Several appends of one moment look like one: whichever covers the event is its own.

@@ -160,10 +160,15 @@ async fn an_honest_log_is_verified_and_every_check_counts_something() {
 #[tokio::test]
 async fn each_event_of_an_honest_log_is_decided_again_by_itself() {
     let honest = Honest::new().await;
+    let mut sums = 0;
     for position in 1..=honest.world.fold.position().0 {
         let found = event(&*honest.world.log, Position(position)).await.unwrap();
-        assert_eq!(found.outcome, VerifyOutcome::Ok, "{found:?}");
+        // Of an id that was used before nothing can be decided again: there is one such refusal.
+        let is_sum = found.outcome == VerifyOutcome::Skipped && found.text.contains("used before");
+        assert!(found.outcome == VerifyOutcome::Ok || is_sum, "{found:?}");
+        sums += u32::from(is_sum);
     }
+    assert_eq!(sums, 1);
     let step = honest.position_of("rotation.phase-entered", 1).await;
     let found = event(&*honest.world.log, Position(step)).await.unwrap();
     assert!(
