@@ -10,12 +10,12 @@ use std::{
 };
 
 use domain::{
-    Position, Principal, SpkiPin,
+    AuthorizationId, Position, SpkiPin,
     desired::{DesiredAuthority, DesiredState},
     fact::TypeFacts,
     phase::Phase,
     reconcile::{Generation, Leaf, Proof},
-    state::{ClusterState, Node, Reported, TypeState},
+    state::{ClusterState, Node, Pending, Reported, TypeState},
 };
 
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
 struct Canon<'a> {
     world: &'a World,
     revisions: Vec<Position>,
-    /// Per node, its certificates that are on a disk, in order.
+    /// Per node, its certificates that are on a disk or can get there, in order.
     leaves: Vec<Vec<SpkiPin>>,
 }
 
@@ -69,10 +69,17 @@ impl<'a> Canon<'a> {
                     .chain(&disk.received);
                 own.extend(all.map(|l| (l.position, l.spki)));
             }
-            for (generation, _) in &agent.reported {
+            // Those that wait to be fetched as well: their order decides which of them is installed.
+            let held = world.log.held.get(&agent.principal()).into_iter().flatten();
+            let fetched = held.filter_map(|d| world.log.certificates.get(d));
+            let has_key = |spki: &SpkiPin| {
+                agent.disk.keys.contains(spki) || agent.backup.as_ref().is_some_and(|b| b.keys.contains(spki))
+            };
+            own.extend(fetched.filter(|c| has_key(&c.spki)).map(|c| (c.position, c.spki)));
+            for (generation, _) in agent.reported.iter() {
                 revisions.extend(generation.revisions.values());
             }
-            for sent in &agent.reporting {
+            for sent in agent.reporting.iter() {
                 revisions.extend(sent.report.authorities.values().map(|f| f.revision));
                 if let Some(c) = world.log.certificates.get(&sent.seen.certificate) {
                     own.insert(c.position, c.spki);
@@ -149,6 +156,7 @@ impl<'a> Canon<'a> {
             held: _,
             keys: _,
             pending,
+            pending_keys: _,
             settled_authorizations: _,
             settled_order: _,
             to_revoke: _,
@@ -164,38 +172,36 @@ impl<'a> Canon<'a> {
             if let Some(node) = nodes.get(&agent.node()) {
                 self.node(i, node, to);
             }
-            for spki in &self.leaves[i] {
-                let certificate = log.certificates.get(&domain::id::CertDigest(spki.0));
-                let c = certificate.map(|c| {
-                    let superseded = c.superseded_at.map(|at| at <= self.world.now);
-                    (
-                        c.issuer,
-                        c.usage.client(),
-                        c.usage.server(),
-                        c.presented.is_some(),
-                        superseded,
-                        c.revoked,
-                        c.not_after > self.world.now,
-                    )
-                });
-                c.hash(to);
-            }
-            // A newer certificate than any on the disk, which it does not have yet.
-            let held = log.held.get(&Principal::Node(agent.node())).into_iter().flatten();
-            let newest = held.filter_map(|d| log.certificates.get(d)).last();
-            let is_here = newest.is_none_or(|c| self.leaves[i].last() == Some(&c.spki));
-            let waits = newest.filter(|c| !is_here && agent.disk.keys.contains(&c.spki));
-            waits
-                .map(|c| {
-                    (
-                        c.issuer,
-                        c.usage.client(),
-                        c.usage.server(),
-                        c.presented.is_some(),
-                    )
-                })
-                .hash(to);
+            self.certificates(i, log, to);
         }
+        self.waiting(pending, to);
+        for member in members.values() {
+            (member.running, member.boot, member.facts.len()).hash(to);
+            member.facts.values().for_each(|facts| self.facts(facts, to));
+        }
+    }
+
+    fn certificates<H: Hasher>(&self, i: usize, log: &ClusterState, to: &mut H) {
+        for spki in &self.leaves[i] {
+            let certificate = log.certificates.get(&domain::id::CertDigest(spki.0));
+            let c = certificate.map(|c| {
+                let superseded = c.superseded_at.map(|at| at <= self.world.now);
+                (
+                    c.issuer,
+                    c.usage.client(),
+                    c.usage.server(),
+                    c.presented.is_some(),
+                    superseded,
+                    c.revoked,
+                    c.not_after > self.world.now,
+                )
+            });
+            c.hash(to);
+        }
+    }
+
+    /// What was authorised and is not signed.
+    fn waiting<H: Hasher>(&self, pending: &BTreeMap<AuthorizationId, Pending>, to: &mut H) {
         let mut asked: Vec<_> = pending
             .values()
             .map(|p| {
@@ -214,10 +220,6 @@ impl<'a> Canon<'a> {
             .collect();
         asked.sort();
         asked.hash(to);
-        for member in members.values() {
-            (member.running, member.boot, member.facts.len()).hash(to);
-            member.facts.values().for_each(|facts| self.facts(facts, to));
-        }
     }
 
     fn authority<H: Hasher>(&self, of: &TypeState, to: &mut H) {
@@ -362,7 +364,7 @@ impl<'a> Canon<'a> {
         }
         reporting.is_some().hash(to);
         if let Some(sent) = reporting {
-            self.sent(sent, to);
+            self.sent(i, sent, to);
         }
         for leaf in refused {
             self.leaves[i].iter().position(|l| l == leaf).hash(to);
@@ -422,12 +424,21 @@ impl<'a> Canon<'a> {
         (leaf.usage.client(), leaf.usage.server(), leaf.issuer).hash(to);
     }
 
-    fn sent<H: Hasher>(&self, sent: &Sent, to: &mut H) {
-        sent.report
+    fn sent<H: Hasher>(&self, i: usize, sent: &Sent, to: &mut H) {
+        let Sent { report, seen, says } = sent;
+        report
             .authorities
             .values()
             .for_each(|facts| self.facts(facts, to));
-        (sent.report.seq, sent.seen.issuer, sent.seen.certificate).hash(to);
+        let presented = self.leaves[i].iter().position(|l| l.0 == seen.certificate.0);
+        (
+            report.seq,
+            report.boot.0 == boot_of(&self.world.agents[i]),
+            seen.issuer,
+            presented,
+        )
+            .hash(to);
+        self.generation(i, says, to);
     }
 
     fn want<H: Hasher>(&self, want: &DesiredState, to: &mut H) {

@@ -115,7 +115,7 @@ impl World {
         let newest = |world: &Self| {
             let held = world.log.held.get(&holder).into_iter().flatten();
             let of = held.filter_map(|digest| world.log.certificates.get(digest));
-            of.filter(|c| c.issuer == issuer).map(leaf_of).last()
+            of.rev().find(|c| c.issuer == issuer).map(leaf_of)
         };
         if newest(self).is_none() && self.log.members.contains_key(&self.gateway.id) {
             let order = Order::RequestCertificate {

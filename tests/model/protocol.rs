@@ -67,6 +67,16 @@ pub const LOST: &str = "no node is lost, and no retired authority accepted";
 pub const HEALS: &str = "there is always a way to the end without force";
 
 impl Protocol {
+    pub fn new(agents: usize, grain: Grain, heals_every: u64, left: Left) -> Self {
+        Self {
+            agents,
+            left,
+            grain,
+            off: None,
+            heals_every,
+        }
+    }
+
     fn with_rules<R>(&self, work: impl FnOnce() -> R) -> R {
         match self.off {
             Some(rule) => without(rule, work),
@@ -76,30 +86,7 @@ impl Protocol {
 
     fn take(&self, world: &mut World, action: &Action) -> bool {
         match action {
-            Action::Enter(phase) => {
-                if world.order(admin(), rotate(*phase, false)).is_err() {
-                    return false;
-                }
-                match phase {
-                    Phase::Init => world.left.rotations -= 1,
-                    Phase::Rollback => world.left.rollbacks -= 1,
-                    Phase::Standby | Phase::UpdateClients | Phase::UpdateServers => {}
-                }
-            }
-            Action::Force(phase) => {
-                world.left.forces -= 1;
-                if world.order(admin(), rotate(*phase, true)).is_err() {
-                    return false;
-                }
-            }
-            Action::Exclude(i) => {
-                world.left.exclusions -= 1;
-                let node = world.agents[*i].node();
-                if world.order(admin(), Order::ExcludeNode { node }).is_err() {
-                    return false;
-                }
-                world.agents[*i].is_out = true;
-            }
+            Action::Enter(_) | Action::Force(_) | Action::Exclude(_) => return is_obeyed(world, action),
             Action::MakeKey => world.making = world.key_to_make(),
             Action::RecordKey => world.record_key(),
             Action::SignBundle => world.sign_bundle(HOST),
@@ -292,5 +279,30 @@ impl Protocol {
         if left.exclusions > 0 && is_rotating && !a.is_out {
             to.push(Action::Exclude(i));
         }
+    }
+}
+
+/// A command of a person; one that is refused is no step.
+fn is_obeyed(world: &mut World, action: &Action) -> bool {
+    match action {
+        Action::Enter(phase) => {
+            match phase {
+                Phase::Init => world.left.rotations -= 1,
+                Phase::Rollback => world.left.rollbacks -= 1,
+                Phase::Standby | Phase::UpdateClients | Phase::UpdateServers => {}
+            }
+            world.order(admin(), rotate(*phase, false)).is_ok()
+        }
+        Action::Force(phase) => {
+            world.left.forces -= 1;
+            world.order(admin(), rotate(*phase, true)).is_ok()
+        }
+        Action::Exclude(i) => {
+            world.left.exclusions -= 1;
+            let node = world.agents[*i].node();
+            world.agents[*i].is_out = true;
+            world.order(admin(), Order::ExcludeNode { node }).is_ok()
+        }
+        _ => false,
     }
 }

@@ -27,6 +27,8 @@ use domain::{
 
 use crate::{agent::Agent, gateway::Gateway};
 
+mod duties;
+
 /// The authority that rotates.
 pub const HOST: AuthorityType = AuthorityType::Host;
 /// The moment at which the model begins; time stands still but for the steps that let it pass.
@@ -35,7 +37,7 @@ const START: i64 = 1_800_000_000_000;
 const FAR: Timestamp = Timestamp(START + 10 * 365 * 24 * 3_600_000);
 
 /// How often each trouble may still come: what makes the state space finite.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Left {
     /// Rotations that may begin.
     pub rotations: u8,
@@ -57,10 +59,25 @@ pub struct Left {
     pub restarts: u8,
     /// Gateways that a fresh orchestrator has not heard.
     pub losses: u8,
-    /// Nodes that ask to join anew, with an answer that takes its time.
-    pub rejoins: u8,
     /// Jumps of ten minutes, after which an earlier certificate is superseded.
     pub waits: u8,
+}
+
+impl Left {
+    /// Nothing happens.
+    pub const NONE: Self = Self {
+        rotations: 0,
+        rollbacks: 0,
+        forces: 0,
+        exclusions: 0,
+        sleeps: 0,
+        restores: 0,
+        renewals: 0,
+        failures: 0,
+        restarts: 0,
+        losses: 0,
+        waits: 0,
+    };
 }
 
 /// A key that the signer has made and not recorded yet.
@@ -115,6 +132,7 @@ impl World {
         for agent in &mut world.agents {
             agent.is_new = false;
         }
+        world.forget();
         world
     }
 
@@ -226,6 +244,11 @@ impl World {
             reason: Some("the model asks".into()),
             order,
         };
+        // A rotation is named by how many there have been, whatever else was asked for.
+        let (who, n) = match &command.order {
+            Order::Rotate(_) => ("rotation".to_owned(), u64::from(self.left.rotations)),
+            _ => (who, n),
+        };
         let given = Given {
             now: self.log.now(self.now),
             fresh: std::array::from_fn(|k| uuid(&format!("{who}/{k}"), n)),
@@ -235,7 +258,7 @@ impl World {
         };
         let decision = decide(&self.log, &command, &given)?;
         if !decision.facts.is_empty() {
-            self.asked.insert(by.clone(), n + 1);
+            *self.asked.entry(by.clone()).or_default() += 1;
             self.append(by, decision.facts);
         }
         Ok(decision.answer)
@@ -266,196 +289,6 @@ impl World {
     pub fn say_wrong(&mut self, what: impl FnOnce() -> String) {
         if self.wrong.is_none() {
             self.wrong = Some(what());
-        }
-    }
-
-    /// What nobody needs to wait for: retirements are recorded, keys destroyed, the end is settled.
-    pub fn tidy(&mut self) {
-        loop {
-            let by = || Principal::System(SystemActor::Signer);
-            let duty = owed(&self.log, self.now).into_iter().find(|duty| {
-                matches!(
-                    duty,
-                    Duty::RecordRetirement { .. } | Duty::Destroy { .. } | Duty::Revoke { .. }
-                )
-            });
-            match duty {
-                Some(Duty::RecordRetirement {
-                    authority_type,
-                    authority,
-                    outcome,
-                    activated,
-                }) => {
-                    let mut facts: Vec<Fact> = activated
-                        .into_iter()
-                        .map(|(kind, authority)| {
-                            AuthorityActivated {
-                                authority_type,
-                                kind,
-                                authority,
-                            }
-                            .into()
-                        })
-                        .collect();
-                    let retired = AuthorityRetired {
-                        authority_type,
-                        authority,
-                        outcome,
-                    };
-                    facts.push(retired.into());
-                    self.append(by(), facts);
-                    continue;
-                }
-                Some(Duty::Destroy {
-                    authority_type,
-                    authority,
-                }) => {
-                    self.keys.remove(&authority);
-                    let stores = vec!["model".into()];
-                    let destroyed = AuthorityDestroyed {
-                        authority_type,
-                        authority,
-                        stores,
-                    };
-                    self.append(by(), vec![destroyed.into()]);
-                    continue;
-                }
-                Some(Duty::Revoke { holder, certificates }) => {
-                    let why = "removed".into();
-                    let revoked = CertificateRevoked {
-                        holder,
-                        certificates,
-                        why,
-                    };
-                    self.append(by(), vec![revoked.into()]);
-                    continue;
-                }
-                _ => {}
-            }
-            let clock = || Principal::System(SystemActor::Clock);
-            if let Some(authorization) = void_authorizations(&self.log).first().copied() {
-                let why = "its authority signs no more".into();
-                if self
-                    .order(clock(), Order::VoidAuthorization { authorization, why })
-                    .is_ok()
-                {
-                    continue;
-                }
-            }
-            if let Some((authority_type, rotation)) = schedule::to_settle(&self.log).first().copied() {
-                let settle = Order::Settle {
-                    authority_type,
-                    rotation,
-                };
-                if self.order(clock(), settle).is_ok() {
-                    continue;
-                }
-            }
-            return;
-        }
-    }
-
-    /// The signer begins to make the key of a rotation; it may take until the rotation is over.
-    pub fn key_to_make(&self) -> Making {
-        let duty = owed(&self.log, self.now).into_iter().find_map(|duty| match duty {
-            Duty::GenerateKey {
-                rotation, generation, ..
-            } => Some((rotation, generation)),
-            _ => None,
-        });
-        let (rotation, generation) = duty?;
-        let key = self.key_of_generation("authority", generation, Some(rotation));
-        Some(AuthorityKeyGenerated {
-            authority_type: HOST,
-            key,
-        })
-    }
-
-    fn key_of_generation(
-        &self,
-        name: &str,
-        generation: u32,
-        rotation: Option<domain::RotationId>,
-    ) -> AuthorityKey {
-        AuthorityKey {
-            id: pin(name, u64::from(generation)),
-            kind: KeyKind::Tls,
-            generation,
-            certificate: String::new(),
-            algorithm: String::new(),
-            storage: String::new(),
-            not_after: FAR,
-            rotation,
-            position: Position(0),
-        }
-    }
-
-    pub fn record_key(&mut self) {
-        if let Some(made) = self.making.take() {
-            self.keys.insert(made.key.id);
-            self.append(Principal::System(SystemActor::Signer), vec![made.into()]);
-        }
-    }
-
-    pub fn owes_bundle(&self) -> bool {
-        let of = &self.log.types[&HOST];
-        of.bundle.as_ref().is_none_or(|b| b.revision < of.bundle_due)
-    }
-
-    pub fn sign_bundle(&mut self, authority_type: AuthorityType) {
-        let Some(bundle) = bundle_content(&self.log, authority_type, self.now) else {
-            return;
-        };
-        let signed = AuthorityBundleSigned {
-            authority_type,
-            revision: bundle.revision,
-            phase: bundle.phase,
-            expires: bundle.expires,
-            bundle: SignedBundle {
-                document: String::new(),
-                signature: String::new(),
-                key: pin("bundle", 0),
-                public_key: String::new(),
-                replacements: vec![],
-            },
-        };
-        self.bundles.insert(authority_type, bundle);
-        self.append(Principal::System(SystemActor::Signer), vec![signed.into()]);
-    }
-
-    /// Signs what was authorised, if the signer still owes it.
-    pub fn sign(&mut self, authorization: domain::AuthorizationId) {
-        let is_owed = owed(&self.log, self.now).contains(&Duty::Sign { authorization });
-        let Some(pending) = self.log.pending.get(&authorization).filter(|_| is_owed) else {
-            return;
-        };
-        // A destroyed key signs nothing.
-        if !self.keys.contains(&pending.granted.issuer) {
-            return;
-        }
-        let issued = issue(&pending.granted);
-        self.append(Principal::System(SystemActor::Signer), vec![issued.into()]);
-    }
-
-    /// Signer and gateway do what they owe.
-    pub fn attend(&mut self) {
-        for _ in 0..4 {
-            if self.making.is_none() {
-                self.making = self.key_to_make();
-            }
-            self.record_key();
-            if self.gateway_may_hold() {
-                self.gateway_holds();
-            }
-            self.gateway_reports();
-            self.gateway_begins();
-            if self.owes_bundle() {
-                self.sign_bundle(HOST);
-            }
-            let pending: Vec<_> = self.log.pending.keys().copied().collect();
-            for authorization in pending {
-                self.sign(authorization);
-            }
         }
     }
 
