@@ -5,12 +5,14 @@
 
 mod binaries;
 mod cluster_dir;
+mod dice;
 mod process;
 pub mod source;
 mod wait;
 
 pub use binaries::bin;
 pub use cluster_dir::TestDir;
+pub use dice::Dice;
 pub use eventlog::testing::NatsServer;
 pub use process::{Finished, Proc, run, run_within};
 pub use wait::{deadline, eventually, skip};

@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use carousel_tests::{eventually, run};
+use carousel_tests::{Dice, eventually, run};
 
 use crate::{
-    kills::Moments,
+    kills::moment,
     world::{Log, World, text},
 };
 
@@ -22,10 +22,10 @@ fn the_broker_dies_under_commands_and_no_acknowledged_one_is_lost() {
     let Some(mut world) = World::start("broker-dies", Log::JetStream) else {
         return;
     };
-    let mut moments = Moments::seeded(3);
+    let mut dice = Dice::new(3);
     let (mut acknowledged, mut failures) = (vec![], vec![]);
     for _ in 0..DEATHS {
-        let (yes, no) = under_commands(&mut world, moments.next());
+        let (yes, no) = under_commands(&mut world, moment(&mut dice));
         acknowledged.extend(yes);
         failures.extend(no);
         world.start_broker();

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use carousel_tests::{PATIENCE, Proc, eventually, run};
+use carousel_tests::{Dice, PATIENCE, Proc, eventually, run};
 use serde_json::Value;
 
 use crate::world::{Log, World, text};
@@ -43,13 +43,13 @@ fn survives(log: Log, seed: u64) {
     for name in ["n1", "n2"] {
         world.join(name);
     }
-    let mut moments = Moments::seeded(seed);
+    let mut dice = Dice::new(seed);
     let mut acknowledged = Acknowledged::default();
     let forward = ["init", "update_clients", "update_servers", "standby"];
     let back = ["init", "update_clients", "rollback", "standby"];
     for (rotation, phases) in [forward, back].into_iter().enumerate() {
         for phase in phases {
-            let done = kill_while_entering(&mut world, phase, moments.next(), &mut acknowledged);
+            let done = kill_while_entering(&mut world, phase, moment(&mut dice), &mut acknowledged);
             // The rotation goes on: the same command again is done or a noop, and everybody gets there.
             if done {
                 assert_eq!(
@@ -177,19 +177,7 @@ fn probe_all(world: &World) {
     });
 }
 
-/// A small generator (SplitMix64): the seed gives the moments, so a failing run can be had again.
-pub(crate) struct Moments(u64);
-
-impl Moments {
-    pub(crate) fn seeded(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> Duration {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Duration::from_millis((mixed ^ (mixed >> 31)) % WINDOW_MS)
-    }
+/// The next moment of death.
+pub(crate) fn moment(dice: &mut Dice) -> Duration {
+    Duration::from_millis(dice.roll() % WINDOW_MS)
 }

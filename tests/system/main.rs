@@ -5,6 +5,7 @@
 
 mod broker;
 mod demo;
+mod faults;
 mod guide;
 mod joining;
 mod kills;

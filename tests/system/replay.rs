@@ -122,7 +122,7 @@ fn parsed(text: &str) -> Value {
 
 /// Presence is not in the log and outside every promise of sameness: in every answer it is an object `status`, and what
 /// is left without those is the same for ever.
-fn without_presence(mut answer: Value) -> Value {
+pub(crate) fn without_presence(mut answer: Value) -> Value {
     match &mut answer {
         Value::Object(fields) => {
             fields.retain(|name, value| name != "status" || !value.is_object());

@@ -36,6 +36,20 @@ impl Wire {
         }
     }
 
+    /// As the administrator, by the identity that the control plane keeps current; `None` while there is none to read.
+    pub(crate) fn of_admin(world: &World) -> Option<Self> {
+        let text = fs::read_to_string(world.data().join("admin.identity")).ok()?;
+        let identity: Value = serde_json::from_str(&text).ok()?;
+        let document = identity["bundle"]["document"].as_str()?;
+        let bundle: domain::trust::Bundle = serde_json::from_str(document).ok()?;
+        let part = |name: &str| identity[name].as_str().map(str::to_owned);
+        Some(Self {
+            authority: world.url.trim_start_matches("https://").to_owned(),
+            trusted: pki::bundle::authorities(&bundle).collect(),
+            credential: Some((part("certificate")?, part("key")?)),
+        })
+    }
+
     /// The same, presenting this certificate.
     pub(crate) fn presenting(&self, certificate: &str, key: &str) -> Self {
         Self {
@@ -61,11 +75,21 @@ impl Wire {
     }
 
     pub(crate) fn get(self, path: &str) -> Result<Value, Box<Problem>> {
+        answered(self.try_get(path))
+    }
+
+    pub(crate) fn post(self, path: &str, body: &Value) -> Result<Value, Box<Problem>> {
+        answered(self.try_post(path, body))
+    }
+
+    /// The same where it may be that nobody answers.
+    pub(crate) fn try_get(self, path: &str) -> Result<Value, ClientError> {
         let path = path.to_owned();
         self.ask(async move |client| client.get(&path).await)
     }
 
-    pub(crate) fn post(self, path: &str, body: &Value) -> Result<Value, Box<Problem>> {
+    /// Likewise.
+    pub(crate) fn try_post(self, path: &str, body: &Value) -> Result<Value, ClientError> {
         let (path, body) = (path.to_owned(), body.clone());
         self.ask(async move |client| client.post(&path, &body).await)
     }
@@ -73,18 +97,25 @@ impl Wire {
     fn ask(
         self,
         question: impl AsyncFnOnce(Client) -> Result<Value, ClientError>,
-    ) -> Result<Value, Box<Problem>> {
+    ) -> Result<Value, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .expect("a runtime");
-        runtime.block_on(async {
-            match question(Client::new(Arc::new(self))).await {
-                Ok(answer) => Ok(answer),
-                Err(ClientError::Problem(problem)) => Err(problem),
-                Err(other) => panic!("no answer of the API: {other:?}"),
-            }
-        })
+        runtime.block_on(question(Client::new(Arc::new(self))))
+    }
+
+    /// A connection of its own, for what is not a request of the API's client.
+    pub(crate) async fn dial(&self) -> Result<mtls::Connected, mtls::TlsError> {
+        let (epochs, sessions) = (Epochs::new(self.epoch()), SessionRegistry::new());
+        let expect = Expect::Gateway {
+            cluster: "acme.cluster".parse().expect("a name"),
+        };
+        if self.credential.is_some() {
+            mtls::connect(&self.authority, &epochs, &sessions, &expect).await
+        } else {
+            mtls::connect_anonymous(&self.authority, &epochs, &sessions, &expect).await
+        }
     }
 
     fn epoch(&self) -> Arc<TrustEpoch> {
@@ -103,15 +134,7 @@ impl Wire {
 impl Connect for Wire {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Io>, ConnectError>> {
         Box::pin(async {
-            let (epochs, sessions) = (Epochs::new(self.epoch()), SessionRegistry::new());
-            let expect = Expect::Gateway {
-                cluster: "acme.cluster".parse().expect("a name"),
-            };
-            let connected = if self.credential.is_some() {
-                mtls::connect(&self.authority, &epochs, &sessions, &expect).await
-            } else {
-                mtls::connect_anonymous(&self.authority, &epochs, &sessions, &expect).await
-            };
+            let connected = self.dial().await;
             let connected = connected.map_err(|error| ConnectError::Trust(Box::new(error)))?;
             Ok(Box::new(connected.stream) as Box<dyn Io>)
         })
@@ -119,5 +142,13 @@ impl Connect for Wire {
 
     fn authority(&self) -> String {
         self.authority.clone()
+    }
+}
+
+fn answered(answer: Result<Value, ClientError>) -> Result<Value, Box<Problem>> {
+    match answer {
+        Ok(answer) => Ok(answer),
+        Err(ClientError::Problem(problem)) => Err(problem),
+        Err(other) => panic!("no answer of the API: {other:?}"),
     }
 }

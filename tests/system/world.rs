@@ -1,6 +1,10 @@
 //! A control plane and its agents as processes, driven by the real command line.
 
-use std::{path::PathBuf, process::Command, sync::OnceLock};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
 
 use carousel_tests::{Finished, NatsServer, PATIENCE, Proc, TestDir, bin, deadline, run};
 use serde_json::Value;
@@ -20,6 +24,10 @@ pub(crate) struct World {
     listen: String,
     pub(crate) agents: Vec<Agent>,
     nats: Option<NatsServer>,
+    /// Where the broker is, also while somebody else holds it.
+    log_url: Option<String>,
+    /// Further variables of the control plane's environment.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 /// A node's agent.
@@ -28,6 +36,8 @@ pub(crate) struct Agent {
     pub(crate) dir: PathBuf,
     pub(crate) proc: Option<Proc>,
     args: Vec<String>,
+    /// Further variables of its environment.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl World {
@@ -38,7 +48,11 @@ impl World {
 
     /// The same with other durations than a product's (`init --settings`).
     pub(crate) fn start_with(test: &str, log: Log, settings: Option<&str>) -> Option<Self> {
-        let dir = TestDir::new(test);
+        Self::start_in(TestDir::new(test), log, settings)
+    }
+
+    /// The same in a directory that may hold something already, such as disks of its own.
+    pub(crate) fn start_in(dir: TestDir, log: Log, settings: Option<&str>) -> Option<Self> {
         let nats = match log {
             Log::Embedded => None,
             Log::JetStream => {
@@ -55,7 +69,9 @@ impl World {
             url: String::new(),
             listen: "127.0.0.1:0".into(),
             agents: vec![],
+            log_url: nats.as_ref().map(NatsServer::url),
             nats,
+            env: vec![],
         };
         let mut init = carousel(&["init", "--cluster", "acme.cluster", "--data-dir"]);
         init.arg(world.data());
@@ -84,11 +100,17 @@ impl World {
     }
 
     pub(crate) fn serve_command(&self) -> Command {
-        let data = self.data().display().to_string();
-        let mut command = carousel(&["serve", "--data-dir", &data, "--listen", &self.listen]);
+        self.serve_command_for(&self.data(), &self.listen)
+    }
+
+    /// The same for another data directory on another address.
+    pub(crate) fn serve_command_for(&self, data: &Path, listen: &str) -> Command {
+        let data = data.display().to_string();
+        let mut command = carousel(&["serve", "--data-dir", &data, "--listen", listen]);
         command.args(["--admin-listen", "127.0.0.1:0"]);
-        if let Some(nats) = &self.nats {
-            command.args(["--log", &nats.url()]);
+        command.envs(self.env.iter().cloned());
+        if let Some(url) = &self.log_url {
+            command.args(["--log", url]);
         }
         command
     }
@@ -160,6 +182,13 @@ impl World {
 
     /// A node that joins with these; does not wait.
     pub(crate) fn join_with(&mut self, name: &str, token: &str, pins: &[String], bundle: &str) {
+        let mut agent = self.agent_for(name, token, pins, bundle);
+        agent.start();
+        self.agents.push(agent);
+    }
+
+    /// The agent of a node that would join with these; not started yet.
+    pub(crate) fn agent_for(&self, name: &str, token: &str, pins: &[String], bundle: &str) -> Agent {
         let dir = self.dir.join(&format!("node-{name}"));
         let token_file = self.dir.write(&format!("token-{name}"), token);
         let mut args: Vec<String> = vec!["start".into(), "--data-dir".into(), dir.display().to_string()];
@@ -177,14 +206,13 @@ impl World {
             "127.0.0.1:0".into(),
         ]);
         args.extend(["--token-file".into(), token_file.display().to_string()]);
-        let mut agent = Agent {
+        Agent {
             name: name.into(),
             dir,
             proc: None,
             args,
-        };
-        agent.start();
-        self.agents.push(agent);
+            env: vec![],
+        }
     }
 
     pub(crate) fn agent(&mut self, name: &str) -> &mut Agent {
@@ -264,7 +292,10 @@ impl World {
 impl Agent {
     pub(crate) fn start(&mut self) {
         let mut command = Command::new(bin("carousel-agent"));
-        command.args(&self.args).env_remove("CAROUSEL_TOKEN");
+        command
+            .args(&self.args)
+            .env_remove("CAROUSEL_TOKEN")
+            .envs(self.env.iter().cloned());
         self.proc = Some(Proc::start(&self.name, &mut command));
     }
 

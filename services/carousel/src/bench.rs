@@ -7,9 +7,11 @@ use cli::args::{BenchCommand, Format, Global};
 use serde::Serialize;
 
 mod fleet;
+mod log;
 mod machine;
 mod node;
 mod raw;
+mod rig;
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,7 @@ pub(crate) enum BenchError {
 pub async fn run(global: &Global, command: &BenchCommand) -> u8 {
     let measured = match command {
         BenchCommand::Fleet(args) => fleet::measure(args).await.map(|report| show(global, &report)),
+        BenchCommand::Log(args) => log::measure(args).await.map(|report| show(global, &report)),
     };
     match measured {
         Ok(()) => 0,
@@ -47,6 +50,11 @@ pub async fn run(global: &Global, command: &BenchCommand) -> u8 {
 trait Report: Serialize {
     /// The same figures in lines.
     fn text(&self) -> String;
+}
+
+/// Progress, on stderr.
+fn say(text: &str) {
+    anstream::eprintln!("{text}");
 }
 
 fn show(global: &Global, report: &impl Report) {

@@ -18,11 +18,7 @@ use tokio::{
 };
 use views::{ViewError, ViewStore};
 
-use crate::{
-    audit,
-    service::{Reach, key},
-    shape,
-};
+use crate::{audit, documents::key, service::Reach, shape};
 
 /// How long an answer may wait for the views.
 const WAIT: Duration = Duration::from_secs(5);

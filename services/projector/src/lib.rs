@@ -18,6 +18,7 @@ pub mod audit;
 pub mod shape;
 
 mod answers;
+mod documents;
 mod history;
 mod service;
 mod touched;

@@ -1,14 +1,9 @@
 //! The projector as a service: batches of the log into batches of documents.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use api::shape::{CertificateDoc, RotationDoc, Status};
-use domain::{ClusterState, Event, Phase, Position, Principal, RotationId};
+use api::shape::Status;
+use domain::{Phase, Position};
 use eventlog::{ReadError, Stored};
 use execution::{Behind, Fold, Now, codec};
 use futures::StreamExt;
@@ -19,16 +14,15 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use views::{Batch, Doubt, Mark, ViewError, ViewStore};
+use views::{Doubt, Mark, ViewError, ViewStore};
 
-use crate::{Answers, history, shape, touched::Touched};
+use crate::{Answers, documents, history};
 
 /// Raised whenever a document changes its shape: older views are then made anew.
 const SCHEMA: u32 = 1;
 /// The most records in one batch; a busy log makes batches by itself.
 const BATCH: usize = 2_048;
-/// The longest pause between batches. The state is locked against its writer while documents are computed, so
-/// that a large fleet must not have them computed without end.
+/// The longest pause between batches: documents that change again and again are not written each time.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 /// How long the fold may be behind the log that is projected.
 const FOLD_WAIT: Duration = Duration::from_secs(30);
@@ -136,10 +130,13 @@ impl Projector {
 
     async fn follow(&self, shutdown: &CancellationToken) -> Result<(), ProjectorError> {
         loop {
-            let mark = self.store.mark().unwrap_or_default();
+            let mut mark = self.store.mark().unwrap_or_default();
+            let end = self.fold.position();
+            if mark.position == Position(0) {
+                mark = self.make_all(end).await?;
+            }
             self.reached(mark.position);
             let mut records = self.fold.log().follow(mark.position.0).ready_chunks(BATCH);
-            let end = self.fold.position();
             if mark.position >= end {
                 self.part.ready();
             }
@@ -183,7 +180,8 @@ impl Projector {
                 self.fold.wait_for(mark.position, FOLD_WAIT).await?;
                 let (fold, store) = (self.fold.clone(), self.store.clone());
                 let status =
-                    tokio::task::spawn_blocking(move || write(&fold, &store, &events, &mark)).await??;
+                    tokio::task::spawn_blocking(move || documents::write(&fold, &store, &events, &mark))
+                        .await??;
                 self.show(&status);
                 self.reached(mark.position);
                 mark.position
@@ -191,6 +189,35 @@ impl Projector {
             None => self.reach.borrow().position,
         };
         stopped.map_or(Ok(reached), |error| Err(error.into()))
+    }
+
+    /// All documents at once, for views that hold nothing yet: those of the state as it is, and the history of
+    /// rotations from their own events. A crash on the way leaves no mark, and they are made anew.
+    async fn make_all(&self, end: Position) -> Result<Mark, ProjectorError> {
+        let mut rotations = Vec::new();
+        let mut mark = Mark::default();
+        while mark.position < end {
+            let records = self.fold.log().read(mark.position.0 + 1, BATCH).await?;
+            let Some(last) = records.last() else { break };
+            mark = Mark {
+                position: Position(last.position),
+                event: eventlog::event_id(&last.data).map(domain::EventId),
+            };
+            for record in records
+                .iter()
+                .filter(|record| history::may_be_of(&record.subject))
+            {
+                rotations.push(codec::decode(record)?);
+            }
+        }
+        if mark.position > Position(0) {
+            self.fold.wait_for(mark.position, FOLD_WAIT).await?;
+            let (fold, store) = (self.fold.clone(), self.store.clone());
+            let status =
+                tokio::task::spawn_blocking(move || documents::all(&fold, &store, &rotations, &mark));
+            self.show(&status.await??);
+        }
+        Ok(mark)
     }
 
     /// Are the views of this log? The event at their mark must be the one that they saw there.
@@ -272,125 +299,6 @@ impl Projector {
                 set("carousel_rotation_nodes", &[t, state], u64::from(count));
             }
         }
-    }
-}
-
-/// Blocking. The documents are computed under the state's lock and written without it.
-fn write(fold: &Fold, store: &ViewStore, events: &[Event], mark: &Mark) -> Result<Status, ProjectorError> {
-    let mut batch = Batch::new();
-    let (status, held) = fold.read(|state| {
-        let mut touched = Touched::default();
-        events.iter().for_each(|event| touched.by(event, state));
-        put_nodes(&mut batch, state, &touched);
-        if touched.lists {
-            batch.put(key::AUTHORITIES, &shape::authorities(state));
-            batch.put(key::TOKENS, &shape::tokens(state, state.time));
-            batch.put(key::USERS, &shape::users(state));
-        }
-        batch.put(key::CONSUMERS, &shape::consumers(state));
-        let held: Vec<(Principal, Vec<CertificateDoc>)> = touched
-            .holders
-            .into_iter()
-            .map(|h| (h.clone(), shape::certificates_of(state, &h)))
-            .collect();
-        (shape::status(state), held)
-    });
-    batch.put(key::STATUS, &status);
-    put_certificates(&mut batch, store, &held)?;
-    put_rotations(&mut batch, store, events)?;
-    store.apply(batch, mark)?;
-    Ok(status)
-}
-
-fn put_nodes(batch: &mut Batch, state: &ClusterState, touched: &Touched) {
-    if touched.all_nodes {
-        state
-            .nodes
-            .values()
-            .for_each(|node| batch.put(key::node(&node.id), &shape::node(state, node)));
-    }
-    for id in &touched.nodes {
-        match state.nodes.get(id) {
-            Some(_) if touched.all_nodes => {}
-            Some(node) => batch.put(key::node(id), &shape::node(state, node)),
-            None => batch.remove(key::node(id)),
-        }
-    }
-}
-
-/// A holder's certificates as a whole: what the state has forgotten goes.
-fn put_certificates(
-    batch: &mut Batch,
-    store: &ViewStore,
-    held: &[(Principal, Vec<CertificateDoc>)],
-) -> Result<(), ViewError> {
-    for (holder, docs) in held {
-        let keys: BTreeSet<String> = docs
-            .iter()
-            .map(|doc| key::certificate(holder, doc.position))
-            .collect();
-        for gone in store
-            .keys(&key::certificates_of(holder))?
-            .into_iter()
-            .filter(|key| !keys.contains(key))
-        {
-            batch.remove(gone);
-        }
-        for doc in docs {
-            batch.put(key::certificate(holder, doc.position), doc);
-        }
-    }
-    Ok(())
-}
-
-fn put_rotations(batch: &mut Batch, store: &ViewStore, events: &[Event]) -> Result<(), ViewError> {
-    let mut docs: BTreeMap<RotationId, Option<RotationDoc>> = BTreeMap::new();
-    for event in events {
-        let Some(id) = history::rotation_of(event) else {
-            continue;
-        };
-        let before = match docs.remove(&id) {
-            Some(doc) => doc,
-            None => store.get(&key::rotation(&id))?,
-        };
-        docs.insert(id, history::record(before, event));
-    }
-    for (id, doc) in docs {
-        if let Some(doc) = doc {
-            batch.put(key::rotation(&id), &doc);
-        }
-    }
-    Ok(())
-}
-
-/// The keys of the documents.
-pub(crate) mod key {
-    use domain::{NodeId, Position, Principal, RotationId};
-
-    pub(crate) const STATUS: &str = "status";
-    pub(crate) const AUTHORITIES: &str = "authorities";
-    pub(crate) const TOKENS: &str = "tokens";
-    pub(crate) const USERS: &str = "users";
-    pub(crate) const CONSUMERS: &str = "consumers";
-    pub(crate) const NODES: &str = "node/";
-    pub(crate) const ROTATIONS: &str = "rotation/";
-    pub(crate) const CERTIFICATES: &str = "certificate/";
-
-    pub(crate) fn node(id: &NodeId) -> String {
-        format!("{NODES}{id}")
-    }
-
-    pub(crate) fn rotation(id: &RotationId) -> String {
-        format!("{ROTATIONS}{id}")
-    }
-
-    /// Ends with a slash: `user/al` must not be the beginning of `user/alice`.
-    pub(crate) fn certificates_of(holder: &Principal) -> String {
-        format!("{CERTIFICATES}{holder}/")
-    }
-
-    pub(crate) fn certificate(holder: &Principal, position: Position) -> String {
-        format!("{}{:020}", certificates_of(holder), position.0)
     }
 }
 

@@ -31,6 +31,7 @@ use crate::{
 };
 
 pub use self::open::JetStreamOpenError;
+pub(crate) use self::protections::stream_name;
 use self::{lease::Leases, protections::Guard};
 
 mod append;
@@ -120,7 +121,7 @@ impl JetStreamLog {
         options: &JetStreamOptions,
         warnings: Vec<String>,
     ) -> Self {
-        let stream_name = protections::stream_name(&options.cluster);
+        let stream_name = stream_name(&options.cluster);
         let inner = Inner {
             guard: Guard::new(protections::wanted(options)),
             leases: Leases::new(context.clone(), &options.cluster, options.replicas),
@@ -138,6 +139,14 @@ impl JetStreamLog {
             inner: Arc::new(inner),
         }
     }
+}
+
+/// The stream as the log makes it, for benchmarks of the server itself.
+pub(crate) async fn raw_stream(
+    context: Context,
+    options: &JetStreamOptions,
+) -> Result<Stream, JetStreamOpenError> {
+    open::stream(&context, options, open::IfMissing::Make).await
 }
 
 /// A context with our limits: async-nats would otherwise wait longer than its own request timeout.

@@ -188,7 +188,7 @@ impl EventLog for SqliteLog {
     }
 
     fn read(&self, from: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Stored>, ReadError>> {
-        self.reader.read_from(from, limit)
+        Box::pin(self.reader.read_stored(from, limit))
     }
 
     fn follow(&self, after: u64) -> BoxStream<'static, Result<Stored, ReadError>> {

@@ -11,7 +11,7 @@ use eventlog::{ReadError, SharedLog, Stored, Subject};
 use futures::StreamExt;
 use tokio::{
     sync::{broadcast, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet, spawn_blocking},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,10 @@ use crate::{
 
 /// How many records are folded under one lock: long enough to amortise it, short enough not to hold up readers.
 const CHUNK: usize = 512;
+/// From this many on records are decoded on a thread of their own, beside what is folded and read meanwhile.
+const LARGE: usize = 64;
+/// Chunks that are decoded at once: as many as a small machine has cores, and one that is ready.
+const AHEAD: usize = 3;
 /// Live events that a slow subscriber may fall behind; then it reads the log or the state instead.
 const LIVE_EVENTS: usize = 16_384;
 
@@ -100,7 +104,8 @@ impl Fold {
         });
         let fold = Self { inner: inner.clone() };
         let follower = Arc::downgrade(&inner);
-        let (mut records, stop) = (log.follow(0).ready_chunks(CHUNK), inner.stop.clone());
+        let decoded = log.follow(0).ready_chunks(CHUNK).map(decode).buffered(AHEAD);
+        let (mut chunks, stop) = (decoded.boxed(), inner.stop.clone());
         fold.inner
             .tasks
             .lock()
@@ -109,7 +114,7 @@ impl Fold {
                 loop {
                     let chunk = tokio::select! {
                         () = stop.cancelled() => return,
-                        chunk = records.next() => chunk,
+                        chunk = chunks.next() => chunk,
                     };
                     // The last handle is gone: nobody reads this state any more.
                     let Some(inner) = follower.upgrade() else { return };
@@ -223,29 +228,19 @@ impl Fold {
 }
 
 impl Inner {
-    fn fold(&self, chunk: Vec<Result<Stored, ReadError>>) -> Result<(), String> {
-        // Read before the lock is taken: readers of the state wait for no decoding.
-        let next = self.position.borrow().0 + 1;
-        let mut read = Vec::with_capacity(chunk.len());
-        let mut stopped = None;
-        for (next, record) in (next..).zip(chunk) {
-            match record
-                .map_err(|e| e.to_string())
-                .and_then(|stored| decoded(stored, next))
-            {
-                Ok(event) => read.push(event),
-                Err(why) => {
-                    stopped = Some(why);
-                    break;
-                }
-            }
-        }
-        let mut folded = Vec::with_capacity(read.len());
+    fn fold(&self, chunk: Decoded) -> Result<(), String> {
+        let mut folded = Vec::with_capacity(chunk.events.len());
+        let mut stopped = chunk.stopped;
         {
             let mut guard = self.folded.write().expect("folding does not panic");
-            for (subject, event) in read {
+            for (subject, event) in chunk.events {
+                let (expected, found) = (guard.state.position.0 + 1, event.header.position.0);
+                if found != expected {
+                    stopped = Some(format!("position {expected} is missing: the log gave {found}"));
+                    break;
+                }
                 apply(&mut guard.state, &event);
-                guard.tails.insert(subject, event.header.position.0);
+                guard.tails.insert(subject, found);
                 folded.push(Arc::new(event));
             }
         }
@@ -262,14 +257,45 @@ impl Inner {
     }
 }
 
-/// A record as an event, at the position that comes next.
-fn decoded(stored: Stored, expected: u64) -> Result<(Subject, Event), String> {
-    if stored.position != expected {
-        let found = stored.position;
-        return Err(format!("position {expected} is missing: the log gave {found}"));
+/// Records as events, up to the first that is none.
+struct Decoded {
+    events: Vec<(Subject, Event)>,
+    stopped: Option<String>,
+}
+
+/// Before the state is locked, so that its readers wait for no decoding.
+async fn decode(chunk: Vec<Result<Stored, ReadError>>) -> Decoded {
+    if chunk.len() < LARGE {
+        return decoded(chunk);
     }
-    let event = codec::decode(&stored).map_err(|e| e.to_string())?;
-    Ok((stored.subject, event))
+    let stopped = |error: JoinError| Decoded {
+        events: vec![],
+        stopped: Some(format!("the decoding task ended unexpectedly: {error}")),
+    };
+    spawn_blocking(|| decoded(chunk)).await.unwrap_or_else(stopped)
+}
+
+fn decoded(chunk: Vec<Result<Stored, ReadError>>) -> Decoded {
+    let mut events = Vec::with_capacity(chunk.len());
+    for record in chunk {
+        let event = record.map_err(|e| e.to_string()).and_then(|stored| {
+            let event = codec::decode(&stored).map_err(|e| e.to_string())?;
+            Ok((stored.subject, event))
+        });
+        match event {
+            Ok(event) => events.push(event),
+            Err(why) => {
+                return Decoded {
+                    events,
+                    stopped: Some(why),
+                };
+            }
+        }
+    }
+    Decoded {
+        events,
+        stopped: None,
+    }
 }
 
 #[cfg(test)]

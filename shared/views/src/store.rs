@@ -103,6 +103,17 @@ impl Batch {
     pub fn remove(&mut self, key: impl Into<String>) {
         self.changes.push((key.into(), None));
     }
+
+    fn into_sled(self) -> sled::Batch {
+        let mut changes = sled::Batch::default();
+        for (key, document) in self.changes {
+            match document {
+                Some(bytes) => changes.insert(key.as_bytes(), bytes),
+                None => changes.remove(key.as_bytes()),
+            }
+        }
+        changes
+    }
 }
 
 /// Documents by key. Cheap to clone; blocking, but short.
@@ -177,15 +188,19 @@ impl ViewStore {
     /// # Errors
     /// `Store`.
     pub fn apply(&self, batch: Batch, mark: &Mark) -> Result<(), ViewError> {
-        let mut changes = sled::Batch::default();
-        for (key, document) in batch.changes {
-            match document {
-                Some(bytes) => changes.insert(key.as_bytes(), bytes),
-                None => changes.remove(key.as_bytes()),
-            }
-        }
+        let mut changes = batch.into_sled();
         changes.insert(MARK_KEY, serde_json::to_vec(mark).expect("a mark is plain data"));
         self.db.apply_batch(changes).map_err(|source| self.failed(source))
+    }
+
+    /// Writes a part of views that are being made anew; the mark comes with the last part, by [`ViewStore::apply`].
+    ///
+    /// # Errors
+    /// `Store`.
+    pub fn fill(&self, part: Batch) -> Result<(), ViewError> {
+        self.db
+            .apply_batch(part.into_sled())
+            .map_err(|source| self.failed(source))
     }
 
     /// One document.

@@ -16,6 +16,7 @@ use domain::{
 };
 use execution::{ExecuteError, Executor, Fold, Issued, NotIssued};
 use pki::{Certificate, KeyPair, csr};
+use tokio::sync::Semaphore;
 
 use super::BenchError;
 
@@ -28,6 +29,9 @@ pub(crate) struct Shared {
     pub(crate) fold: Fold,
     pub(crate) executor: Executor,
     pub(crate) token: TokenHash,
+    /// One place for each core. What a node does on a machine of its own must not keep the control plane from its
+    /// turn, so it is done on other threads.
+    pub(crate) cores: Arc<Semaphore>,
 }
 
 /// One node.
@@ -47,7 +51,7 @@ pub(crate) struct Node {
 impl Node {
     /// Joins with the fleet's token, and brings itself up to the row.
     pub(crate) async fn join(shared: &Shared, hostname: Hostname) -> Result<Self, BenchError> {
-        let (pem, key) = request();
+        let (pem, key) = request(shared).await?;
         let join = Order::Join(Join {
             token: shared.token,
             hostname,
@@ -114,7 +118,7 @@ impl Node {
                 self.proof = Proof::Due;
             }
             Step::Request { usage, issuer } => {
-                let (pem, key) = request();
+                let (pem, key) = request(shared).await?;
                 let order = Order::RequestCertificate {
                     authority_type: AuthorityType::Host,
                     usage,
@@ -218,9 +222,15 @@ impl Node {
 }
 
 /// A fresh key and its request, as they are made on the node.
-fn request() -> (String, Arc<KeyPair>) {
-    let key = KeyPair::generate();
-    (csr::make_pem(&key), Arc::new(key))
+async fn request(shared: &Shared) -> Result<(String, Arc<KeyPair>), BenchError> {
+    let _core = shared.cores.acquire().await.expect("never closed");
+    let make = || {
+        let key = KeyPair::generate();
+        (csr::make_pem(&key), Arc::new(key))
+    };
+    tokio::task::spawn_blocking(make)
+        .await
+        .map_err(|e| BenchError::Stuck(e.to_string()))
 }
 
 /// The gateway's look at a request.

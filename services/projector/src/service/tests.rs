@@ -1,14 +1,18 @@
 use std::fs;
 
-use api::{At, Queries};
+use api::{At, Queries, shape::RotationDoc};
 use domain::event::RotationOutcome;
 use eventlog::{Append, EventLog, MemoryLog, NewEvent, SharedLog};
 use runtime::readiness::{PartState, Readiness};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use views::Batch;
 
 use super::*;
-use crate::testing::{All, World, story};
+use crate::{
+    documents::key,
+    testing::{All, World, story},
+};
 
 /// A projector at work on a log, until it is dropped.
 struct AtWork {

@@ -31,7 +31,7 @@ const LAYOUT: (&str, &str) = ("carousel.log", "1");
 const MESSAGE_BYTES: i32 = (MAX_EVENT_BYTES + 8 * 1024) as i32;
 
 /// The stream of a cluster's events.
-pub(super) fn stream_name(cluster: &str) -> String {
+pub(crate) fn stream_name(cluster: &str) -> String {
     format!("CAROUSEL_EVENTS_{}", cluster_token(cluster))
 }
 

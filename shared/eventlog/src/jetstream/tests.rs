@@ -485,8 +485,5 @@ async fn a_server_that_may_be_asked_says_whether_it_syncs_always() {
 #[test]
 fn stream_names_are_the_contracts() {
     assert_eq!(cluster_token("acme.cluster"), "acme_cluster");
-    assert_eq!(
-        protections::stream_name("acme.cluster"),
-        "CAROUSEL_EVENTS_acme_cluster"
-    );
+    assert_eq!(stream_name("acme.cluster"), "CAROUSEL_EVENTS_acme_cluster");
 }

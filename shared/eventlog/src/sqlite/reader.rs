@@ -1,7 +1,7 @@
 //! Reading beside the writer: connections of its own, so that no reader waits for a commit.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, RwLock,
@@ -27,6 +27,10 @@ const POLL: Duration = Duration::from_millis(200);
 /// How many bytes one read hands out at most, whatever the number of records.
 const READ_BYTES: usize = 16 * 1024 * 1024;
 
+/// The newest records are kept in memory for those who follow, as many and as large together as this.
+const RECENT: usize = 8_192;
+const RECENT_BYTES: usize = 8 * 1024 * 1024;
+
 /// Reads what is committed. Clones of it may outlive the log: they keep no lock and no writer.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -36,7 +40,16 @@ pub(super) struct Reader {
     last: Option<watch::Receiver<u64>>,
     /// Last committed position by subject; empty beside another process's writer.
     tails: RwLock<HashMap<Subject, u64>>,
+    /// The newest committed records, without a gap; empty beside another process's writer.
+    recent: RwLock<Recent>,
     closed: AtomicBool,
+}
+
+/// Records that have just been committed.
+#[derive(Debug, Default)]
+struct Recent {
+    records: VecDeque<Stored>,
+    bytes: usize,
 }
 
 impl Reader {
@@ -54,6 +67,7 @@ impl Reader {
             idle,
             last: Some(last),
             tails,
+            recent: RwLock::default(),
             closed: AtomicBool::new(false),
         };
         Ok((reader, publish))
@@ -68,6 +82,7 @@ impl Reader {
             idle,
             last: None,
             tails,
+            recent: RwLock::default(),
             closed,
         })
     }
@@ -83,11 +98,34 @@ impl Reader {
     }
 
     /// Called by the writer after a commit, before it answers: who has an answer reads his own write.
-    pub(super) fn advance(&self, committed: HashMap<Subject, u64>) {
+    pub(super) fn advance(&self, committed: HashMap<Subject, u64>, records: Vec<Stored>) {
         self.tails
             .write()
             .expect("no code panics while it holds the tails")
             .extend(committed);
+        self.recent
+            .write()
+            .expect("no code panics while it holds the newest records")
+            .take_in(records);
+    }
+
+    /// Records from position `from` on, as they lie in the file.
+    pub(super) async fn read_stored(
+        self: &Arc<Self>,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<Stored>, ReadError> {
+        self.blocking(move |connection| read(connection, from.max(1), limit))
+            .await?
+    }
+
+    /// The same from memory, where it begins there.
+    fn read_recent(&self, from: u64, limit: usize) -> Option<Vec<Stored>> {
+        if self.closed.load(Ordering::Acquire) {
+            return None;
+        }
+        let recent = self.recent.read().expect("no code panics while it holds them");
+        recent.from(from, limit)
     }
 
     pub(super) fn close(&self) {
@@ -174,11 +212,35 @@ impl Reader {
     }
 }
 
+impl Recent {
+    fn take_in(&mut self, records: Vec<Stored>) {
+        self.bytes += records.iter().map(|record| record.data.len()).sum::<usize>();
+        self.records.extend(records);
+        while self.records.len() > RECENT || self.bytes > RECENT_BYTES {
+            let Some(oldest) = self.records.pop_front() else {
+                return;
+            };
+            self.bytes -= oldest.data.len();
+        }
+    }
+
+    fn from(&self, from: u64, limit: usize) -> Option<Vec<Stored>> {
+        let first = self.records.front()?.position;
+        let skipped = usize::try_from(from.checked_sub(first)?).ok()?;
+        // One behind the last is the end; further on the file may know more.
+        (skipped <= self.records.len())
+            .then(|| self.records.iter().skip(skipped).take(limit).cloned().collect())
+    }
+}
+
+/// For those who follow. Whoever reads the log to check it reads the file.
 impl Source for Arc<Reader> {
     fn read_from(&self, from: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Stored>, ReadError>> {
         async move {
-            self.blocking(move |connection| read(connection, from.max(1), limit))
-                .await?
+            match self.read_recent(from, limit) {
+                Some(records) => Ok(records),
+                None => self.read_stored(from, limit).await,
+            }
         }
         .boxed()
     }

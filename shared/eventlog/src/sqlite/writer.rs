@@ -112,6 +112,7 @@ struct Writer {
 struct Staged {
     last: u64,
     tails: HashMap<Subject, u64>,
+    records: Vec<Stored>,
     outcomes: Vec<Vec<Result<Outcome, AppendError>>>,
 }
 
@@ -174,7 +175,7 @@ impl Writer {
                 // A crash from here on loses only the answers: the events are durable, the callers look for them.
                 Ok(staged) => {
                     self.last = staged.last;
-                    self.reader.advance(staged.tails);
+                    self.reader.advance(staged.tails, staged.records);
                     self.publish.send_replace(staged.last);
                     staged.outcomes
                 }
@@ -194,6 +195,7 @@ impl Writer {
         let mut staged = Staged {
             last: self.last,
             tails: HashMap::new(),
+            records: Vec::new(),
             outcomes: Vec::new(),
         };
         let transaction = self
@@ -313,7 +315,12 @@ fn stage(
         let position = staged.last + 1;
         insert.execute((position, event.subject.as_str(), &event.data[..]))?;
         staged.last = position;
-        staged.tails.insert(event.subject, position);
+        staged.tails.insert(event.subject.clone(), position);
+        staged.records.push(Stored {
+            position,
+            subject: event.subject,
+            data: event.data,
+        });
     }
     Ok(Outcome::Stored {
         first,

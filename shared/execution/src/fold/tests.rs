@@ -99,7 +99,7 @@ async fn a_log_that_skips_a_position_is_not_believed() {
     let mut records = log.read(1, 10).await.unwrap();
     // Nothing was folded yet: the task had no turn.
     records.remove(2);
-    let folded = fold.inner.fold(records.into_iter().map(Ok).collect());
+    let folded = fold.inner.fold(decoded(records.into_iter().map(Ok).collect()));
     assert_eq!(folded, Err("position 3 is missing: the log gave 4".into()));
     assert_eq!(fold.read(|state| state.position), Position(2));
 }

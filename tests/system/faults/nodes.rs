@@ -1,0 +1,378 @@
+//! What is done to nodes, and what one of them does to the others.
+
+use std::{collections::BTreeSet, fs, sync::atomic::Ordering, time::Duration};
+
+use carousel_tests::{Dice, PATIENCE, eventually};
+use serde_json::{Value, json};
+
+use super::{
+    disk,
+    fleet::{Fleet, Node, lock},
+    load, operator,
+    plane::between,
+    record::Entry,
+};
+use crate::wire::Wire;
+
+/// One thing that may happen to a node.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Killed,
+    Frozen,
+    Flapping,
+    FullDisk,
+    ReadOnlyDisk,
+    Clock,
+    /// Its directory is that of an earlier day.
+    Restored,
+    /// Whoever has its key claims what is not so.
+    Lies,
+}
+
+const ALL: [Fault; 8] = [
+    Fault::Killed,
+    Fault::Frozen,
+    Fault::Flapping,
+    Fault::FullDisk,
+    Fault::ReadOnlyDisk,
+    Fault::Clock,
+    Fault::Restored,
+    Fault::Lies,
+];
+
+/// One after another until the time is over: each kind once before any comes again.
+pub(crate) fn trouble(fleet: &Fleet, seed: u64) {
+    let mut dice = Dice::new(seed);
+    while !fleet.is_over() {
+        let mut faults = ALL;
+        dice.shuffle(&mut faults);
+        for fault in faults {
+            fleet.pass(between(&mut dice, 100, 1_500));
+            if fleet.is_over() {
+                return;
+            }
+            let victims = victims(fleet, &mut dice, fault);
+            let names: Vec<_> = victims.iter().map(|node| node.name.as_str()).collect();
+            let (kind, names) = (format!("{fault:?}"), names.join(" "));
+            fleet.fault(&kind, &names, "begins", "");
+            inflict(fleet, &mut dice, fault, &victims);
+            fleet.fault(&kind, &names, "ends", "");
+            for node in victims {
+                node.busy.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Nodes that the fault can be done to and that nobody else is at.
+fn victims<'a>(fleet: &'a Fleet, dice: &mut Dice, fault: Fault) -> Vec<&'a Node> {
+    let count = match fault {
+        Fault::Killed | Fault::Frozen => 1 + dice.below(5),
+        Fault::Flapping
+        | Fault::FullDisk
+        | Fault::ReadOnlyDisk
+        | Fault::Clock
+        | Fault::Restored
+        | Fault::Lies => 1,
+    };
+    let fits = |node: &&Node| match fault {
+        Fault::FullDisk | Fault::ReadOnlyDisk => node.disk.is_some(),
+        Fault::Clock => node.clock.is_some(),
+        // What one of them breaks for a while must not be taken for what another did.
+        Fault::Killed | Fault::Frozen | Fault::Flapping | Fault::Restored | Fault::Lies => {
+            node.disk.is_none() && node.clock.is_none()
+        }
+    };
+    let mut fitting: Vec<_> = fleet.nodes.iter().filter(fits).collect();
+    dice.shuffle(&mut fitting);
+    let free = fitting
+        .into_iter()
+        .filter(|node| !node.busy.swap(true, Ordering::Relaxed));
+    free.take(count).collect()
+}
+
+fn inflict(fleet: &Fleet, dice: &mut Dice, fault: Fault, victims: &[&Node]) {
+    let a_while = between(dice, 300, 4_000);
+    match fault {
+        Fault::Killed => {
+            victims.iter().for_each(|node| kill(fleet, node));
+            fleet.pass(a_while);
+            victims.iter().for_each(|node| lock(&node.agent).start());
+        }
+        Fault::Frozen => {
+            let each = |what: fn(&carousel_tests::Proc)| {
+                for node in victims {
+                    lock(&node.agent).proc.iter().for_each(what);
+                }
+            };
+            each(carousel_tests::Proc::stop);
+            fleet.pass(a_while);
+            each(carousel_tests::Proc::resume);
+        }
+        Fault::Flapping => {
+            for _ in 0..6 {
+                kill(fleet, victims[0]);
+                lock(&victims[0].agent).start();
+                fleet.pass(between(dice, 50, 700));
+            }
+        }
+        Fault::FullDisk => {
+            let disk = victims[0].disk.as_ref().expect("chosen for it");
+            disk.fill();
+            fleet.pass(a_while);
+            disk.free();
+        }
+        Fault::ReadOnlyDisk => read_only(fleet, victims[0], a_while),
+        Fault::Clock => clock(fleet, dice, victims[0], a_while),
+        Fault::Restored => restored(fleet, victims[0], a_while),
+        Fault::Lies => lies(fleet, dice, victims[0]),
+    }
+}
+
+/// Ends an agent without a word.
+pub(crate) fn kill(fleet: &Fleet, node: &Node) {
+    let taken = lock(&node.agent).proc.take();
+    if let Some(mut proc) = taken {
+        fleet.look_at("agent", proc.pid());
+        proc.kill9();
+        fleet.hear(&node.name, &proc);
+    }
+}
+
+fn read_only(fleet: &Fleet, node: &Node, time: Duration) {
+    let disk = node.disk.as_ref().expect("chosen for it");
+    kill(fleet, node);
+    disk.read_only(true);
+    lock(&node.agent).start();
+    fleet.pass(time);
+    kill(fleet, node);
+    disk.read_only(false);
+    lock(&node.agent).start();
+}
+
+fn clock(fleet: &Fleet, dice: &mut Dice, node: &Node, time: Duration) {
+    let clock = node.clock.as_ref().expect("chosen for it");
+    let by_s = if dice.chance(500) {
+        dice.span(30, 90_000)
+    } else {
+        -dice.span(30, 90_000)
+    };
+    // A peer may rightly take what it has for not yet or no longer valid, and it takes theirs so.
+    node.excuse(Some("clock"));
+    fleet.fault("clock", &node.name, "jumps", format!("{by_s:+} s"));
+    clock.jump_s(by_s);
+    fleet.pass(time + Duration::from_secs(1));
+    clock.jump_s(0);
+    comes_back(fleet, node);
+}
+
+/// A backup is put back, of now or of the time when this happened to the node before; the node recovers, or is told
+/// that a newer one of it was seen, and a person gives it a new token.
+fn restored(fleet: &Fleet, node: &Node, time: Duration) {
+    let backup = fleet.world.dir.join(&format!("backup-{}", node.name));
+    kill(fleet, node);
+    if !backup.exists() {
+        disk::copy(&node.dir, &backup);
+        lock(&node.agent).start();
+        fleet.pass(time);
+        kill(fleet, node);
+    }
+    node.excuse(Some("restored"));
+    disk::replace(&backup, &node.dir);
+    lock(&node.agent).start();
+    comes_back(fleet, node);
+}
+
+/// Waits until the node serves by the current row again; joins it anew when its agent has ended with the word that only
+/// a person can help.
+fn comes_back(fleet: &Fleet, node: &Node) {
+    let mut asked = false;
+    while !fleet.is_over() {
+        if reached(fleet, node) {
+            node.excuse(None);
+            return;
+        }
+        let mut agent = lock(&node.agent);
+        let ended = agent.proc.as_mut().is_some_and(|proc| !proc.is_running());
+        if ended {
+            let mut proc = agent.proc.take().expect("it was there");
+            let code = proc.wait(PATIENCE).code();
+            fleet.fault("ended", &node.name, &format!("{code:?}"), proc.stderr());
+            if !asked {
+                asked = new_token(fleet, node).is_some();
+            }
+            agent.start();
+        }
+        drop(agent);
+        fleet.pass(Duration::from_millis(100));
+    }
+}
+
+/// Puts a new token where the agent looks for it.
+fn new_token(fleet: &Fleet, node: &Node) -> Option<()> {
+    let text = operator::hex(&Dice::new(fleet.age().subsec_nanos().into()).bytes::<32>());
+    let hash = format!("sha256:{}", operator::hex(&execution::sha256(text.as_bytes())));
+    let body =
+        json!({"id": uuid::Uuid::now_v7(), "hash": hash, "names": [node.name], "uses": 1, "ttl_ms": 600_000});
+    operator::until_answered(
+        fleet,
+        "/v1/tokens",
+        &body,
+        "tokens add for a node that was restored",
+    )?;
+    fs::write(fleet.world.dir.join(&format!("token-{}", node.name)), text)
+        .expect("a test directory is writable");
+    Some(())
+}
+
+/// Has the node reached the cluster's phase of `host`, as the gate sees it?
+fn reached(fleet: &Fleet, node: &Node) -> bool {
+    let found = shown(fleet, node);
+    found.is_some_and(|facts| facts["missing"].is_null() && facts.is_object()) && node.listens().is_some()
+}
+
+/// What the views say of the node and `host`.
+fn shown(fleet: &Fleet, node: &Node) -> Option<Value> {
+    let nodes = Wire::of_admin(&fleet.world)?.try_get("/v1/nodes").ok()?;
+    let found = nodes
+        .as_array()?
+        .iter()
+        .find(|found| found["spec"]["hostname"] == *node.name)?;
+    Some(found["spec"]["authorities"]["host"].clone())
+}
+
+/// Its agent is away, and whoever has its key claims to hold what it does not: the gate must not believe a word that
+/// the connection contradicts, nor take authorities that nobody knows.
+fn lies(fleet: &Fleet, dice: &mut Dice, node: &Node) {
+    let Some(before) = shown(fleet, node) else {
+        return;
+    };
+    kill(fleet, node);
+    let (boot, stranger) = (
+        uuid::Uuid::now_v7(),
+        format!("sha256:{}", operator::hex(&dice.bytes::<32>())),
+    );
+    let known: BTreeSet<String> = pins(&before["trusted"]).into_iter().collect();
+    let of_stranger = known
+        .iter()
+        .cloned()
+        .chain([stranger.clone()])
+        .collect::<Vec<_>>();
+    let claims = [
+        (
+            "an authority that nobody knows",
+            json!({"trusted": of_stranger, "client_issuer": before["client_issuer"]}),
+        ),
+        (
+            "another issuer than it presents",
+            json!({"trusted": known, "client_issuer": stranger}),
+        ),
+        (
+            "a row that is not there yet",
+            json!({"trusted": known, "client_issuer": before["client_issuer"], "revision": u64::MAX}),
+        ),
+    ];
+    for (seq, (claim, mut facts)) in claims.into_iter().enumerate() {
+        let facts = facts.as_object_mut().expect("an object");
+        facts
+            .entry("revision")
+            .or_insert(json!(fleet_revision(fleet).unwrap_or_default()));
+        let report = json!({"boot": boot, "seq": seq + 1, "version": "liar", "authorities": {"host": facts}});
+        let said = tell(fleet, node, &report);
+        let believed = said.starts_with("accepted") && reached_by_views(fleet, node);
+        fleet.record.note(Entry::Lie {
+            claim: claim.into(),
+            answer: said,
+            believed,
+        });
+    }
+    lock(&node.agent).start();
+}
+
+fn reached_by_views(fleet: &Fleet, node: &Node) -> bool {
+    shown(fleet, node).is_some_and(|facts| facts.is_object() && facts["missing"].is_null())
+}
+
+fn fleet_revision(fleet: &Fleet) -> Option<u64> {
+    let status = Wire::of_admin(&fleet.world)?.try_get("/v1/status").ok()?;
+    status["position"].as_u64()
+}
+
+fn tell(fleet: &Fleet, node: &Node, report: &Value) -> String {
+    let read = |name: &str| fs::read_to_string(node.dir.join("current").join(name));
+    let (Ok(certificate), Ok(key), Some(wire)) = (
+        read("client.crt"),
+        read("client.key"),
+        Wire::of_admin(&fleet.world),
+    ) else {
+        return "nothing to tell it with".into();
+    };
+    match wire
+        .presenting(&certificate, &key)
+        .try_post("/v1/node/facts", report)
+    {
+        Ok(answer) => format!("accepted: {answer}"),
+        Err(error) => error.problem().map_or_else(
+            || format!("no answer: {}", in_words(&error)),
+            |problem| format!("{}: {}", problem.code.name(), problem.detail),
+        ),
+    }
+}
+
+fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn pins(value: &Value) -> Vec<String> {
+    let all = value.as_array().into_iter().flatten();
+    all.filter_map(|pin| pin.as_str().map(str::to_owned)).collect()
+}
+
+/// A node is removed: what it holds counts no more, neither at the gateway nor at its peers.
+pub(crate) fn removed(fleet: &Fleet) {
+    let [peer, .., gone] = &fleet.nodes[..] else {
+        panic!("a fleet has two nodes");
+    };
+    let _ = fleet
+        .world
+        .carousel(&["nodes", "rm", &gone.name, "--reason", "its key is known"])
+        .expect_code(0);
+    let report = json!({"boot": uuid::Uuid::now_v7(), "seq": 1, "version": "gone", "authorities": {}});
+    eventually("the gateway refuses what a removed node holds", || {
+        let said = tell(fleet, gone, &report).to_lowercase();
+        // By TLS already, or by a gateway that has not dropped the connection yet.
+        ["revoked", "certificate_unknown: ", "node_removed: "]
+            .iter()
+            .any(|no| said.contains(no))
+    });
+    eventually("a peer refuses what a removed node holds", || {
+        load::is_refused(gone, peer)
+    });
+    lock(&gone.agent).proc.take();
+}
+
+/// Everything is whole again: every agent runs, no disk is full, every clock is true.
+pub(crate) fn heal(fleet: &Fleet) {
+    for node in &fleet.nodes {
+        if let Some(disk) = &node.disk {
+            disk.free();
+        }
+        if let Some(clock) = &node.clock {
+            clock.jump_s(0);
+        }
+        let mut agent = lock(&node.agent);
+        if agent.proc.as_mut().is_none_or(|proc| !proc.is_running()) {
+            agent.start();
+        }
+    }
+    eventually("every node has reached the phase", || {
+        fleet.nodes.iter().all(|node| {
+            if node.excused().is_some() && !reached(fleet, node) {
+                return false;
+            }
+            node.excuse(None);
+            true
+        })
+    });
+}
