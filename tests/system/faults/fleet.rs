@@ -155,17 +155,16 @@ impl Fleet {
     /// Starts the control plane and waits until it serves, as often as it takes: a broker may be away.
     pub(crate) fn start_serve(&self) {
         let mut serve = lock(&self.serve);
-        let mut last = String::new();
-        let started = deadline(PATIENCE * 2, "the control plane serves again", || {
+        let end = Instant::now() + PATIENCE * 2;
+        *serve = loop {
             match self.try_serve(&self.world.data(), None, PATIENCE) {
-                Ok(proc) => Some(proc),
-                Err(said) => {
-                    last = said;
-                    None
-                }
+                Ok(proc) => break Some(proc),
+                Err(said) => assert!(
+                    Instant::now() < end,
+                    "the control plane does not serve again\n{said}"
+                ),
             }
-        });
-        *serve = Some(started);
+        };
     }
 
     /// One start on a data directory. Where it does not serve `within` this time it is killed, or has ended: gives what

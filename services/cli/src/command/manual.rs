@@ -129,6 +129,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &["carousel bench fleet --nodes 10000 -o json"],
     ),
     (
+        "carousel-bench-log",
+        &[
+            "carousel bench log",
+            "carousel bench log --nodes 20000 --nats nats://127.0.0.1:4222",
+        ],
+    ),
+    (
         "carousel-init",
         &["carousel init --data-dir /var/lib/carousel --cluster acme.cluster"],
     ),
