@@ -1,6 +1,8 @@
 //! A directory for one test.
 
-use std::fs;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -42,14 +44,23 @@ impl TestDir {
         self.path().join(name)
     }
 
-    /// Writes a file inside it and gives its path.
+    /// Writes a file inside it, for the owner alone, and gives its path.
     ///
     /// # Panics
     /// When the disk refuses.
     #[must_use]
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.join(name);
-        fs::write(&path, text).expect("a test directory is writable");
+        // What is there already keeps its mode.
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path);
+        let mut file = file.expect("a test directory is writable");
+        file.write_all(text.as_bytes())
+            .expect("a test directory is writable");
         path
     }
 }

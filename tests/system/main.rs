@@ -3,9 +3,11 @@
 //! What only a whole system can show is shown here, and nothing that a test of one crate shows as well. Where the
 //! output of a session is the point, it is kept in `tests/scenarios`.
 
+mod attacks;
 mod broker;
 mod demo;
 mod faults;
+mod forged;
 mod guide;
 mod joining;
 mod kills;

@@ -3,19 +3,12 @@
 use std::{fs, path::Path, process::Command};
 
 use carousel_tests::{PATIENCE, bin, run};
-use domain::{
-    AuthorityType, AuthorizationId, ClusterName, NodeId, Phase, Principal, Serial, Timestamp,
-    event::{AuthorizationGranted, LeafUse, Occasion},
-    time::{DAY_MS, MINUTE_MS},
-};
+use domain::AuthorityType;
 use eventlog::testing::tamper;
-use pki::{CaCert, KeyPair};
-use runtime::clock::SystemClock;
 use serde_json::Value;
-use signer::{FileStore, KeyStore};
-use uuid::Uuid;
 
 use crate::{
+    forged::Authority,
     wire::Wire,
     world::{Log, World, carousel, text},
 };
@@ -91,34 +84,19 @@ fn a_leaf_signed_with_the_genuine_key_but_never_issued_is_nobody() {
     let mut world = World::start("stolen", Log::Embedded).expect("the embedded log is always there");
     world.join("n1");
     let node = text(&world.node("n1").expect("it joined")["metadata"]["name"]);
-    // The thief has a copy of the keys and of what opens them.
-    let stolen = world.dir.join("stolen");
-    copy_dir(&world.data().join("keys"), &stolen);
-    let store = FileStore::open(&stolen).expect("the copy opens");
     let holders = [
-        (
-            AuthorityType::Host,
-            Principal::Node(NodeId(node.parse().expect("a UUID"))),
-            "/v1/node/desired",
-        ),
-        (
-            AuthorityType::User,
-            Principal::User("admin".parse().expect("a name")),
-            "/v1/status",
-        ),
+        (format!("node/{node}"), "/v1/node/desired"),
+        ("user/admin".into(), "/v1/status"),
     ];
     let wire = Wire::of(&world);
-    for (authority_type, holder, path) in holders {
-        let key = KeyPair::generate();
-        let leaf = forge(&world, &store, authority_type, holder, &key);
-        let refused = wire
-            .presenting(&leaf, &key.to_pem())
-            .get(path)
-            .expect_err("nobody gets in");
+    let types = [AuthorityType::Host, AuthorityType::User];
+    for (authority, (holder, path)) in Authority::stolen(&world, &types).iter().zip(holders) {
+        let forged = authority.forge(&holder.parse().expect("a holder"));
+        let refused = wire.forged(&forged).get(path).expect_err("nobody gets in");
         assert_eq!(
             refused.code.name(),
             "certificate_unknown",
-            "{authority_type}: {refused:?}"
+            "{holder}: {refused:?}"
         );
     }
     // The genuine ones work meanwhile, so it is the leaf that was refused and not the question.
@@ -127,51 +105,6 @@ fn a_leaf_signed_with_the_genuine_key_but_never_issued_is_nobody() {
         .presenting(&certificate, &key)
         .get("/v1/node/desired")
         .expect("the node gets in");
-}
-
-/// A leaf that differs from a genuine one only in that the log does not know it.
-fn forge(
-    world: &World,
-    store: &FileStore,
-    authority_type: AuthorityType,
-    holder: Principal,
-    key: &KeyPair,
-) -> String {
-    let cluster: ClusterName = "acme.cluster".parse().expect("a name");
-    let pem = world
-        .carousel(&[
-            "auth",
-            "export",
-            &format!("--type={authority_type}"),
-            "--as",
-            "pem",
-        ])
-        .expect_code(0);
-    let der = pki::pem::certificates(&pem).expect("PEM").swap_remove(0);
-    let ca = CaCert::from_der(&der).expect("an authority of ours");
-    let now = Timestamp(SystemClock::shared().now_ms());
-    let granted = AuthorizationGranted {
-        authorization: AuthorizationId(Uuid::from_u128(1)),
-        uri: holder.uri(&cluster),
-        holder,
-        authority_type,
-        issuer: ca.pin(),
-        usage: LeafUse::Client,
-        occasion: Occasion::Renewal,
-        spki: key.spki_pin(),
-        public_key: key.public().to_base64(),
-        common_name: "n1".into(),
-        names: vec![],
-        addresses: vec![],
-        serial: Serial::of_random([7; 16]),
-        not_before: now.minus_ms(5 * MINUTE_MS),
-        not_after: now.plus_ms(DAY_MS),
-        rotation: None,
-        phase: Phase::Standby,
-    };
-    let signer = store.signer(&ca.pin()).expect("the thief has the key");
-    let leaf = pki::issue(&granted, &cluster, &ca, &*signer).expect("a leaf as good as ours");
-    pki::pem::encode_certificates([&leaf.der[..]])
 }
 
 /// Stops the control plane in order.

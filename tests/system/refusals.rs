@@ -1,19 +1,16 @@
 //! Bad input at the door: each with its code, its exit code and what to do, and no secret anywhere afterwards.
 
-use std::{fs, process::Command, time::Duration};
+use std::fs;
 
-use carousel_tests::{Finished, PATIENCE, bin, eventually, run_within};
+use carousel_tests::{Finished, PATIENCE, eventually};
 use serde_json::{Value, json};
 
 use crate::{
     wire::Wire,
-    world::{Log, World},
+    world::{Log, World, given_up},
 };
 
 mod host;
-
-/// A refusal, by the contract, takes the agent no longer.
-const SOON: Duration = Duration::from_secs(15);
 
 #[test]
 fn whoever_may_not_join_is_told_why_and_nothing_is_lost() {
@@ -69,26 +66,7 @@ fn refused_join(
     code: i32,
     words: &str,
 ) {
-    let dir = tempfile::tempdir_in(world.dir.path()).expect("a directory can be made");
-    let token_file = dir.path().join("token");
-    fs::write(&token_file, token).expect("our own directory");
-    let mut command = Command::new(bin("carousel-agent"));
-    command.args([
-        "start",
-        "--server",
-        &world.url,
-        "--hostname",
-        name,
-        "--bundle-pin",
-        bundle,
-    ]);
-    command.args(pins.iter().flat_map(|pin| ["--ca-pin", pin]));
-    command.arg("--data-dir").arg(dir.path().join("node"));
-    command
-        .arg("--token-file")
-        .arg(&token_file)
-        .env_remove("CAROUSEL_TOKEN");
-    let refused = run_within(SOON, &mut command);
+    let refused = given_up(world.first_contact(&world.url, (name, token), (pins, bundle)));
     let said = refused.stderr;
     assert_eq!(refused.code, Some(code), "{words}: {said}");
     assert!(said.contains(words), "{words:?} is not in: {said}");

@@ -1,37 +1,51 @@
 //! Requests as a stranger's program would send them: our TLS, any certificate, any body.
 
-use std::{fs, sync::Arc};
+use std::{fs, io, sync::Arc, time::Duration};
 
 use api::{Client, ClientError, Connect, ConnectError, Problem, client::Io};
-use domain::AuthorityType;
+use domain::{AuthorityType, trust::SignedBundle};
 use futures::future::BoxFuture;
-use mtls::{ClientAuth, Credential, Epochs, Expect, Now, SessionRegistry, TrustEpoch};
+use mtls::{ClientAuth, Credential, Epochs, Expect, Now, SessionRegistry, TlsError, TrustEpoch};
 use pki::CaCert;
 use runtime::clock::SystemClock;
 use serde_json::Value;
 
-use crate::world::{Agent, World};
+use crate::{
+    forged::{Forged, cluster, trusted},
+    world::{Agent, World},
+};
 
 /// A way to one gateway, with or without a certificate.
+#[derive(Clone)]
 pub(crate) struct Wire {
     authority: String,
     trusted: Vec<CaCert>,
     credential: Option<(String, String)>,
 }
 
+/// What the door says to a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// It is done.
+    Done,
+    /// A refusal with its code.
+    Refused(String),
+    /// The certificate that was presented ends the handshake.
+    NoHandshake,
+}
+
+impl Verdict {
+    pub(crate) fn refused(code: &str) -> Self {
+        Self::Refused(code.to_owned())
+    }
+}
+
 impl Wire {
     /// To this world's gateway, trusting its host authorities, presenting nothing.
     pub(crate) fn of(world: &World) -> Self {
-        let pem = world
-            .carousel(&["auth", "export", "--type=host", "--as", "pem"])
-            .expect_code(0);
-        let ders = pki::pem::certificates(&pem).expect("PEM");
         Self {
             authority: world.url.trim_start_matches("https://").to_owned(),
-            trusted: ders
-                .iter()
-                .map(|der| CaCert::from_der(der).expect("an authority"))
-                .collect(),
+            trusted: trusted(world, AuthorityType::Host),
             credential: None,
         }
     }
@@ -53,18 +67,21 @@ impl Wire {
     /// The same, presenting this certificate.
     pub(crate) fn presenting(&self, certificate: &str, key: &str) -> Self {
         Self {
-            authority: self.authority.clone(),
-            trusted: self.trusted.clone(),
             credential: Some((certificate.into(), key.into())),
+            ..self.anonymous()
         }
+    }
+
+    /// The same, presenting a forged one.
+    pub(crate) fn forged(&self, forged: &Forged) -> Self {
+        self.presenting(&forged.certificate, &forged.key.to_pem())
     }
 
     /// The same, presenting nothing.
     pub(crate) fn anonymous(&self) -> Self {
         Self {
-            authority: self.authority.clone(),
-            trusted: self.trusted.clone(),
             credential: None,
+            ..self.clone()
         }
     }
 
@@ -84,33 +101,56 @@ impl Wire {
 
     /// The same where it may be that nobody answers.
     pub(crate) fn try_get(self, path: &str) -> Result<Value, ClientError> {
-        let path = path.to_owned();
-        self.ask(async move |client| client.get(&path).await)
+        self.ask(async |client| client.get(path).await)
     }
 
     /// Likewise.
     pub(crate) fn try_post(self, path: &str, body: &Value) -> Result<Value, ClientError> {
-        let (path, body) = (path.to_owned(), body.clone());
-        self.ask(async move |client| client.post(&path, &body).await)
+        self.ask(async |client| client.post(path, body).await)
+    }
+
+    /// The newest signed bundle of the host authorities.
+    pub(crate) fn bundle(&self) -> SignedBundle {
+        let document = self.anonymous().get("/v1/trust/host").expect("it is public");
+        serde_json::from_value(document).expect("a signed bundle")
+    }
+
+    /// What the door says: to a `POST` with this body, or to a `GET` without one.
+    pub(crate) fn verdict(&self, path: &str, body: Option<&Value>) -> Verdict {
+        runtime().block_on(self.clone().judged(path, body))
+    }
+
+    /// The same within a runtime, where several ask at once.
+    pub(crate) async fn judged(self, path: &str, body: Option<&Value>) -> Verdict {
+        let client = Client::new(Arc::new(self));
+        let result = match body {
+            Some(body) => client.post_only(path, body).await,
+            // A stream does not end by itself: whoever hears it begin is let in.
+            None => client.sse(path, Duration::from_secs(10)).await.map(drop),
+        };
+        match result {
+            Ok(()) => Verdict::Done,
+            Err(ClientError::Problem(problem)) => Verdict::refused(problem.code.name()),
+            Err(ClientError::Trust { source, .. })
+                if matches!(source.downcast_ref::<TlsError>(), Some(TlsError::Refused(_))) =>
+            {
+                Verdict::NoHandshake
+            }
+            Err(other) => panic!("no answer of the API to {path}: {other:?}"),
+        }
     }
 
     fn ask(
         self,
         question: impl AsyncFnOnce(Client) -> Result<Value, ClientError>,
     ) -> Result<Value, ClientError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(question(Client::new(Arc::new(self))))
+        runtime().block_on(question(Client::new(Arc::new(self))))
     }
 
     /// A connection of its own, for what is not a request of the API's client.
-    pub(crate) async fn dial(&self) -> Result<mtls::Connected, mtls::TlsError> {
+    pub(crate) async fn dial(&self) -> Result<mtls::Connected, TlsError> {
         let (epochs, sessions) = (Epochs::new(self.epoch()), SessionRegistry::new());
-        let expect = Expect::Gateway {
-            cluster: "acme.cluster".parse().expect("a name"),
-        };
+        let expect = Expect::Gateway { cluster: cluster() };
         if self.credential.is_some() {
             mtls::connect(&self.authority, &epochs, &sessions, &expect).await
         } else {
@@ -143,6 +183,18 @@ impl Connect for Wire {
     fn authority(&self) -> String {
         self.authority.clone()
     }
+
+    fn judge(&self, error: &io::Error) -> Option<ConnectError> {
+        // TLS 1.3: the verdict on our certificate arrives with the first read.
+        mtls::refused_by_peer(error).map(|refusal| ConnectError::Trust(Box::new(TlsError::Refused(refusal))))
+    }
+}
+
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 fn answered(answer: Result<Value, ClientError>) -> Result<Value, Box<Problem>> {

@@ -4,10 +4,15 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
+    time::Duration,
 };
 
 use carousel_tests::{Finished, NatsServer, PATIENCE, Proc, TestDir, bin, deadline, run};
 use serde_json::Value;
+use uuid::Uuid;
+
+/// A refusal, by the contract, takes an agent no longer.
+const SOON: Duration = Duration::from_secs(15);
 
 /// Which log a test runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +58,18 @@ impl World {
 
     /// The same in a directory that may hold something already, such as disks of its own.
     pub(crate) fn start_in(dir: TestDir, log: Log, settings: Option<&str>) -> Option<Self> {
+        let mut world = Self::empty_in(dir, log)?;
+        let _ = run(&mut world.init_command(settings)).expect_code(0);
+        world.serve();
+        Some(world)
+    }
+
+    /// A place for a cluster, and nothing in it yet.
+    pub(crate) fn empty(test: &str, log: Log) -> Option<Self> {
+        Self::empty_in(TestDir::new(test), log)
+    }
+
+    fn empty_in(dir: TestDir, log: Log) -> Option<Self> {
         let nats = match log {
             Log::Embedded => None,
             Log::JetStream => {
@@ -63,7 +80,7 @@ impl World {
                 Some(runtime.block_on(NatsServer::start(dir.join("nats")))?)
             }
         };
-        let mut world = Self {
+        Some(Self {
             dir,
             serve: None,
             url: String::new(),
@@ -72,16 +89,17 @@ impl World {
             log_url: nats.as_ref().map(NatsServer::url),
             nats,
             env: vec![],
-        };
+        })
+    }
+
+    pub(crate) fn init_command(&self, settings: Option<&str>) -> Command {
         let mut init = carousel(&["init", "--cluster", "acme.cluster", "--data-dir"]);
-        init.arg(world.data());
+        init.arg(self.data());
         if let Some(settings) = settings {
             init.arg("--settings")
-                .arg(world.dir.write("settings.toml", settings));
+                .arg(self.dir.write("settings.toml", settings));
         }
-        let _ = run(&mut init).expect_code(0);
-        world.serve();
-        Some(world)
+        init
     }
 
     /// The control plane's data directory.
@@ -92,7 +110,12 @@ impl World {
     /// Starts the control plane; after the first time on the address of the first time.
     pub(crate) fn serve(&mut self) {
         let mut command = self.serve_command();
-        let mut proc = Proc::start("serve", &mut command);
+        self.serve_by(&mut command);
+    }
+
+    /// The same by another command, such as one with more arguments.
+    pub(crate) fn serve_by(&mut self, command: &mut Command) {
+        let mut proc = Proc::start("serve", command);
         let line = proc.wait_for_line("ready https://", PATIENCE);
         self.url = line.trim().trim_start_matches("ready ").to_owned();
         self.listen = self.url.trim_start_matches("https://").to_owned();
@@ -182,12 +205,17 @@ impl World {
 
     /// A node that joins with these; does not wait.
     pub(crate) fn join_with(&mut self, name: &str, token: &str, pins: &[String], bundle: &str) {
-        let mut agent = self.agent_for(name, token, pins, bundle);
-        agent.start();
-        self.agents.push(agent);
+        self.arrive(name, token, pins, bundle).start();
     }
 
-    /// The agent of a node that would join with these; not started yet.
+    /// The same node before its agent is started.
+    pub(crate) fn arrive(&mut self, name: &str, token: &str, pins: &[String], bundle: &str) -> &mut Agent {
+        let agent = self.agent_for(name, token, pins, bundle);
+        self.agents.push(agent);
+        self.agents.last_mut().expect("it was just put there")
+    }
+
+    /// The agent of a node that would join with these; not started yet, and nobody's.
     pub(crate) fn agent_for(&self, name: &str, token: &str, pins: &[String], bundle: &str) -> Agent {
         let dir = self.dir.join(&format!("node-{name}"));
         let token_file = self.dir.write(&format!("token-{name}"), token);
@@ -213,6 +241,36 @@ impl World {
             args,
             env: vec![],
         }
+    }
+
+    /// Somebody who is no node yet, on a directory of its own, at whatever answers there.
+    pub(crate) fn first_contact(
+        &self,
+        server: &str,
+        (name, token): (&str, &str),
+        pins: (&[String], &str),
+    ) -> Proc {
+        let place = Uuid::now_v7();
+        let token_file = self.dir.write(&format!("token-{place}"), token);
+        let dir = self.dir.join(&format!("stranger-{place}"));
+        self.run_line(&dir, server, (name, &token_file), pins)
+    }
+
+    /// The line that `tokens add` prints, with the token in a file.
+    pub(crate) fn run_line(
+        &self,
+        dir: &Path,
+        server: &str,
+        (name, token_file): (&str, &Path),
+        (pins, bundle): (&[String], &str),
+    ) -> Proc {
+        let mut command = Command::new(bin("carousel-agent"));
+        command.args(["start", "--server", server, "--hostname", name]);
+        command.args(pins.iter().flat_map(|pin| ["--ca-pin", pin]));
+        command.args(["--bundle-pin", bundle]);
+        command.arg("--data-dir").arg(dir);
+        command.arg("--token-file").arg(token_file);
+        Proc::start("stranger", command.env_remove("CAROUSEL_TOKEN"))
     }
 
     pub(crate) fn agent(&mut self, name: &str) -> &mut Agent {
@@ -291,12 +349,32 @@ impl World {
 
 impl Agent {
     pub(crate) fn start(&mut self) {
+        let mut command = self.command();
+        self.start_by(&mut command);
+    }
+
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(bin("carousel-agent"));
         command
             .args(&self.args)
             .env_remove("CAROUSEL_TOKEN")
             .envs(self.env.iter().cloned());
-        self.proc = Some(Proc::start(&self.name, &mut command));
+        command
+    }
+
+    /// Starts it by another command.
+    pub(crate) fn start_by(&mut self, command: &mut Command) {
+        self.proc = Some(Proc::start(&self.name, command));
+    }
+
+    /// Starts it once with another server, such as one that is none.
+    pub(crate) fn start_with_server(&mut self, url: &str) {
+        let mut args = self.args.clone();
+        let server = args.iter().position(|arg| arg == "--server");
+        args[server.expect("it was started with one") + 1] = url.to_owned();
+        let mut command = Command::new(bin("carousel-agent"));
+        command.args(args).env_remove("CAROUSEL_TOKEN");
+        self.start_by(&mut command);
     }
 
     /// Starts it with other arguments from now on, such as without its token.
@@ -323,6 +401,15 @@ pub(crate) fn carousel(args: &[&str]) -> Command {
         .env_remove("CAROUSEL_SERVER")
         .env("NO_COLOR", "1");
     command
+}
+
+/// What an agent said that ends by itself in the time of the contract.
+pub(crate) fn given_up(mut agent: Proc) -> Finished {
+    Finished {
+        code: agent.wait(SOON).code(),
+        stdout: agent.stdout(),
+        stderr: agent.stderr(),
+    }
 }
 
 /// One authority of a `status` document.

@@ -13,6 +13,7 @@ use agent::{
 };
 use clap::{Args, Parser, Subcommand};
 use domain::{Hostname, SpkiPin};
+use runtime::harden;
 use zeroize::Zeroizing;
 
 /// The variable that may hold the join token.
@@ -53,7 +54,7 @@ pub(crate) struct StartArgs {
     /// Pin of the key that signs trust bundles (printed by `carousel tokens add`)
     #[arg(long, value_name = "sha256:…")]
     bundle_pin: Option<SpkiPin>,
-    /// A file with the join token, or - for stdin; or set CAROUSEL_TOKEN
+    /// A file with the join token, which nobody else may read, or - for stdin; or set CAROUSEL_TOKEN
     #[arg(long, value_name = "F|-")]
     token_file: Option<PathBuf>,
     /// Refused: arguments can be read by every user of this host
@@ -138,6 +139,10 @@ fn token(file: Option<&Path>) -> Result<Option<Token>, AgentError> {
         Some(path) if path == Path::new("-") => (read(io::stdin().lock(), "stdin")?, "stdin".to_owned()),
         Some(path) => {
             let name = path.display().to_string();
+            // What the shell hands over as a pipe has a name for the moment and a mode that means nothing.
+            if path.is_file() {
+                harden::owner_only(path).map_err(DiskError::from)?;
+            }
             let opened = std::fs::File::open(path);
             let opened = opened
                 .map_err(|e| AgentError::Usage(format!("the token file {name} cannot be read: {e}")))?;

@@ -11,7 +11,9 @@ use api::{
     route,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use domain::{AuthorityType, ClusterName, Code, CommandId, NodeId, Timestamp, TokenHash, trust::Bundle};
+use domain::{
+    AuthorityType, ClusterName, Code, CommandId, NodeId, SpkiPin, Timestamp, TokenHash, trust::Bundle,
+};
 use mtls::{Epochs, SessionRegistry};
 use pki::BundleError;
 use runtime::{backoff::Backoff, clock::SharedClock};
@@ -185,19 +187,23 @@ async fn attempt(
         })?;
     let anchors = mtls::keep_pinned(&pki::bundle::anchors(&bundle), &config.ca_pins);
     if anchors.is_empty() {
-        let found: Vec<_> = bundle.trusted().iter().map(ToString::to_string).collect();
-        let why = format!(
-            "none of its authorities has a given --ca-pin, which changes with every host rotation; by the document that \
-             --bundle-pin vouches for they are now {}",
-            found.join(" and ")
-        );
-        return Err(Tried::End(AgentError::Untrusted(why)));
+        return Err(Tried::End(none_is_pinned(bundle.trusted())));
     }
     let epochs = tls::to_gateways(anchors, None, tls::now(clock))
         .map_err(|e| Tried::End(AgentError::Certificates(gateway::in_words(&e))))?;
     let rejoin = old.map(|(node, credential)| rejoin_proof(*node, credential.as_ref(), &request.csr));
     let answer = post_join(server, &epochs, &bundle.cluster, token, config, request, rejoin).await?;
     Ok((bundle, answer))
+}
+
+/// Of these authorities no pin names one: the token is shown to nobody.
+pub(crate) fn none_is_pinned(found: impl IntoIterator<Item = SpkiPin>) -> AgentError {
+    let found: Vec<_> = found.into_iter().map(|pin| pin.to_string()).collect();
+    AgentError::Untrusted(format!(
+        "none of its authorities has a given --ca-pin, which changes with every host rotation; by the document that \
+         --bundle-pin vouches for they are now {}",
+        found.join(" and ")
+    ))
 }
 
 async fn post_join(

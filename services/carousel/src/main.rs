@@ -10,12 +10,13 @@ use carousel::{bench, demo, init, recover, serve, verify};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // First, before a key exists in this process.
-    if handles_authority_keys(&cli.command)
-        && let Err(error) = runtime::harden::no_core_dumps()
-    {
-        anstream::eprintln!(
-            "warning: core dumps could not be switched off, so a crash may write keys to disk: {error}"
-        );
+    if handles_authority_keys(&cli.command) {
+        runtime::harden::files_for_owner_alone();
+        if let Err(error) = runtime::harden::no_core_dumps() {
+            anstream::eprintln!(
+                "warning: core dumps could not be switched off, so a crash may write keys to disk: {error}"
+            );
+        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit};
 
 /// The mode of files that hold keys, tokens or identities.
@@ -74,6 +75,12 @@ pub fn no_core_dumps() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(())
+}
+
+/// Makes every file and directory of this process the owner's alone, whatever its umask was: what is kept by a library
+/// of others gets the mode that they think of.
+pub fn files_for_owner_alone() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
 /// Raises the number of files that this process may open as far as the system lets it, and says what it is now.

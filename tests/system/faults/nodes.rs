@@ -12,7 +12,7 @@ use super::{
     plane::between,
     record::Entry,
 };
-use crate::wire::Wire;
+use crate::{wire::Wire, world::Agent};
 
 /// One thing that may happen to a node.
 #[derive(Clone, Copy, Debug)]
@@ -199,7 +199,7 @@ fn comes_back(fleet: &Fleet, node: &Node) {
             let code = proc.wait(PATIENCE).code();
             fleet.fault("ended", &node.name, &format!("{code:?}"), proc.stderr());
             if !asked {
-                asked = new_token(fleet, node).is_some();
+                asked = new_token(fleet, node, &mut agent).is_some();
             }
             agent.start();
         }
@@ -208,20 +208,25 @@ fn comes_back(fleet: &Fleet, node: &Node) {
     }
 }
 
-/// Puts a new token where the agent looks for it.
-fn new_token(fleet: &Fleet, node: &Node) -> Option<()> {
+/// A person pastes the line of a new token: with the pins of today.
+fn new_token(fleet: &Fleet, node: &Node, agent: &mut Agent) -> Option<()> {
     let text = operator::hex(&Dice::new(fleet.age().subsec_nanos().into()).bytes::<32>());
     let hash = format!("sha256:{}", operator::hex(&execution::sha256(text.as_bytes())));
     let body =
         json!({"id": uuid::Uuid::now_v7(), "hash": hash, "names": [node.name], "uses": 1, "ttl_ms": 600_000});
-    operator::until_answered(
+    let made = operator::until_answered(
         fleet,
         "/v1/tokens",
         &body,
         "tokens add for a node that was restored",
     )?;
-    fs::write(fleet.world.dir.join(&format!("token-{}", node.name)), text)
-        .expect("a test directory is writable");
+    let bundle = made["bundle_pin"].as_str()?;
+    let fresh = fleet
+        .world
+        .agent_for(&node.name, &text, &pins(&made["ca_pins"]), bundle);
+    let env = std::mem::take(&mut agent.env);
+    *agent = fresh;
+    agent.env = env;
     Some(())
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use api::join::JoinAnswer;
 use domain::{Code, CommandId, SpkiPin, reconcile::has_way_forward, trust::SignedBundle};
+use pki::CaCert;
 
 use super::{Done, Engine, leaves};
 use crate::{
@@ -92,20 +93,18 @@ impl Engine {
             // It waits for its installation, after a failure. Another certificate would fare no better.
             return Ok(());
         }
-        let epochs = tls::to_gateways(self.host_anchors(), None, tls::now(&self.clock))
+        let proofs = self.proofs();
+        let token = self.config.token.clone();
+        let token = token.filter(|_| self.mending.by_token || proofs.is_empty());
+        let epochs = tls::to_gateways(self.speaks_to(token.as_ref())?, None, tls::now(&self.clock))
             .map_err(|e| AgentError::Certificates(in_words(&e)))?;
         let way = Return {
             server,
             epochs,
             cluster: self.identity.cluster.clone(),
             node: self.identity.node,
-            proofs: self.proofs(),
+            proofs,
         };
-        let token = self
-            .config
-            .token
-            .clone()
-            .filter(|_| self.mending.by_token || way.proofs.is_empty());
         let purpose = match &token {
             Some(token) => Purpose::Join {
                 token: token_hash(token),
@@ -131,6 +130,20 @@ impl Engine {
             Done::Returned { spki, rejoining, way }
         });
         Ok(())
+    }
+
+    /// Whose gateways a way back leads to. A token is shown only to those that the pins name which came with it: a node
+    /// that slept holds authorities which were retired meanwhile, and such a one's key may be in anybody's hands.
+    fn speaks_to(&self, token: Option<&Token>) -> Result<Vec<CaCert>, AgentError> {
+        let (held, pins) = (self.host_anchors(), &self.config.ca_pins);
+        if token.is_none() || pins.is_empty() {
+            return Ok(held);
+        }
+        let (pinned, others): (Vec<_>, Vec<_>) = held.into_iter().partition(|ca| pins.contains(&ca.pin()));
+        if pinned.is_empty() {
+            return Err(enter::none_is_pinned(others.iter().map(CaCert::pin)));
+        }
+        Ok(pinned)
     }
 
     /// A bundle came, from nobody in particular: it counts by its signature and its revision.

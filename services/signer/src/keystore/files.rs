@@ -118,6 +118,8 @@ impl FileStore {
         };
         store.bundle_key()?;
         store.remove_strays()?;
+        // A key that others can read keeps the signer from all its duties: it is said now, like everything of its kind.
+        store.keys()?;
         Ok(store)
     }
 

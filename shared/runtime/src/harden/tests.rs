@@ -103,7 +103,7 @@ fn what_is_no_secret_file_is_refused_without_hanging() {
         rustix::fs::CWD,
         &pipe,
         rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o600),
+        Mode::from_raw_mode(0o600),
         0,
     );
     made.expect("a pipe can be made");
