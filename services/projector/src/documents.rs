@@ -1,6 +1,9 @@
 //! The documents: computed from the state, and written together with the mark of the log that they show.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use api::shape::{RotationDoc, Status};
 use domain::{ClusterState, Event, NodeId, Principal, RotationId};
@@ -19,7 +22,7 @@ const PART: usize = 2_048;
 pub(crate) fn write(
     fold: &Fold,
     store: &ViewStore,
-    events: &[Event],
+    events: &[Arc<Event>],
     mark: &Mark,
 ) -> Result<Status, ProjectorError> {
     let mut batch = Batch::new();
@@ -33,7 +36,7 @@ pub(crate) fn write(
     });
     put_nodes(&mut batch, fold, touched.nodes);
     put_certificates(&mut batch, fold, store, touched.holders)?;
-    put_rotations(&mut batch, store, events)?;
+    put_rotations(&mut batch, store, events.iter().map(|event| &**event))?;
     if touched.lists {
         put_lists(&mut batch, fold);
     }
@@ -70,7 +73,7 @@ pub(crate) fn all(
         store.fill(batch)?;
     }
     let mut batch = Batch::new();
-    put_rotations(&mut batch, store, rotations)?;
+    put_rotations(&mut batch, store, rotations.iter())?;
     put_lists(&mut batch, fold);
     let status = put_status(&mut batch, fold);
     store.apply(batch, mark)?;
@@ -156,7 +159,11 @@ fn put_certificates(
     Ok(())
 }
 
-fn put_rotations(batch: &mut Batch, store: &ViewStore, events: &[Event]) -> Result<(), ViewError> {
+fn put_rotations<'a>(
+    batch: &mut Batch,
+    store: &ViewStore,
+    events: impl Iterator<Item = &'a Event>,
+) -> Result<(), ViewError> {
     let mut docs: BTreeMap<RotationId, Option<RotationDoc>> = BTreeMap::new();
     for event in events {
         let Some(id) = history::rotation_of(event) else {

@@ -3,10 +3,9 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use api::shape::Status;
-use domain::{Phase, Position};
-use eventlog::{ReadError, Stored};
-use execution::{Behind, Fold, Now, codec};
-use futures::StreamExt;
+use domain::{Event, Phase, Position};
+use eventlog::ReadError;
+use execution::{Behind, Fold, FoldError, Now, codec};
 use runtime::{metrics::Metrics, readiness::Part};
 use tokio::{
     sync::{Notify, watch},
@@ -19,7 +18,7 @@ use views::{Doubt, Mark, ViewError, ViewStore};
 use crate::{Answers, documents, history};
 
 /// Raised whenever a document changes its shape: older views are then made anew.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// The most records in one batch; a busy log makes batches by itself.
 const BATCH: usize = 2_048;
 /// The longest pause between batches: documents that change again and again are not written each time.
@@ -65,7 +64,10 @@ pub enum ProjectorError {
     /// The log holds something that this version does not understand.
     #[error("the log cannot be projected: {0}")]
     Decode(#[from] codec::DecodeError),
-    /// The state stopped following the log.
+    /// The state has stopped following the log.
+    #[error("the log cannot be projected: {0}")]
+    Fold(#[from] FoldError),
+    /// The state did not catch up with the log.
     #[error("the log cannot be projected: {0}")]
     Behind(#[from] Behind),
     /// A bug.
@@ -136,22 +138,21 @@ impl Projector {
                 mark = self.make_all(end).await?;
             }
             self.reached(mark.position);
-            let mut records = self.fold.log().follow(mark.position.0).ready_chunks(BATCH);
+            let mut events = self.fold.follow(mark.position);
             if mark.position >= end {
                 self.part.ready();
             }
             loop {
-                let chunk = tokio::select! {
+                let batch = tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     () = self.doubt.notified() => {
                         self.begin_anew(Doubt::Damaged).await?;
                         break;
                     }
-                    chunk = records.next() => chunk,
+                    batch = events.next(BATCH) => batch?,
                 };
-                let Some(chunk) = chunk else { return Ok(()) };
                 let began = Instant::now();
-                let reached = self.project(chunk).await?;
+                let reached = self.project(batch).await?;
                 if reached >= end {
                     self.part.ready();
                     // At most a third of the time, once the views have caught up.
@@ -161,34 +162,21 @@ impl Projector {
         }
     }
 
-    /// One batch: events, then documents from the state at or after them, then both on disk.
-    async fn project(&self, chunk: Vec<Result<Stored, ReadError>>) -> Result<Position, ProjectorError> {
-        let mut events = Vec::with_capacity(chunk.len());
-        let mut stopped = None;
-        for record in chunk {
-            match record {
-                Ok(record) => events.push(codec::decode(&record)?),
-                Err(error) => stopped = Some(error),
-            }
-        }
-        let reached = match events.last() {
-            Some(last) => {
-                let mark = Mark {
-                    position: last.header.position,
-                    event: Some(last.header.id),
-                };
-                self.fold.wait_for(mark.position, FOLD_WAIT).await?;
-                let (fold, store) = (self.fold.clone(), self.store.clone());
-                let status =
-                    tokio::task::spawn_blocking(move || documents::write(&fold, &store, &events, &mark))
-                        .await??;
-                self.show(&status);
-                self.reached(mark.position);
-                mark.position
-            }
-            None => self.reach.borrow().position,
+    /// One batch: documents from the state at or after its events, then both on disk.
+    async fn project(&self, events: Vec<Arc<Event>>) -> Result<Position, ProjectorError> {
+        let Some(last) = events.last() else {
+            return Ok(self.reach.borrow().position);
         };
-        stopped.map_or(Ok(reached), |error| Err(error.into()))
+        let mark = Mark {
+            position: last.header.position,
+            event: Some(last.header.id),
+        };
+        let (fold, store) = (self.fold.clone(), self.store.clone());
+        let written =
+            tokio::task::spawn_blocking(move || documents::write(&fold, &store, &events, &mark)).await??;
+        self.show(&written);
+        self.reached(mark.position);
+        Ok(mark.position)
     }
 
     /// All documents at once, for views that hold nothing yet: those of the state as it is, and the history of

@@ -17,6 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    Events,
     codec::{self, DecodeError},
     settlement::{Settlement, Settlements},
 };
@@ -159,6 +160,12 @@ impl Fold {
     /// Live events from now on. A subscriber that lags misses some and must look at the state or the log.
     pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.inner.events.subscribe()
+    }
+
+    /// Everything behind a position, in order and without a gap, as it is folded.
+    pub fn follow(&self, after: Position) -> Events {
+        let (live, failed) = (self.inner.events.subscribe(), self.inner.failed.subscribe());
+        Events::new(self.clone(), after, live, failed)
     }
 
     /// The event that settles an authorisation (`certificate.issued`, `certificate.refused` or

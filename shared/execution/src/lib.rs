@@ -10,12 +10,14 @@ use domain::Timestamp;
 
 pub mod checkpoint;
 pub mod codec;
+mod events;
 mod executor;
 mod fold;
 mod lookup;
 mod settlement;
 mod writer;
 
+pub use events::Events;
 pub use executor::{ExecuteError, Executor};
 pub use fold::{Behind, Fold, FoldError};
 pub use lookup::{Issued, NotIssued};

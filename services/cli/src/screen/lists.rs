@@ -93,7 +93,7 @@ pub fn tokens(list: &[TokenDoc], look: &Look) -> String {
             token.id.to_string().into(),
             token.names.join(",").into(),
             types(&token.types).into(),
-            format!("{}/{}", token.used_by.len(), token.uses).into(),
+            format!("{}/{}", token.used, token.uses).into(),
             expires,
             token.made_by.to_string().into(),
         ]);

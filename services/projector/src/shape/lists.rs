@@ -10,6 +10,9 @@ use domain::{
 
 use super::key_doc;
 
+/// How many of those who joined with one token are named: the list is written anew with each of them.
+const USERS_SHOWN: usize = 100;
+
 /// All authorities with their keys, retired ones too.
 pub fn authorities(state: &ClusterState) -> Vec<AuthorityDoc> {
     let none = TypeState::default();
@@ -111,7 +114,8 @@ pub fn tokens(state: &ClusterState, now: Timestamp) -> Vec<TokenDoc> {
             addresses: token.grant.addresses.clone(),
             types: token.grant.uses.clone(),
             uses: token.uses,
-            used_by: token.used.values().copied().collect(),
+            used: u32::try_from(token.used.len()).unwrap_or(u32::MAX),
+            used_by: token.used.values().copied().take(USERS_SHOWN).collect(),
             expires: token.expires,
             expired: token.expires <= now,
             made_by: token.made_by.clone(),

@@ -120,7 +120,10 @@ pub struct TokenDoc {
     pub types: BTreeMap<AuthorityType, Uses>,
     /// How many nodes may join with it.
     pub uses: u32,
-    /// Who has.
+    /// How many have.
+    #[serde(default)]
+    pub used: u32,
+    /// Who has: 100 of them where it is a whole fleet's token.
     pub used_by: Vec<NodeId>,
     /// When it ends.
     pub expires: Timestamp,

@@ -1,4 +1,4 @@
-//! What a damaged log does to the state: nothing behind the damage is used.
+//! What a damaged log does to the state: nothing behind the damage is used. And following it misses nothing.
 
 use std::sync::Arc;
 
@@ -102,4 +102,70 @@ async fn a_log_that_skips_a_position_is_not_believed() {
     let folded = fold.inner.fold(decoded(records.into_iter().map(Ok).collect()));
     assert_eq!(folded, Err("position 3 is missing: the log gave 4".into()));
     assert_eq!(fold.read(|state| state.position), Position(2));
+}
+
+fn positions(events: &[Arc<Event>]) -> Vec<u64> {
+    events.iter().map(|event| event.header.position.0).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_follows_gets_every_event_once_from_the_log_and_then_live() {
+    let log = MemoryLog::new();
+    for second in 1..=5 {
+        append(&log, event(second)).await;
+    }
+    let fold = Fold::start(Arc::new(log.clone()), CancellationToken::new())
+        .await
+        .unwrap();
+    let mut events = fold.follow(Position(1));
+    assert_eq!(positions(&events.next(3).await.unwrap()), [2, 3, 4]);
+    append(&log, event(6)).await;
+    fold.wait_for(Position(6), SOON).await.unwrap();
+    // The sixth is live already; the fifth is still read from the log, and nothing is told twice.
+    let mut told = vec![];
+    while told.len() < 2 {
+        told.extend(positions(&events.next(10).await.unwrap()));
+    }
+    assert_eq!(told, [5, 6]);
+    let later = events.next(10);
+    tokio::pin!(later);
+    assert!(futures::poll!(&mut later).is_pending());
+    append(&log, event(7)).await;
+    assert_eq!(positions(&later.await.unwrap()), [7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_slower_than_the_live_events_reads_what_he_missed() {
+    let log = MemoryLog::new();
+    let fold = Fold::start(Arc::new(log.clone()), CancellationToken::new())
+        .await
+        .unwrap();
+    let mut events = fold.follow(Position(0));
+    let all = LIVE_EVENTS as u64 + 100;
+    for second in 1..=all {
+        append(&log, event(i64::try_from(second).unwrap())).await;
+    }
+    fold.wait_for(Position(all), SOON).await.unwrap();
+    let mut told = vec![];
+    while told.len() < usize::try_from(all).unwrap() {
+        told.extend(positions(&events.next(1_000).await.unwrap()));
+    }
+    assert_eq!(told, (1..=all).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_follows_is_told_that_the_fold_has_stopped() {
+    let log = MemoryLog::new();
+    let fold = Fold::start(Arc::new(log.clone()), CancellationToken::new())
+        .await
+        .unwrap();
+    let mut events = fold.follow(Position(0));
+    for new in [event(1), garbage()] {
+        append(&log, new).await;
+    }
+    assert_eq!(positions(&events.next(10).await.unwrap()), [1]);
+    let Err(FoldError::Stopped(why)) = events.next(10).await else {
+        panic!("there is nothing more to tell");
+    };
+    assert!(why.contains("position 2"), "{why}");
 }
