@@ -180,13 +180,18 @@ fn ending(fleet: &Fleet) -> Value {
     fleet.kill_serve();
     std::fs::remove_dir_all(fleet.world.data().join("views")).expect("the views are there");
     fleet.start_serve();
-    let views_equal = answers(fleet) == before;
+    let after = answers(fleet);
+    let differing = LISTS.iter().zip(before.iter().zip(&after));
+    let differing: Vec<String> = differing
+        .filter(|(_, (before, after))| before != after)
+        .map(|(list, _)| (*list).to_owned())
+        .collect();
     let events = fleet.world.json(&["audit", "ls", "--all"]);
     fleet.kill_serve();
     fleet.note_memory();
     fleet.record.note(Entry::Ended {
         verify_code: verify.code.unwrap_or(-1),
-        views_equal,
+        differing,
         settled: true,
         seconds: began.elapsed().as_secs_f64(),
     });
@@ -194,17 +199,19 @@ fn ending(fleet: &Fleet) -> Value {
     events
 }
 
-/// What the views answer, without what a restart itself changes.
+/// What the views answer.
+const LISTS: [&str; 7] = [
+    "nodes",
+    "rotations",
+    "tokens",
+    "users",
+    "consumers",
+    "authorities",
+    "certificates",
+];
+
+/// All of it, without what a restart itself changes.
 fn answers(fleet: &Fleet) -> Vec<Value> {
-    let lists = [
-        "nodes",
-        "rotations",
-        "tokens",
-        "users",
-        "consumers",
-        "authorities",
-        "certificates",
-    ];
     let ask = |list: &&str| crate::replay::without_presence(fleet.world.json(&["get", list]));
-    lists.iter().map(ask).collect()
+    LISTS.iter().map(ask).collect()
 }

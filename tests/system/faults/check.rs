@@ -204,11 +204,11 @@ fn judged_alone(entry: &Entry) -> Option<String> {
         }
         Entry::Ended {
             verify_code,
-            views_equal,
+            differing,
             settled,
             ..
         } => {
-            let well = *verify_code == 0 && *views_equal && *settled;
+            let well = *verify_code == 0 && differing.is_empty() && *settled;
             (!well).then(|| format!("at the end: {entry:?}"))
         }
         Entry::Began { .. }
@@ -370,7 +370,7 @@ mod tests {
             plant(&|l, _| {
                 l.push(line(Entry::Ended {
                     verify_code: 0,
-                    views_equal: false,
+                    differing: vec!["nodes".into()],
                     settled: true,
                     seconds: 1.0,
                 }))

@@ -5,6 +5,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 /// A small file system in memory, mounted until this is dropped. Needs root.
@@ -65,6 +66,9 @@ pub(crate) struct FakeClock {
 }
 
 impl FakeClock {
+    /// After so long every process has seen a jump: the library looks once a second.
+    pub(crate) const NOTICED: Duration = Duration::from_millis(2_500);
+
     /// A clock that shows the true time at first. `None` where the library is missing.
     pub(crate) fn new(file: PathBuf) -> Option<Self> {
         let library = find_library()?;
@@ -73,7 +77,7 @@ impl FakeClock {
         Some(clock)
     }
 
-    /// From the next look on, at most a second later, it is so far from the true time.
+    /// From the next look on it is so far from the true time.
     pub(crate) fn jump_s(&self, by: i64) {
         let fresh = self.file.with_extension("new");
         fs::write(&fresh, format!("{by:+}\n")).expect("a test directory is writable");

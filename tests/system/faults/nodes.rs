@@ -6,7 +6,7 @@ use carousel_tests::{Dice, PATIENCE, eventually};
 use serde_json::{Value, json};
 
 use super::{
-    disk,
+    disk::{self, FakeClock},
     fleet::{Fleet, Node, lock},
     load, operator,
     plane::between,
@@ -161,8 +161,9 @@ fn clock(fleet: &Fleet, dice: &mut Dice, node: &Node, time: Duration) {
     node.excuse(Some("clock"));
     fleet.fault("clock", &node.name, "jumps", format!("{by_s:+} s"));
     clock.jump_s(by_s);
-    fleet.pass(time + Duration::from_secs(1));
+    fleet.pass(time + FakeClock::NOTICED);
     clock.jump_s(0);
+    fleet.pass(FakeClock::NOTICED);
     comes_back(fleet, node);
 }
 

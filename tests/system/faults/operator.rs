@@ -98,7 +98,7 @@ pub(crate) fn make_tokens(fleet: &Fleet, seed: u64) {
     while !fleet.is_over() {
         let hash = format!("sha256:{}", hex(&dice.bytes::<32>()));
         let body =
-            json!({"id": fresh_id(), "hash": hash, "names": ["later.test"], "uses": 1, "ttl_ms": 60_000});
+            json!({"id": fresh_id(), "hash": hash, "names": ["later.test"], "uses": 1, "ttl_ms": 86_400_000});
         if until_answered(fleet, "/v1/tokens", &body, "tokens add").is_some() {
             until_answered(fleet, "/v1/tokens", &body, "tokens add");
         }

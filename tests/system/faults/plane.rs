@@ -6,7 +6,7 @@ use carousel_tests::{Dice, NatsServer, PATIENCE};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    disk,
+    disk::{self, FakeClock},
     fleet::{Fleet, lock},
     record::Entry,
 };
@@ -125,8 +125,7 @@ fn frozen(fleet: &Fleet, time: Duration) {
 fn clock(fleet: &Fleet, by_s: i64, time: Duration) {
     fleet.fault("clock", "control plane", "jumps", format!("{by_s:+} s"));
     fleet.serve_clock.jump_s(by_s);
-    // The library looks once a second.
-    fleet.pass(time + Duration::from_secs(1));
+    fleet.pass(time + FakeClock::NOTICED);
     fleet.serve_clock.jump_s(0);
 }
 

@@ -74,7 +74,8 @@ pub(crate) enum Entry {
     /// How it stood once everything was whole again.
     Ended {
         verify_code: i32,
-        views_equal: bool,
+        /// The lists that views made anew answer otherwise.
+        differing: Vec<String>,
         settled: bool,
         seconds: f64,
     },
