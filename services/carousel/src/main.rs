@@ -9,14 +9,14 @@ use carousel::{bench, demo, init, recover, serve, verify};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // First, before a key exists in this process.
-    if handles_authority_keys(&cli.command) {
+    // First, before a key exists in this process: an authority's, an operator's, or a join token.
+    if let Err(error) = runtime::harden::no_core_dumps() {
+        anstream::eprintln!(
+            "warning: core dumps could not be switched off, so a crash may write keys to disk: {error}"
+        );
+    }
+    if keeps_a_cluster(&cli.command) {
         runtime::harden::files_for_owner_alone();
-        if let Err(error) = runtime::harden::no_core_dumps() {
-            anstream::eprintln!(
-                "warning: core dumps could not be switched off, so a crash may write keys to disk: {error}"
-            );
-        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {
@@ -33,8 +33,8 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Do the keys of authorities pass through this process?
-fn handles_authority_keys(command: &Command) -> bool {
+/// Does it write into a control plane's directory? Manual pages, say, are for everybody.
+fn keeps_a_cluster(command: &Command) -> bool {
     matches!(
         command,
         Command::Demo(_) | Command::Init(_) | Command::Serve(_) | Command::Recover(_)

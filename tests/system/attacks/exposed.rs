@@ -226,8 +226,8 @@ pub(super) fn files_below(root: &Path) -> Vec<PathBuf> {
 
 /// Processes that hold keys or tokens end by the signals that leave a core.
 fn no_core_is_left(world: &mut World, mut tool: Proc) {
-    dies_without_a_core(&mut tool, Signal::QUIT);
-    for (name, signal) in NODES.iter().zip([Signal::ABORT, Signal::QUIT]) {
+    dies_without_a_core(&mut tool, Signal::TRAP);
+    for (name, signal) in NODES.iter().zip([Signal::ABORT, Signal::TRAP]) {
         let agent = world.agent(name);
         dies_without_a_core(agent.proc.as_mut().expect("it runs"), signal);
     }
