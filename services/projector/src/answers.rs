@@ -101,6 +101,9 @@ impl Answers {
             return Err(anew());
         }
         read.map_err(|error| {
+            if matches!(error, ViewError::Away(_)) {
+                return anew();
+            }
             // Views that cannot be read are made anew; who asks again gets the answer.
             tracing::error!(%error, "a view cannot be read");
             self.doubt.notify_one();

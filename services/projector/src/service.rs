@@ -6,7 +6,7 @@ use api::shape::Status;
 use domain::{Event, Phase, Position};
 use eventlog::ReadError;
 use execution::{Behind, Fold, FoldError, Now, codec};
-use runtime::{metrics::Metrics, readiness::Part};
+use runtime::{backoff::Backoff, metrics::Metrics, readiness::Part};
 use tokio::{
     sync::{Notify, watch},
     task::JoinError,
@@ -23,6 +23,10 @@ const SCHEMA: u32 = 2;
 const BATCH: usize = 2_048;
 /// The longest pause between batches: documents that change again and again are not written each time.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
+/// How long the projector waits before it opens its views again after the disk failed,
+const AGAIN: Duration = Duration::from_millis(200);
+/// and how long at most.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
 /// How long the fold may be behind the log that is projected.
 const FOLD_WAIT: Duration = Duration::from_secs(30);
 
@@ -118,16 +122,48 @@ impl Projector {
         )
     }
 
-    /// Follows the log until shutdown.
+    /// Follows the log until shutdown. A disk that fails, or is full, is waited for: views can be made anew, and the
+    /// control plane goes on without them meanwhile.
     ///
     /// # Errors
-    /// When the log has a hole, holds what cannot be read, or the disk fails: readiness says so too.
+    /// When the log has a hole or holds what cannot be read: readiness says so too.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ProjectorError> {
-        let outcome = self.follow(&shutdown).await;
+        let mut backoff = Backoff::new(AGAIN, AGAIN_AT_MOST, runtime::backoff::random_seed());
+        let outcome = loop {
+            match self.follow(&shutdown).await {
+                Err(ProjectorError::View(error)) => {
+                    tracing::error!(%error, "the views cannot be written; they are opened again");
+                    self.part.waiting(&error.to_string());
+                }
+                outcome => break outcome,
+            }
+            while let Err(error) = self.reopen().await {
+                tracing::warn!(%error, "the views cannot be opened again yet");
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(backoff.next_pause()) => {}
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(backoff.next_pause()) => {}
+            }
+        };
         if let Err(error) = &outcome {
             self.part.failed(&error.to_string());
         }
         outcome
+    }
+
+    /// Opens the views again; they may be behind what they were, so that whoever reads meanwhile is told.
+    async fn reopen(&self) -> Result<(), ProjectorError> {
+        self.doubtful();
+        let store = self.store.clone();
+        let doubt = tokio::task::spawn_blocking(move || store.reopen(SCHEMA)).await??;
+        if let Some(doubt) = doubt {
+            self.count_rebuild(doubt);
+        }
+        Ok(())
     }
 
     async fn follow(&self, shutdown: &CancellationToken) -> Result<(), ProjectorError> {
@@ -232,15 +268,19 @@ impl Projector {
         self.count_rebuild(doubt);
         self.part.waiting("the views to be made anew");
         // Before anything goes: whoever reads meanwhile sees that these are not the views that were waited for.
+        self.doubtful();
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.clear()).await??;
+        Ok(())
+    }
+
+    fn doubtful(&self) {
         self.reach.send_modify(|reach| {
             *reach = Reach {
                 epoch: reach.epoch + 1,
                 position: Position(0),
             }
         });
-        let store = self.store.clone();
-        tokio::task::spawn_blocking(move || store.clear()).await??;
-        Ok(())
     }
 
     fn reached(&self, position: Position) {

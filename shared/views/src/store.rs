@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use domain::{EventId, Position};
@@ -73,6 +74,9 @@ pub enum ViewError {
         #[source]
         source: sled::Error,
     },
+    /// They are being opened again.
+    #[error("the views {} are opened again after the disk failed", .0.display())]
+    Away(PathBuf),
     /// A document is not what was written.
     #[error("a document of the views cannot be read ({0}); they are made anew")]
     Document(String),
@@ -120,9 +124,10 @@ impl Batch {
 #[derive(Clone)]
 pub struct ViewStore {
     path: PathBuf,
-    db: sled::Db,
+    /// None while they are opened again.
+    db: Arc<RwLock<Option<sled::Db>>>,
     /// Held as long as any handle: sled's own lock cannot be told from damage by its error.
-    _lock: std::sync::Arc<File>,
+    _lock: Arc<File>,
 }
 
 impl ViewStore {
@@ -131,47 +136,35 @@ impl ViewStore {
     /// # Errors
     /// `InUse` when another process has them; `Io` when not even empty ones can be made.
     pub fn open(path: &Path, schema: u32) -> Result<(Self, Option<Doubt>), ViewError> {
-        let io = |source| ViewError::Io {
-            path: path.into(),
-            source,
-        };
-        let lock = std::sync::Arc::new(lock(path)?);
-        let is_new = !path.exists();
-        let doubt = match open_sled(path) {
-            Ok(db) => {
-                let found = db.get(SCHEMA_KEY).ok().flatten();
-                if found.is_some_and(|version| *version == schema.to_be_bytes()) {
-                    return Ok((
-                        Self {
-                            path: path.into(),
-                            db,
-                            _lock: lock,
-                        },
-                        None,
-                    ));
-                }
-                drop(db);
-                if is_new { Doubt::Absent } else { Doubt::Schema }
-            }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), error, "the views cannot be opened");
-                Doubt::Damaged
-            }
-        };
-        // Crash point: removed and not made anew is the same as absent.
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-            _ => {}
-        }
-        let db = open_sled(path).map_err(|error| io(io::Error::other(error)))?;
+        let lock = Arc::new(lock(path)?);
+        let (db, doubt) = open_or_begin(path, schema)?;
         let store = Self {
             path: path.into(),
-            db,
+            db: Arc::new(RwLock::new(Some(db))),
             _lock: lock,
         };
-        let written = store.db.insert(SCHEMA_KEY, &schema.to_be_bytes());
-        written.map_err(|source| store.failed(source))?;
-        Ok((store, Some(doubt)))
+        Ok((store, doubt))
+    }
+
+    /// Opens them again, in every handle, after the disk failed: what sled could not write once it never writes again.
+    /// What was not on the disk yet is gone, so that the mark may be an earlier one; views that are not whole begin anew.
+    ///
+    /// # Errors
+    /// `Io` while the disk is no better; until the next call there are no views to be had.
+    pub fn reopen(&self, schema: u32) -> Result<Option<Doubt>, ViewError> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        // Closed first: sled lets no second handle in. Whoever reads at this moment has one of his own a little longer;
+        // then the views cannot be opened and begin anew, which loses nothing.
+        *db = None;
+        let (opened, doubt) = open_or_begin(&self.path, schema)?;
+        *db = Some(opened);
+        Ok(doubt)
+    }
+
+    fn db(&self) -> Result<sled::Db, ViewError> {
+        // Nothing that is done under this lock leaves it half done.
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        db.clone().ok_or_else(|| ViewError::Away(self.path.clone()))
     }
 
     /// Up to where the log is in them.
@@ -190,7 +183,9 @@ impl ViewStore {
     pub fn apply(&self, batch: Batch, mark: &Mark) -> Result<(), ViewError> {
         let mut changes = batch.into_sled();
         changes.insert(MARK_KEY, serde_json::to_vec(mark).expect("a mark is plain data"));
-        self.db.apply_batch(changes).map_err(|source| self.failed(source))
+        self.db()?
+            .apply_batch(changes)
+            .map_err(|source| self.failed(source))
     }
 
     /// Writes a part of views that are being made anew; the mark comes with the last part, by [`ViewStore::apply`].
@@ -198,7 +193,7 @@ impl ViewStore {
     /// # Errors
     /// `Store`.
     pub fn fill(&self, part: Batch) -> Result<(), ViewError> {
-        self.db
+        self.db()?
             .apply_batch(part.into_sled())
             .map_err(|source| self.failed(source))
     }
@@ -216,7 +211,8 @@ impl ViewStore {
     /// # Errors
     /// `Store`, `Document`: the views are in doubt.
     pub fn scan<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, ViewError> {
-        let entries = self.db.scan_prefix(prefix.as_bytes());
+        let db = self.db()?;
+        let entries = db.scan_prefix(prefix.as_bytes());
         entries
             .map(|entry| {
                 let (key, bytes) = entry.map_err(|source| self.failed(source))?;
@@ -230,7 +226,8 @@ impl ViewStore {
     /// # Errors
     /// `Store`: the views are in doubt.
     pub fn keys(&self, prefix: &str) -> Result<Vec<String>, ViewError> {
-        let keys = self.db.scan_prefix(prefix.as_bytes()).keys();
+        let db = self.db()?;
+        let keys = db.scan_prefix(prefix.as_bytes()).keys();
         keys.map(|key| Ok(String::from_utf8_lossy(&key.map_err(|source| self.failed(source))?).into_owned()))
             .collect()
     }
@@ -241,17 +238,18 @@ impl ViewStore {
     /// `Store`.
     pub fn clear(&self) -> Result<(), ViewError> {
         // The mark goes first: views that are half gone must not look as if they were whole.
-        self.db.remove(MARK_KEY).map_err(|source| self.failed(source))?;
-        let keys = self.db.iter().keys();
+        let db = self.db()?;
+        db.remove(MARK_KEY).map_err(|source| self.failed(source))?;
+        let keys = db.iter().keys();
         for key in keys.filter(|key| key.as_ref().is_ok_and(|key| **key != *SCHEMA_KEY)) {
             let key = key.map_err(|source| self.failed(source))?;
-            self.db.remove(key).map_err(|source| self.failed(source))?;
+            db.remove(key).map_err(|source| self.failed(source))?;
         }
         Ok(())
     }
 
     fn read<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, ViewError> {
-        let found = self.db.get(key).map_err(|source| self.failed(source))?;
+        let found = self.db()?.get(key).map_err(|source| self.failed(source))?;
         found.map(|bytes| document(key, &bytes)).transpose()
     }
 
@@ -266,6 +264,41 @@ impl ViewStore {
 fn document<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, ViewError> {
     serde_json::from_slice(bytes)
         .map_err(|error| ViewError::Document(format!("{}: {error}", String::from_utf8_lossy(key))))
+}
+
+/// The views of this schema, or empty ones when there is any doubt; says which doubt it was.
+fn open_or_begin(path: &Path, schema: u32) -> Result<(sled::Db, Option<Doubt>), ViewError> {
+    let io = |source| ViewError::Io {
+        path: path.into(),
+        source,
+    };
+    let is_new = !path.exists();
+    let doubt = match open_sled(path) {
+        Ok(db) => {
+            let found = db.get(SCHEMA_KEY).ok().flatten();
+            if found.is_some_and(|version| *version == schema.to_be_bytes()) {
+                return Ok((db, None));
+            }
+            drop(db);
+            if is_new { Doubt::Absent } else { Doubt::Schema }
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), error, "the views cannot be opened");
+            Doubt::Damaged
+        }
+    };
+    // Crash point: removed and not made anew is the same as absent.
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let db = open_sled(path).map_err(|error| io(io::Error::other(error)))?;
+    let written = db.insert(SCHEMA_KEY, &schema.to_be_bytes());
+    written.map_err(|source| ViewError::Store {
+        path: path.into(),
+        source,
+    })?;
+    Ok((db, Some(doubt)))
 }
 
 /// Opens sled. It may panic on files that are none of its own; that is a doubt like any other error.

@@ -188,6 +188,7 @@ fn judged_alone(entry: &Entry) -> Option<String> {
         Entry::Command {
             command, code, said, ..
         } => unclear(*code, said).map(|why| format!("{command}: {why} (exit code {code})\n{said}")),
+        Entry::Died { process, said } => Some(format!("{process} ended by itself:\n{said}")),
         Entry::Start {
             on,
             must_fail,

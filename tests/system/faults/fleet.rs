@@ -196,10 +196,25 @@ impl Fleet {
     pub(crate) fn kill_serve(&self) {
         let taken = lock(&self.serve).take();
         if let Some(mut proc) = taken {
+            self.still_there(&mut proc);
             self.look_at("serve", proc.pid());
             proc.kill9();
             self.hear("serve", &proc);
         }
+    }
+
+    /// Notes that the control plane has ended by itself, if it has.
+    pub(crate) fn still_there(&self, serve: &mut Proc) -> bool {
+        let runs = serve.is_running();
+        if !runs {
+            let said = serve.stderr();
+            let last: Vec<&str> = said.lines().rev().take(20).collect();
+            self.record.note(Entry::Died {
+                process: "serve".into(),
+                said: last.into_iter().rev().collect::<Vec<_>>().join("\n"),
+            });
+        }
+        runs
     }
 
     /// Notes how much memory a process has held at most.

@@ -115,7 +115,10 @@ pub(crate) fn between(dice: &mut Dice, from_ms: i64, to_ms: i64) -> Duration {
 }
 
 fn frozen(fleet: &Fleet, time: Duration) {
-    if let Some(serve) = &*lock(&fleet.serve) {
+    let mut serve = lock(&fleet.serve);
+    if let Some(serve) = serve.as_mut()
+        && fleet.still_there(serve)
+    {
         serve.stop();
         fleet.pass(time);
         serve.resume();

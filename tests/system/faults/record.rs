@@ -64,6 +64,8 @@ pub(crate) enum Entry {
         to: u64,
         seconds: f64,
     },
+    /// A process that ended by itself, which no fault makes the control plane do.
+    Died { process: String, said: String },
     /// A start that had to fail, or might.
     Start {
         on: String,

@@ -70,3 +70,34 @@ fn cleared_views_have_no_document_and_no_mark() {
     assert_eq!(store.mark().unwrap(), mark(0));
     assert_eq!(store.keys("n").unwrap(), Vec::<String>::new());
 }
+
+#[test]
+fn views_that_are_opened_again_are_the_same_in_every_handle_or_begin_anew() {
+    let dir = TempDir::new().unwrap();
+    let store = filled(&dir);
+    let other = store.clone();
+    assert_eq!(store.reopen(1).unwrap(), None);
+    assert_eq!(other.mark().unwrap(), store.mark().unwrap());
+    assert_eq!(other.scan::<u8>("n").unwrap(), [1, 2, 3]);
+    // Somebody holds them open, as a reader does: they cannot be opened, and begin anew for everybody.
+    let reader = store.db().unwrap();
+    assert_eq!(store.reopen(1).unwrap(), Some(Doubt::Damaged));
+    drop(reader);
+    assert_eq!(other.mark().unwrap(), Mark::default());
+    assert!(other.scan::<u8>("n").unwrap().is_empty());
+}
+
+#[test]
+fn views_that_cannot_be_opened_again_are_away_until_they_can() {
+    let dir = TempDir::new().unwrap();
+    let store = filled(&dir);
+    let (path, aside) = (dir.path().join("views"), dir.path().join("aside"));
+    fs::rename(&path, &aside).unwrap();
+    fs::write(&path, "in the way").unwrap();
+    assert!(matches!(store.reopen(1), Err(ViewError::Io { .. })));
+    assert!(matches!(store.mark(), Err(ViewError::Away(_))));
+    fs::remove_file(&path).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    assert_eq!(store.reopen(1).unwrap(), None);
+    assert_ne!(store.mark().unwrap(), Mark::default());
+}
