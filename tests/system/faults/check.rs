@@ -283,18 +283,22 @@ mod tests {
         }
     }
 
+    type Change<'a> = &'a dyn Fn(&mut Vec<Line>, &mut Vec<Value>);
+
+    fn plant(change: Change<'_>) -> Vec<String> {
+        let (mut lines, mut events) = good();
+        change(&mut lines, &mut events);
+        violations(&lines, &events)
+    }
+
+    fn expect(what: &str, found: Vec<String>) {
+        assert!(found.iter().any(|f| f.contains(what)), "{what}: {found:?}");
+    }
+
     #[test]
-    fn a_good_record_has_no_violation_and_each_planted_one_is_found() {
+    fn a_good_record_has_no_violation_and_each_one_planted_in_the_log_is_found() {
         let (lines, events) = good();
         assert_eq!(violations(&lines, &events), Vec::<String>::new());
-        let plant = |change: &dyn Fn(&mut Vec<Line>, &mut Vec<Value>)| {
-            let (mut lines, mut events) = good();
-            change(&mut lines, &mut events);
-            violations(&lines, &events)
-        };
-        let expect = |what: &str, found: Vec<String>| {
-            assert!(found.iter().any(|f| f.contains(what)), "{what}: {found:?}");
-        };
         expect("position 2 holds 3", plant(&|_, e| drop(e.remove(1))));
         expect(
             "is not in the log",
@@ -328,6 +332,10 @@ mod tests {
             "was void",
             plant(&|_, e| e.push(event(6, "certificate.issued", "", grant("a2")))),
         );
+    }
+
+    #[test]
+    fn each_violation_planted_in_the_record_is_found() {
         let lost = |excused: Vec<String>| Entry::Distrust {
             from: "a".into(),
             to: "b".into(),
