@@ -109,6 +109,11 @@ impl Decider {
         let mut taken: HashSet<Subject> = HashSet::new();
         let mut in_doubt: HashSet<Principal> = HashSet::new();
         for (place, waiting) in batch.into_iter().enumerate() {
+            // It was not decided, so it never was. A fleet that joins at once asks anew when an answer took too long, and
+            // requests that nobody waits for any more would keep out those that somebody waits for.
+            if waiting.command.principal == Principal::Anonymous && waiting.answer.is_closed() {
+                continue;
+            }
             // What the same caller sent before is not decided yet: nothing of his overtakes it.
             if in_doubt.contains(&waiting.command.principal) {
                 doubtful.push((place, waiting));

@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::{ExecuteError, Executor};
 use crate::{Fold, codec, fresh_id};
 
+mod leaving;
+
 const NOW: Timestamp = Timestamp(1_789_868_676_000);
 
 struct World {
