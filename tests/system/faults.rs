@@ -13,6 +13,7 @@ mod check;
 mod disk;
 mod fleet;
 mod flood;
+mod liar;
 mod load;
 mod nodes;
 mod operator;
@@ -37,6 +38,9 @@ use crate::world::Log;
 const SECONDS: u64 = 90;
 /// Agents, each a process.
 const NODES: usize = 40;
+
+/// Who makes trouble: for the control plane, and for nodes.
+const TROUBLES: usize = 2;
 
 /// Two fleets at once would be slow and prove nothing more.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -92,6 +96,7 @@ fn survives(test: &str, log: Log) {
         seed,
         seconds,
         nodes: NODES,
+        faults: plane::names(log).chain(nodes::names()).collect(),
     });
     let Some(fleet) = Fleet::start(log, NODES, record) else {
         skip(
@@ -133,6 +138,10 @@ fn under_fire(fleet: &Fleet, seed: u64, time: Duration) {
             start("flood", &|| flood::pour(fleet, flooder));
         });
         fleet.pass(time);
+        // However slow the machine: everything happens once at least.
+        while fleet.rounds.load(Ordering::Relaxed) < TROUBLES && !fleet.is_over() {
+            fleet.pass(Duration::from_millis(100));
+        }
         fleet.over.store(true, Ordering::Relaxed);
     });
 }
@@ -192,7 +201,6 @@ fn ending(fleet: &Fleet) -> Value {
     fleet.record.note(Entry::Ended {
         verify_code: verify.code.unwrap_or(-1),
         differing,
-        settled: true,
         seconds: began.elapsed().as_secs_f64(),
     });
     drop(lock(&fleet.broker).take());

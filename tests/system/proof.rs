@@ -115,7 +115,7 @@ pub(crate) fn stop(world: &mut World) {
 }
 
 /// The verification of a stopped control plane's log: exit code and report.
-fn verify(data: &Path) -> (i32, Value) {
+pub(crate) fn verify(data: &Path) -> (i32, Value) {
     let data = data.display().to_string();
     let finished = run(&mut carousel(&[
         "audit",

@@ -109,6 +109,11 @@ impl Wire {
         self.ask(async |client| client.post(path, body).await)
     }
 
+    /// The same where the answer has no words.
+    pub(crate) fn try_tell(self, path: &str, body: &Value) -> Result<(), ClientError> {
+        self.ask(async |client| client.post_only(path, body).await)
+    }
+
     /// The newest signed bundle of the host authorities.
     pub(crate) fn bundle(&self) -> SignedBundle {
         let document = self.anonymous().get("/v1/trust/host").expect("it is public");
@@ -140,10 +145,7 @@ impl Wire {
         }
     }
 
-    fn ask(
-        self,
-        question: impl AsyncFnOnce(Client) -> Result<Value, ClientError>,
-    ) -> Result<Value, ClientError> {
+    fn ask<T>(self, question: impl AsyncFnOnce(Client) -> Result<T, ClientError>) -> Result<T, ClientError> {
         runtime().block_on(question(Client::new(Arc::new(self))))
     }
 

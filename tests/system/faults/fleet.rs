@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -35,6 +35,8 @@ pub(crate) struct Fleet {
     pub(crate) serve_clock: FakeClock,
     pub(crate) record: Recorder,
     pub(crate) over: AtomicBool,
+    /// How many troubles have done each of their faults once.
+    pub(crate) rounds: AtomicUsize,
     /// A backup of the control plane's directory from the beginning.
     pub(crate) backup: PathBuf,
     began: Instant,
@@ -85,6 +87,7 @@ impl Fleet {
             serve_clock,
             record,
             over: AtomicBool::new(false),
+            rounds: AtomicUsize::new(0),
             backup,
             began: Instant::now(),
             peaks: Mutex::default(),

@@ -5,20 +5,22 @@ use std::{
     io::Write,
     net::TcpStream,
     sync::{
-        Mutex,
+        LazyLock, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use pki::KeyPair;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
+    check::EVIL,
     fleet::{Fleet, Node, lock},
     record::Entry,
 };
-use crate::wire::Wire;
+use crate::wire::{Wire, runtime};
 
 /// How many of each kind.
 const REQUESTS: u64 = 20_000;
@@ -67,15 +69,11 @@ fn some_node(fleet: &Fleet, number: usize) -> Option<String> {
 /// The flood: joins with tokens that do not exist, and requests for certificates that are none, by a node whose key
 /// somebody has.
 pub(crate) fn pour(fleet: &Fleet, node: &Node) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
     let from = position(fleet);
     let began = Instant::now();
     let poured = Poured::default();
     fleet.fault("flood", &node.name, "begins", "");
-    runtime.block_on(async {
+    runtime().block_on(async {
         let joins = (0..AT_ONCE).map(|_| keep_asking(fleet, None, &poured));
         let requests = (0..AT_ONCE).map(|_| keep_asking(fleet, Some(node), &poured));
         futures::join!(
@@ -152,19 +150,18 @@ async fn dial(fleet: &Fleet, node: Option<&Node>) -> Option<mtls::Connected> {
 
 /// One request over HTTP/1.1; gives the status of the answer, `None` when the connection ended.
 async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), of_node: bool) -> Option<u16> {
-    let csr = "-----BEGIN CERTIFICATE REQUEST-----\nMAAwADAA\n-----END CERTIFICATE REQUEST-----\n";
     let (path, body) = if of_node {
+        let csr = "-----BEGIN CERTIFICATE REQUEST-----\nMAAwADAA\n-----END CERTIFICATE REQUEST-----\n";
         let id = uuid::Uuid::now_v7();
         (
             "/v1/node/certificates",
             json!({"id": id, "type": "host", "usage": "both", "csr": csr}),
         )
     } else {
-        let token = uuid::Uuid::now_v7();
-        (
-            "/v1/join",
-            json!({"token": token, "hostname": "evil.test", "csr": csr}),
-        )
+        // Nothing is wrong with it but the token.
+        static CSR: LazyLock<String> = LazyLock::new(|| pki::csr::make_pem(&KeyPair::generate()));
+        let (token, csr) = (uuid::Uuid::now_v7(), &*CSR);
+        ("/v1/join", json!({"token": token, "hostname": EVIL, "csr": csr}))
     };
     let body = body.to_string();
     let head = format!(

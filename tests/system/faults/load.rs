@@ -13,6 +13,7 @@ use super::{
     fleet::{Fleet, Node},
     record::Entry,
 };
+use crate::wire::runtime;
 
 /// Connections at a time.
 const WORKERS: usize = 3;
@@ -23,12 +24,8 @@ const LINE: u64 = 500;
 
 /// Runs until the fleet's time is over.
 pub(crate) fn run(fleet: &Fleet, seed: u64) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
     let workers = (0..WORKERS as u64).map(|worker| work(fleet, Dice::new(seed ^ (worker << 32))));
-    runtime.block_on(futures::future::join_all(workers));
+    runtime().block_on(futures::future::join_all(workers));
 }
 
 async fn work(fleet: &Fleet, mut dice: Dice) {
@@ -57,11 +54,7 @@ async fn work(fleet: &Fleet, mut dice: Dice) {
 
 /// Does `to` refuse the certificate of `from`?
 pub(crate) fn is_refused(from: &Node, to: &Node) -> bool {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    match runtime.block_on(connect(from, to)) {
+    match runtime().block_on(connect(from, to)) {
         Met::Distrust(why, _) => why.contains("revoked"),
         Met::Well | Met::Nobody => false,
     }

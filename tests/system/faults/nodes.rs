@@ -1,18 +1,19 @@
 //! What is done to nodes, and what one of them does to the others.
 
-use std::{collections::BTreeSet, fs, sync::atomic::Ordering, time::Duration};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use carousel_tests::{Dice, PATIENCE, eventually};
-use serde_json::{Value, json};
+use domain::TokenHash;
+use serde_json::json;
 
 use super::{
     disk::{self, FakeClock},
     fleet::{Fleet, Node, lock},
+    liar::{self, pins, tell},
     load, operator,
     plane::between,
-    record::Entry,
 };
-use crate::{wire::Wire, world::Agent};
+use crate::world::Agent;
 
 /// One thing that may happen to a node.
 #[derive(Clone, Copy, Debug)]
@@ -40,10 +41,15 @@ const ALL: [Fault; 8] = [
     Fault::Lies,
 ];
 
+/// What each of them is called in the record.
+pub(crate) fn names() -> impl Iterator<Item = String> {
+    ALL.iter().map(|fault| format!("{fault:?}"))
+}
+
 /// One after another until the time is over: each kind once before any comes again.
 pub(crate) fn trouble(fleet: &Fleet, seed: u64) {
     let mut dice = Dice::new(seed);
-    while !fleet.is_over() {
+    for round in 0.. {
         let mut faults = ALL;
         dice.shuffle(&mut faults);
         for fault in faults {
@@ -61,6 +67,7 @@ pub(crate) fn trouble(fleet: &Fleet, seed: u64) {
                 node.busy.store(false, Ordering::Relaxed);
             }
         }
+        fleet.rounds.fetch_add(usize::from(round == 0), Ordering::Relaxed);
     }
 }
 
@@ -125,7 +132,7 @@ fn inflict(fleet: &Fleet, dice: &mut Dice, fault: Fault, victims: &[&Node]) {
         Fault::ReadOnlyDisk => read_only(fleet, victims[0], a_while),
         Fault::Clock => clock(fleet, dice, victims[0], a_while),
         Fault::Restored => restored(fleet, victims[0], a_while),
-        Fault::Lies => lies(fleet, dice, victims[0]),
+        Fault::Lies => liar::lies(fleet, dice, victims[0]),
     }
 }
 
@@ -211,8 +218,8 @@ fn comes_back(fleet: &Fleet, node: &Node) {
 
 /// A person pastes the line of a new token: with the pins of today.
 fn new_token(fleet: &Fleet, node: &Node, agent: &mut Agent) -> Option<()> {
-    let text = operator::hex(&Dice::new(fleet.age().subsec_nanos().into()).bytes::<32>());
-    let hash = format!("sha256:{}", operator::hex(&execution::sha256(text.as_bytes())));
+    let text = uuid::Uuid::now_v7().to_string();
+    let hash = TokenHash(execution::sha256(text.as_bytes()));
     let body =
         json!({"id": uuid::Uuid::now_v7(), "hash": hash, "names": [node.name], "uses": 1, "ttl_ms": 600_000});
     let made = operator::until_answered(
@@ -231,108 +238,9 @@ fn new_token(fleet: &Fleet, node: &Node, agent: &mut Agent) -> Option<()> {
     Some(())
 }
 
-/// Has the node reached the cluster's phase of `host`, as the gate sees it?
+/// Has the node reached the cluster's phase of `host`, as the gate sees it, and does it serve?
 fn reached(fleet: &Fleet, node: &Node) -> bool {
-    let found = shown(fleet, node);
-    found.is_some_and(|facts| facts["missing"].is_null() && facts.is_object()) && node.listens().is_some()
-}
-
-/// What the views say of the node and `host`.
-fn shown(fleet: &Fleet, node: &Node) -> Option<Value> {
-    let nodes = Wire::of_admin(&fleet.world)?.try_get("/v1/nodes").ok()?;
-    let found = nodes
-        .as_array()?
-        .iter()
-        .find(|found| found["spec"]["hostname"] == *node.name)?;
-    Some(found["spec"]["authorities"]["host"].clone())
-}
-
-/// Its agent is away, and whoever has its key claims to hold what it does not: the gate must not believe a word that
-/// the connection contradicts, nor take authorities that nobody knows.
-fn lies(fleet: &Fleet, dice: &mut Dice, node: &Node) {
-    let Some(before) = shown(fleet, node) else {
-        return;
-    };
-    kill(fleet, node);
-    let (boot, stranger) = (
-        uuid::Uuid::now_v7(),
-        format!("sha256:{}", operator::hex(&dice.bytes::<32>())),
-    );
-    let known: BTreeSet<String> = pins(&before["trusted"]).into_iter().collect();
-    let of_stranger = known
-        .iter()
-        .cloned()
-        .chain([stranger.clone()])
-        .collect::<Vec<_>>();
-    let claims = [
-        (
-            "an authority that nobody knows",
-            json!({"trusted": of_stranger, "client_issuer": before["client_issuer"]}),
-        ),
-        (
-            "another issuer than it presents",
-            json!({"trusted": known, "client_issuer": stranger}),
-        ),
-        (
-            "a row that is not there yet",
-            json!({"trusted": known, "client_issuer": before["client_issuer"], "revision": u64::MAX}),
-        ),
-    ];
-    for (seq, (claim, mut facts)) in claims.into_iter().enumerate() {
-        let facts = facts.as_object_mut().expect("an object");
-        facts
-            .entry("revision")
-            .or_insert(json!(fleet_revision(fleet).unwrap_or_default()));
-        let report = json!({"boot": boot, "seq": seq + 1, "version": "liar", "authorities": {"host": facts}});
-        let said = tell(fleet, node, &report);
-        let believed = said.starts_with("accepted") && reached_by_views(fleet, node);
-        fleet.record.note(Entry::Lie {
-            claim: claim.into(),
-            answer: said,
-            believed,
-        });
-    }
-    lock(&node.agent).start();
-}
-
-fn reached_by_views(fleet: &Fleet, node: &Node) -> bool {
-    shown(fleet, node).is_some_and(|facts| facts.is_object() && facts["missing"].is_null())
-}
-
-fn fleet_revision(fleet: &Fleet) -> Option<u64> {
-    let status = Wire::of_admin(&fleet.world)?.try_get("/v1/status").ok()?;
-    status["position"].as_u64()
-}
-
-fn tell(fleet: &Fleet, node: &Node, report: &Value) -> String {
-    let read = |name: &str| fs::read_to_string(node.dir.join("current").join(name));
-    let (Ok(certificate), Ok(key), Some(wire)) = (
-        read("client.crt"),
-        read("client.key"),
-        Wire::of_admin(&fleet.world),
-    ) else {
-        return "nothing to tell it with".into();
-    };
-    match wire
-        .presenting(&certificate, &key)
-        .try_post("/v1/node/facts", report)
-    {
-        Ok(answer) => format!("accepted: {answer}"),
-        Err(error) => error.problem().map_or_else(
-            || format!("no answer: {}", in_words(&error)),
-            |problem| format!("{}: {}", problem.code.name(), problem.detail),
-        ),
-    }
-}
-
-fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn pins(value: &Value) -> Vec<String> {
-    let all = value.as_array().into_iter().flatten();
-    all.filter_map(|pin| pin.as_str().map(str::to_owned)).collect()
+    liar::is_believed(fleet, node) && node.listens().is_some()
 }
 
 /// A node is removed: what it holds counts no more, neither at the gateway nor at its peers.

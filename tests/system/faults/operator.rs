@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api::ClientError;
 use carousel_tests::{Dice, run};
+use domain::TokenHash;
 use serde_json::{Value, json};
 
 use super::{fleet::Fleet, record::Entry};
@@ -96,7 +97,7 @@ fn by_command_line(fleet: &Fleet, phase: &str) {
 pub(crate) fn make_tokens(fleet: &Fleet, seed: u64) {
     let mut dice = Dice::new(seed);
     while !fleet.is_over() {
-        let hash = format!("sha256:{}", hex(&dice.bytes::<32>()));
+        let hash = TokenHash(dice.bytes());
         let body =
             json!({"id": fresh_id(), "hash": hash, "names": ["later.test"], "uses": 1, "ttl_ms": 86_400_000});
         if until_answered(fleet, "/v1/tokens", &body, "tokens add").is_some() {
@@ -137,8 +138,7 @@ pub(crate) fn until_answered(fleet: &Fleet, path: &str, body: &Value, command: &
                     return None;
                 }
             }
-            // Not the words of the command line; that nobody answered is known to be no panic.
-            Err(_) => note(4, Value::Null, "unreachable: ".into()),
+            Err(error) => note(4, Value::Null, in_words(&error)),
         }
         fleet.pass(PATIENCE_PAUSE);
     }
@@ -149,6 +149,8 @@ fn fresh_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// An error with all that caused it.
+pub(crate) fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,6 +1,6 @@
 //! What is done to the control plane and its broker.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::atomic::Ordering, time::Duration};
 
 use carousel_tests::{Dice, NatsServer, PATIENCE};
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,7 +10,7 @@ use super::{
     fleet::{Fleet, lock},
     record::Entry,
 };
-use crate::world::Log;
+use crate::{proof, wire::runtime, world::Log};
 
 /// So long a start on what is not fit may take until it serves: it may also wait, and say for what.
 const TRIAL: Duration = Duration::from_secs(4);
@@ -59,10 +59,15 @@ impl Fault {
     }
 }
 
+/// What each of them is called in the record.
+pub(crate) fn names(log: Log) -> impl Iterator<Item = String> {
+    Fault::all(log).into_iter().map(|fault| format!("{fault:?}"))
+}
+
 /// One after another until the time is over: each kind once before any comes again.
 pub(crate) fn trouble(fleet: &Fleet, seed: u64) {
     let mut dice = Dice::new(seed);
-    while !fleet.is_over() {
+    for round in 0.. {
         let mut faults = Fault::all(fleet.log);
         dice.shuffle(&mut faults);
         for fault in faults {
@@ -75,6 +80,7 @@ pub(crate) fn trouble(fleet: &Fleet, seed: u64) {
             inflict(fleet, &mut dice, fault);
             fleet.fault(&name, "control plane", "ends", "");
         }
+        fleet.rounds.fetch_add(usize::from(round == 0), Ordering::Relaxed);
     }
 }
 
@@ -141,10 +147,12 @@ fn attempt(fleet: &Fleet, on: &str, must_fail: bool, data: &Path, listen: Option
         }
         Err(said) => (false, said),
     };
+    let holds = ready.then(|| proof::verify(data).0 == 0);
     fleet.record.note(Entry::Start {
         on: on.into(),
         must_fail,
         ready,
+        holds,
         said,
     });
 }
@@ -215,6 +223,7 @@ fn old_directory(fleet: &Fleet, time: Duration) {
             on: "a directory of the beginning".into(),
             must_fail: false,
             ready: false,
+            holds: None,
             said,
         }),
     }
@@ -273,11 +282,7 @@ fn broker(fleet: &Fleet, fault: Fault, time: Duration) {
 }
 
 fn start(broker: &mut NatsServer) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    runtime().block_on(async {
         tokio::time::timeout(PATIENCE, broker.restart())
             .await
             .expect("the broker starts");

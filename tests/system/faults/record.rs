@@ -22,6 +22,8 @@ pub(crate) enum Entry {
         seed: u64,
         seconds: u64,
         nodes: usize,
+        /// The faults that the run must have seen, each from its beginning to its end.
+        faults: Vec<String>,
     },
     /// Something is broken from here on, or whole again.
     Fault {
@@ -47,9 +49,10 @@ pub(crate) enum Entry {
         why: String,
         excused: Vec<String>,
     },
-    /// A lie of a node about itself, and whether the gate believed it.
-    Lie {
+    /// What a node claims of itself, and whether the gate believed it.
+    Claim {
         claim: String,
+        is_true: bool,
         answer: String,
         believed: bool,
     },
@@ -71,6 +74,8 @@ pub(crate) enum Entry {
         on: String,
         must_fail: bool,
         ready: bool,
+        /// Does the log that it served from hold, as `audit verify` sees it?
+        holds: Option<bool>,
         said: String,
     },
     /// How it stood once everything was whole again.
@@ -78,7 +83,6 @@ pub(crate) enum Entry {
         verify_code: i32,
         /// The lists that views made anew answer otherwise.
         differing: Vec<String>,
-        settled: bool,
         seconds: f64,
     },
 }
