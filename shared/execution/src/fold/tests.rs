@@ -49,12 +49,14 @@ async fn has_stopped_at_two(fold: &Fold, words: &str) {
     assert!(fold.catch_up(SOON).await.is_err());
 }
 
+async fn folding(log: &MemoryLog) -> Result<Fold, FoldError> {
+    Fold::start(Arc::new(log.clone()), CancellationToken::new()).await
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_gap_stops_the_fold_and_nothing_behind_it_is_used() {
     let log = MemoryLog::new();
-    let fold = Fold::start(Arc::new(log.clone()), CancellationToken::new())
-        .await
-        .unwrap();
+    let fold = folding(&log).await.unwrap();
     for second in 1..=2 {
         append(&log, event(second)).await;
     }
@@ -64,16 +66,14 @@ async fn a_gap_stops_the_fold_and_nothing_behind_it_is_used() {
     }
     log.lose(3);
     has_stopped_at_two(&fold, "position 3 is missing").await;
-    let refused = Fold::start(Arc::new(log), CancellationToken::new()).await;
+    let refused = folding(&log).await;
     assert!(matches!(refused, Err(FoldError::Stopped(why)) if why.contains("position 3 is missing")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_event_that_cannot_be_decoded_stops_the_fold() {
     let log = MemoryLog::new();
-    let fold = Fold::start(Arc::new(log.clone()), CancellationToken::new())
-        .await
-        .unwrap();
+    let fold = folding(&log).await.unwrap();
     let mut live = fold.events();
     for new in [event(1), event(2), garbage(), event(4)] {
         append(&log, new).await;
@@ -83,16 +83,14 @@ async fn an_event_that_cannot_be_decoded_stops_the_fold() {
         assert_eq!(live.try_recv().unwrap().header.position, Position(position));
     }
     assert!(live.try_recv().is_err(), "nobody hears of what lies behind it");
-    let refused = Fold::start(Arc::new(log), CancellationToken::new()).await;
+    let refused = folding(&log).await;
     assert!(matches!(refused, Err(FoldError::Stopped(_))));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_log_that_skips_a_position_is_not_believed() {
     let log = MemoryLog::new();
-    let fold = Fold::start(Arc::new(log.clone()), CancellationToken::new())
-        .await
-        .unwrap();
+    let fold = folding(&log).await.unwrap();
     for second in 1..=4 {
         append(&log, event(second)).await;
     }
@@ -114,9 +112,7 @@ async fn whoever_follows_gets_every_event_once_from_the_log_and_then_live() {
     for second in 1..=5 {
         append(&log, event(second)).await;
     }
-    let fold = Fold::start(Arc::new(log.clone()), CancellationToken::new())
-        .await
-        .unwrap();
+    let fold = folding(&log).await.unwrap();
     let mut events = fold.follow(Position(1));
     assert_eq!(positions(&events.next(3).await.unwrap()), [2, 3, 4]);
     append(&log, event(6)).await;
@@ -137,9 +133,7 @@ async fn whoever_follows_gets_every_event_once_from_the_log_and_then_live() {
 #[tokio::test(start_paused = true)]
 async fn whoever_is_slower_than_the_live_events_reads_what_he_missed() {
     let log = MemoryLog::new();
-    let fold = Fold::start(Arc::new(log.clone()), CancellationToken::new())
-        .await
-        .unwrap();
+    let fold = folding(&log).await.unwrap();
     let mut events = fold.follow(Position(0));
     let all = LIVE_EVENTS as u64 + 100;
     for second in 1..=all {
@@ -156,9 +150,7 @@ async fn whoever_is_slower_than_the_live_events_reads_what_he_missed() {
 #[tokio::test(start_paused = true)]
 async fn whoever_follows_is_told_that_the_fold_has_stopped() {
     let log = MemoryLog::new();
-    let fold = Fold::start(Arc::new(log.clone()), CancellationToken::new())
-        .await
-        .unwrap();
+    let fold = folding(&log).await.unwrap();
     let mut events = fold.follow(Position(0));
     for new in [event(1), garbage()] {
         append(&log, new).await;
