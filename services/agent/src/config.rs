@@ -60,6 +60,8 @@ pub struct Pace {
     pub tick: Duration,
     /// The pause after a failed proof or reload; doubles with each failure in a row, up to a minute.
     pub failure_pause: Duration,
+    /// How long a report waits for a certificate that was asked for, and that it would have to tell of.
+    pub certificate_wait: Duration,
 }
 
 impl Default for Pace {
@@ -69,6 +71,7 @@ impl Default for Pace {
             retry_max: Duration::from_secs(10),
             tick: Duration::from_millis(500),
             failure_pause: Duration::from_secs(1),
+            certificate_wait: Duration::from_secs(1),
         }
     }
 }

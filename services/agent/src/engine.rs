@@ -13,7 +13,7 @@ use std::{
 use domain::{
     AuthorityType, BootId, Position, SpkiPin, Timestamp,
     fact::Failure,
-    reconcile::{Generation, Have, Proof, presentable, reconcile},
+    reconcile::{Generation, Have, Proof, Step, presentable, reconcile},
 };
 use mtls::SessionRegistry;
 use runtime::clock::SharedClock;
@@ -254,7 +254,10 @@ impl Engine {
     async fn converge(&mut self) -> Result<(), AgentError> {
         self.adopt_pending()?;
         for _ in 0..MAX_ROUNDS {
-            let steps = reconcile(&self.have(), &self.told.desired);
+            let mut steps = reconcile(&self.have(), &self.told.desired);
+            if self.report_waits(&steps) {
+                steps.retain(|step| *step != Step::Report);
+            }
             let mut is_changed = false;
             for step in steps {
                 is_changed = self.take(step).await?;

@@ -79,6 +79,7 @@ pub(crate) struct State {
     pub(crate) refuse_join: Option<Code>,
     pub(crate) refuse_recovery: Option<Code>,
     pub(crate) refuse_certificates: bool,
+    pub(crate) refuse_request: Option<Code>,
     pub(crate) refuse_trust: Option<Code>,
     /// The next certificates are for somebody else, this many.
     pub(crate) misissue: u32,
@@ -116,6 +117,7 @@ impl Plane {
             refuse_join: None,
             refuse_recovery: None,
             refuse_certificates: false,
+            refuse_request: None,
             refuse_trust: None,
             misissue: 0,
             trust_asked: 0,
@@ -218,6 +220,7 @@ impl Plane {
                 retry_max: Duration::from_millis(100),
                 tick: Duration::from_millis(20),
                 failure_pause: Duration::from_millis(20),
+                certificate_wait: Duration::from_millis(20),
             },
         }
     }

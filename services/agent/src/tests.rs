@@ -20,6 +20,7 @@ mod flood;
 mod full_disk;
 mod hooking;
 mod other_lives;
+mod reporting;
 mod ways_back;
 
 /// An agent that runs beside the test.

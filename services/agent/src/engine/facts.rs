@@ -3,7 +3,7 @@
 use domain::{
     AuthorityType, Position,
     fact::{FactReport, Failure, REPORT_INTERVAL_MS},
-    reconcile::{Generation, Proof, facts},
+    reconcile::{Generation, Proof, Step, facts},
 };
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub(crate) struct Reporter {
     seq: u64,
     /// Since when sessions stand on the retiring issuer again after a gateway was told there were none.
     risen: Option<Instant>,
+    /// Since when the report waits for a certificate.
+    held: Option<Instant>,
 }
 
 impl Reporter {
@@ -47,6 +49,7 @@ impl Reporter {
             limited: None,
             seq: 0,
             risen: None,
+            held: None,
         }
     }
 
@@ -76,6 +79,19 @@ impl Reportable {
 }
 
 impl Engine {
+    /// Is the plan about to change what a report would say? A node that was given a new row asks for a certificate at
+    /// once; where it comes as quickly, one report tells of both.
+    pub(super) fn report_waits(&mut self, plan: &[Step]) -> bool {
+        let is_asking = !self.asking.is_empty();
+        let is_change = |step: &Step| matches!(step, Step::Request { .. } | Step::Install(_));
+        if !is_asking && !plan.iter().any(is_change) {
+            self.report.held = None;
+            return false;
+        }
+        let since = self.report.held.get_or_insert_with(Instant::now);
+        since.elapsed() < self.config.pace.certificate_wait
+    }
+
     /// Reports the facts of the installed generation, if it passed and a gateway can be reached.
     pub(super) fn send_report(&mut self) {
         let Some(what) = self.reportable() else { return };

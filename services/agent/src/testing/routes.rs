@@ -169,6 +169,9 @@ impl Inner {
     }
 
     fn certificate(&self, body: &[u8]) -> Response<Body> {
+        if let Some(code) = self.state().refuse_request {
+            return problem(code);
+        }
         let asked: CertificateRequest = serde_json::from_slice(body).unwrap();
         let key = pki::csr::parse_and_verify(asked.csr.as_bytes()).unwrap();
         let bundle = self.bundle();
