@@ -29,6 +29,7 @@ pub struct Answers {
     store: ViewStore,
     reach: watch::Receiver<Reach>,
     doubt: Arc<Notify>,
+    wanted: Arc<Notify>,
     fold: Fold,
     now: Now,
     metrics: Metrics,
@@ -39,6 +40,7 @@ impl Answers {
         store: ViewStore,
         reach: watch::Receiver<Reach>,
         doubt: Arc<Notify>,
+        wanted: Arc<Notify>,
         fold: Fold,
         now: Now,
         metrics: Metrics,
@@ -47,6 +49,7 @@ impl Answers {
             store,
             reach,
             doubt,
+            wanted,
             fold,
             now,
             metrics,
@@ -80,6 +83,9 @@ impl Answers {
         read: impl FnOnce(&ViewStore) -> Result<T, ViewError> + Send + 'static,
     ) -> Result<T, QueryError> {
         let mut reach = self.reach.clone();
+        if reach.borrow().position < at_least {
+            self.wanted.notify_one();
+        }
         let waited = timeout(WAIT, reach.wait_for(|reach| reach.position >= at_least)).await;
         let epoch = match waited.map(|found| found.map(|reach| reach.epoch)) {
             Ok(Ok(epoch)) => epoch,

@@ -22,7 +22,7 @@ const SCHEMA: u32 = 2;
 /// The most records in one batch; a busy log makes batches by itself.
 const BATCH: usize = 2_048;
 /// The longest pause between batches: documents that change again and again are not written each time.
-const MAX_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_millis(250);
 /// How long the projector waits before it opens its views again after the disk failed,
 const AGAIN: Duration = Duration::from_millis(200);
 /// and how long at most.
@@ -47,6 +47,8 @@ pub struct Projector {
     reach: watch::Sender<Reach>,
     /// Somebody read a document that cannot be read.
     doubt: Arc<Notify>,
+    /// Somebody waits for a position that the views do not hold yet.
+    wanted: Arc<Notify>,
 }
 
 /// How far the views are, and which views: begun anew, they are others.
@@ -101,6 +103,7 @@ impl Projector {
             now,
             reach: watch::Sender::default(),
             doubt: Arc::new(Notify::new()),
+            wanted: Arc::new(Notify::new()),
         };
         if let Some(doubt) = doubt {
             projector.count_rebuild(doubt);
@@ -116,6 +119,7 @@ impl Projector {
             self.store.clone(),
             self.reach.subscribe(),
             self.doubt.clone(),
+            self.wanted.clone(),
             self.fold.clone(),
             self.now.clone(),
             self.metrics.clone(),
@@ -129,30 +133,33 @@ impl Projector {
     /// When the log has a hole or holds what cannot be read: readiness says so too.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ProjectorError> {
         let mut backoff = Backoff::new(AGAIN, AGAIN_AT_MOST, runtime::backoff::random_seed());
-        let outcome = loop {
+        loop {
+            let began = Instant::now();
             match self.follow(&shutdown).await {
                 Err(ProjectorError::View(error)) => {
                     tracing::error!(%error, "the views cannot be written; they are opened again");
                     self.part.waiting(&error.to_string());
                 }
-                outcome => break outcome,
+                Err(error) => {
+                    self.part.failed(&error.to_string());
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
             }
-            while let Err(error) = self.reopen().await {
-                tracing::warn!(%error, "the views cannot be opened again yet");
+            if began.elapsed() > AGAIN_AT_MOST {
+                backoff.reset();
+            }
+            loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     () = tokio::time::sleep(backoff.next_pause()) => {}
                 }
+                match self.reopen().await {
+                    Ok(()) => break,
+                    Err(error) => tracing::warn!(%error, "the views cannot be opened again yet"),
+                }
             }
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(backoff.next_pause()) => {}
-            }
-        };
-        if let Err(error) = &outcome {
-            self.part.failed(&error.to_string());
         }
-        outcome
     }
 
     /// Opens the views again; they may be behind what they were, so that whoever reads meanwhile is told.
@@ -191,8 +198,11 @@ impl Projector {
                 let reached = self.project(batch).await?;
                 if reached >= end {
                     self.part.ready();
-                    // At most a third of the time, once the views have caught up.
-                    tokio::time::sleep((began.elapsed() * 2).min(MAX_PAUSE)).await;
+                    // At most a fifth of the time, once the views have caught up, or as soon as somebody waits for more.
+                    tokio::select! {
+                        () = tokio::time::sleep((began.elapsed() * 4).min(MAX_PAUSE)) => {}
+                        () = self.wanted.notified() => {}
+                    }
                 }
             }
         }
