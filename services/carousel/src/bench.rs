@@ -28,7 +28,7 @@ pub(crate) enum BenchError {
     Projector(#[from] projector::ProjectorError),
     #[error("the benchmark's own command failed: {0}")]
     Command(#[from] execution::ExecuteError),
-    #[error("the raw limit could not be measured: {0}")]
+    #[error("it could not be measured: {0}")]
     Raw(String),
     #[error("{0}")]
     Stuck(String),

@@ -7,6 +7,9 @@ use cli::args::{AuditCommand, Cli, Command};
 
 use carousel::{bench, demo, init, recover, serve, verify};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // First, before a key exists in this process: an authority's, an operator's, or a join token.

@@ -69,6 +69,11 @@ struct Replay {
 
 pub(crate) async fn measure(args: &LogArgs) -> Result<Log, BenchError> {
     let place = Place::new(args.data_dir.clone())?;
+    // Before anything that takes long: a server that is away is said at once.
+    let stream = match &args.nats {
+        Some(url) => Some(Stream::begin(url).await?),
+        None => None,
+    };
     let (records, start) = rotation(&place, args.nodes).await?;
     let rotation = &records[start..];
     let bytes: usize = rotation.iter().map(|record| record.data.len()).sum();
@@ -78,8 +83,8 @@ pub(crate) async fn measure(args: &LogArgs) -> Result<Log, BenchError> {
         args.nodes
     ));
     let mut stores = vec![sqlite(&place.path, rotation).await?];
-    if let Some(url) = &args.nats {
-        stores.push(jetstream(url, rotation).await?);
+    if let Some(stream) = stream {
+        stores.push(stream.measure(rotation).await?);
     }
     let replay = replay(&place.path, records.len() as u64).await?;
     Ok(Log {
@@ -113,8 +118,7 @@ async fn read(log: &SharedLog) -> Result<Vec<Stored>, BenchError> {
     let mut records: Vec<Stored> = vec![];
     loop {
         let from = records.len() as u64 + 1;
-        let batch = log.read(from, BATCH).await;
-        let batch = batch.map_err(|e| BenchError::Raw(e.to_string()))?;
+        let batch = log.read(from, BATCH).await.map_err(failed)?;
         if batch.is_empty() {
             return Ok(records);
         }
@@ -123,18 +127,15 @@ async fn read(log: &SharedLog) -> Result<Vec<Stored>, BenchError> {
 }
 
 async fn sqlite(dir: &Path, records: &[Stored]) -> Result<Store, BenchError> {
-    let failed = |error: &dyn std::fmt::Display| BenchError::Raw(error.to_string());
-    let log = SqliteLog::open(dir.join("append.sqlite"))
-        .await
-        .map_err(|e| failed(&e))?;
+    let log = SqliteLog::open(dir.join("append.sqlite")).await.map_err(failed)?;
     let took = append(&log, records).await?;
     log.close().await;
     let (path, own) = (dir.join("raw.sqlite"), records.to_vec());
     let began = Instant::now();
     tokio::task::spawn_blocking(move || eventlog::raw::append(&path, &own))
         .await
-        .map_err(|e| failed(&e))?
-        .map_err(|e| failed(&e))?;
+        .map_err(failed)?
+        .map_err(failed)?;
     Ok(Store::new(
         "embedded (SQLite)",
         records.len(),
@@ -143,34 +144,46 @@ async fn sqlite(dir: &Path, records: &[Stored]) -> Result<Store, BenchError> {
     ))
 }
 
-async fn jetstream(url: &str, records: &[Stored]) -> Result<Store, BenchError> {
-    let failed = |error: &dyn std::fmt::Display| BenchError::Raw(error.to_string());
-    let bus = BusOptions {
-        url: url.into(),
-        name: "carousel-bench".into(),
-        ..BusOptions::default()
-    };
-    let options = JetStreamOptions {
-        cluster: "bench.carousel".into(),
-        replicas: 1,
-    };
-    eventlog::raw::remove_stream(&bus, &options)
-        .await
-        .map_err(|e| failed(&e))?;
-    let log = JetStreamLog::connect(&bus, &options)
-        .await
-        .map_err(|e| failed(&e))?;
-    let took = append(&log, records).await?;
-    log.close().await;
-    eventlog::raw::remove_stream(&bus, &options)
-        .await
-        .map_err(|e| failed(&e))?;
-    let raw = eventlog::raw::append_stream(&bus, &options, records).await;
-    let raw = raw.map_err(|e| failed(&e))?;
-    eventlog::raw::remove_stream(&bus, &options)
-        .await
-        .map_err(|e| failed(&e))?;
-    Ok(Store::new("JetStream", records.len(), took, raw))
+/// A stream of the benchmark's own on a NATS server.
+struct Stream {
+    bus: BusOptions,
+    options: JetStreamOptions,
+    log: SharedLog,
+}
+
+impl Stream {
+    /// Made anew; one that an interrupted run left behind goes.
+    async fn begin(url: &str) -> Result<Self, BenchError> {
+        let bus = BusOptions {
+            url: url.into(),
+            name: "carousel-bench".into(),
+            ..BusOptions::default()
+        };
+        let options = JetStreamOptions {
+            cluster: "bench.carousel".into(),
+            replicas: 1,
+        };
+        eventlog::raw::remove_stream(&bus, &options)
+            .await
+            .map_err(failed)?;
+        let log = JetStreamLog::connect(&bus, &options).await.map_err(failed)?;
+        Ok(Self { bus, options, log })
+    }
+
+    async fn measure(self, records: &[Stored]) -> Result<Store, BenchError> {
+        let took = append(&self.log, records).await?;
+        self.log.close().await;
+        self.remove().await?;
+        let raw = eventlog::raw::append_stream(&self.bus, &self.options, records).await;
+        let raw = raw.map_err(failed)?;
+        self.remove().await?;
+        Ok(Store::new("JetStream", records.len(), took, raw))
+    }
+
+    async fn remove(&self) -> Result<(), BenchError> {
+        let removed = eventlog::raw::remove_stream(&self.bus, &self.options).await;
+        removed.map_err(failed)
+    }
 }
 
 /// Appends them as they were appended the first time: each on the condition of its subject's last position, and as
@@ -207,14 +220,11 @@ async fn append(log: &SharedLog, records: &[Stored]) -> Result<Duration, BenchEr
 
 /// A start from nothing but the log: the fold first, then the views.
 async fn replay(dir: &Path, events: u64) -> Result<Replay, BenchError> {
-    let failed = |error: &dyn std::fmt::Display| BenchError::Raw(error.to_string());
     let file = dir.join("control-plane/log.sqlite");
-    let log = SqliteLog::open_existing(file).await.map_err(|e| failed(&e))?;
+    let log = SqliteLog::open_existing(file).await.map_err(failed)?;
     let stop = CancellationToken::new();
     let began = Instant::now();
-    let fold = Fold::start(log.clone(), stop.clone())
-        .await
-        .map_err(|e| failed(&e))?;
+    let fold = Fold::start(log.clone(), stop.clone()).await.map_err(failed)?;
     let fold_s = began.elapsed().as_secs_f64();
     let config = projector::Config {
         views_dir: dir.join("fresh-views"),
@@ -228,7 +238,7 @@ async fn replay(dir: &Path, events: u64) -> Result<Replay, BenchError> {
     let asked = api::Queries::status(&queries, api::At::Newest, domain::Position(events));
     tokio::time::timeout(PATIENCE, asked)
         .await
-        .map_err(|e| failed(&e))?
+        .map_err(failed)?
         .map_err(|e| BenchError::Stuck(e.to_string()))?;
     let both = began.elapsed().as_secs_f64();
     stop.cancel();
@@ -242,6 +252,10 @@ async fn replay(dir: &Path, events: u64) -> Result<Replay, BenchError> {
         views_s: both - fold_s,
         events_per_s: events as f64 / both,
     })
+}
+
+fn failed(error: impl std::fmt::Display) -> BenchError {
+    BenchError::Raw(error.to_string())
 }
 
 impl Store {

@@ -3,7 +3,7 @@
 //! It does what an agent does with [`reconcile`], but a generation passes its proof without a handshake, and nothing of
 //! it is on a disk: both are the node's own work on a machine of its own.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use domain::{
     Answer, AuthorityType, BootId, CertDigest, Command, Hostname, NodeId, Order, Principal, SpkiPin,
@@ -16,7 +16,6 @@ use domain::{
 };
 use execution::{ExecuteError, Executor, Fold, Issued, NotIssued};
 use pki::{Certificate, KeyPair, csr};
-use tokio::sync::Semaphore;
 
 use super::BenchError;
 
@@ -29,9 +28,6 @@ pub(crate) struct Shared {
     pub(crate) fold: Fold,
     pub(crate) executor: Executor,
     pub(crate) token: TokenHash,
-    /// One place for each core. What a node does on a machine of its own must not keep the control plane from its
-    /// turn, so it is done on other threads.
-    pub(crate) cores: Arc<Semaphore>,
 }
 
 /// One node.
@@ -51,7 +47,7 @@ pub(crate) struct Node {
 impl Node {
     /// Joins with the fleet's token, and brings itself up to the row.
     pub(crate) async fn join(shared: &Shared, hostname: Hostname) -> Result<Self, BenchError> {
-        let (pem, key) = request(shared).await?;
+        let (pem, key) = request();
         let join = Order::Join(Join {
             token: shared.token,
             hostname,
@@ -89,7 +85,12 @@ impl Node {
             let Some(want) = shared.fold.read(|state| desired(state, &id)) else {
                 return Err(BenchError::Stuck("a node of the fleet is unknown".into()));
             };
-            let steps = reconcile(&self.have(shared.executor.now()), &want);
+            let mut steps = reconcile(&self.have(shared.executor.now()), &want);
+            // As the agent: what is about to change is reported once it has.
+            let is_change = |step: &Step| matches!(step, Step::Request { .. } | Step::Install(_));
+            if steps.iter().any(is_change) {
+                steps.retain(|step| *step != Step::Report);
+            }
             let mut left = false;
             for step in steps {
                 left |= self.step(shared, step).await?;
@@ -118,7 +119,7 @@ impl Node {
                 self.proof = Proof::Due;
             }
             Step::Request { usage, issuer } => {
-                let (pem, key) = request(shared).await?;
+                let (pem, key) = request();
                 let order = Order::RequestCertificate {
                     authority_type: AuthorityType::Host,
                     usage,
@@ -222,15 +223,9 @@ impl Node {
 }
 
 /// A fresh key and its request, as they are made on the node.
-async fn request(shared: &Shared) -> Result<(String, Arc<KeyPair>), BenchError> {
-    let _core = shared.cores.acquire().await.expect("never closed");
-    let make = || {
-        let key = KeyPair::generate();
-        (csr::make_pem(&key), Arc::new(key))
-    };
-    tokio::task::spawn_blocking(make)
-        .await
-        .map_err(|e| BenchError::Stuck(e.to_string()))
+fn request() -> (String, KeyPair) {
+    let key = KeyPair::generate();
+    (csr::make_pem(&key), key)
 }
 
 /// The gateway's look at a request.

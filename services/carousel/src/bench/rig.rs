@@ -1,6 +1,6 @@
 //! A control plane in this process on the embedded log, and its fleet of simulated nodes, for benchmarks.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use domain::{
     Answer, AuthorityType, ClusterName, Command, Order, Phase, Principal, TokenHash, UserName,
@@ -12,12 +12,14 @@ use domain::{
 use execution::sha256;
 use projector::Projector;
 use signer::KekSource;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    runtime::{Handle, Runtime},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     BenchError,
-    machine::Machine,
     node::{Node, Shared},
 };
 use crate::{
@@ -40,6 +42,9 @@ pub(crate) const PHASES: [Phase; 4] = [
 pub(crate) struct Rig {
     pub(crate) core: Core,
     shared: Shared,
+    /// The nodes have threads of their own: what a node does on its own machine must not stand in the queue before the
+    /// control plane.
+    machines: Runtime,
     admin: UserName,
     projecting: JoinSet<()>,
     queries: projector::Answers,
@@ -81,11 +86,11 @@ impl Rig {
             fold: core.fold.clone(),
             executor: core.executor.clone(),
             token,
-            cores: Arc::new(Semaphore::new(Machine::this().cores)),
         };
         let rig = Self {
             core,
             shared,
+            machines: Runtime::new().map_err(|e| BenchError::Stuck(e.to_string()))?,
             admin: home.description.admin.clone(),
             projecting,
             queries,
@@ -115,7 +120,7 @@ impl Rig {
             let name = format!("n{i}.fleet.bench").parse().expect("a host name");
             async move { Node::join(&shared, name).await }
         });
-        all(joining).await
+        all(self.machines.handle(), joining).await
     }
 
     /// Every node follows the row, as many at once as a fleet does.
@@ -124,7 +129,7 @@ impl Rig {
             let shared = self.shared.clone();
             async move { node.follow(&shared).await.map(|()| node) }
         });
-        all(following).await
+        all(self.machines.handle(), following).await
     }
 
     pub(crate) async fn enter(&self, phase: Phase) -> Result<(), BenchError> {
@@ -203,13 +208,15 @@ impl Rig {
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while self.projecting.join_next().await.is_some() {}
+        self.machines.shutdown_background();
         drop((self.shared, self.queries));
         self.core.stop().await;
     }
 }
 
-/// Does it all on any core, [`AT_ONCE`] at a time.
+/// Does it all on the nodes' own threads, [`AT_ONCE`] at a time.
 async fn all<T: Send + 'static>(
+    machines: &Handle,
     mut work: impl Iterator<Item = impl Future<Output = Result<T, BenchError>> + Send + 'static>,
 ) -> Result<Vec<T>, BenchError> {
     let (mut running, mut done) = (JoinSet::new(), vec![]);
@@ -217,7 +224,7 @@ async fn all<T: Send + 'static>(
         while running.len() < AT_ONCE
             && let Some(next) = work.next()
         {
-            running.spawn(next);
+            running.spawn_on(next, machines);
         }
         match running.join_next().await {
             Some(ended) => done.push(ended.map_err(|e| BenchError::Stuck(e.to_string()))??),
