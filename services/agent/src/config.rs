@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -115,6 +115,8 @@ pub struct Server {
     pub host: String,
     /// The port; 3025 when none is given.
     pub port: u16,
+    /// The address of this host to dial it from; the system picks one where none is given.
+    pub from: Option<IpAddr>,
 }
 
 impl Server {
@@ -147,6 +149,7 @@ impl Server {
         Ok(Self {
             host: host.to_owned(),
             port,
+            from: None,
         })
     }
 
@@ -251,7 +254,8 @@ mod tests {
                 Server::parse(text),
                 Ok(Server {
                     host: host.into(),
-                    port
+                    port,
+                    from: None
                 }),
                 "{text}"
             );

@@ -20,6 +20,7 @@ use std::{
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use domain::{ClusterName, Hostname, NodeId, SpkiPin};
@@ -29,6 +30,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub mod generations;
 pub mod requests;
 pub mod trust;
+
+mod bare;
 
 /// The layout that this version reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
@@ -99,7 +102,9 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct DataDir {
     root: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
+    /// Of one without a disk.
+    bare: Option<Mutex<bare::Bare>>,
 }
 
 impl DataDir {
@@ -122,7 +127,11 @@ impl DataDir {
         for part in ["bundles", "keys", "generations"] {
             made(&root.join(part))?;
         }
-        let dir = Self { root, _lock: lock };
+        let dir = Self {
+            root,
+            _lock: Some(lock),
+            bare: None,
+        };
         // A newer format is found before anything is written. What is damaged can be replaced by joining again.
         match dir.identity() {
             Ok(_) | Err(DiskError::Damaged { .. }) => {}
@@ -142,6 +151,9 @@ impl DataDir {
     /// # Errors
     /// [`DiskError`]: newer, damaged or unreadable.
     pub fn identity(&self) -> Result<Option<Identity>, DiskError> {
+        if self.is_nowhere() {
+            return Ok(None);
+        }
         read_json(&self.root.join("agent.json"))
     }
 
@@ -150,6 +162,9 @@ impl DataDir {
     /// # Errors
     /// [`DiskError::Io`].
     pub fn keep_identity(&self, identity: &Identity) -> Result<(), DiskError> {
+        if self.is_nowhere() {
+            return Ok(());
+        }
         write_json(&self.root.join("agent.json"), identity)
     }
 

@@ -10,7 +10,7 @@ use std::{
 use api::{Client, ClientError, Connect, ConnectError, client::Io};
 use domain::{AuthorityType, ClusterName, Code, trust::SignedBundle};
 use futures::future::BoxFuture;
-use mtls::{Epochs, Expect, PeerFault, SessionRegistry, TlsError};
+use mtls::{Epochs, Expect, PeerFault, SessionRegistry, Target, TlsError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -167,24 +167,28 @@ struct Door {
 impl Connect for Door {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Io>, ConnectError>> {
         Box::pin(async {
-            let addr = self.server.authority();
+            let authority = self.server.authority();
+            let to = Target {
+                addr: &authority,
+                from: self.server.from,
+            };
             match &self.trust {
                 Trust::Nobody => {
-                    let untrusted = mtls::connect_untrusted(&addr).await.map_err(sorted)?;
+                    let untrusted = mtls::connect_untrusted(to).await.map_err(sorted)?;
                     Ok(Box::new(untrusted.stream) as Box<dyn Io>)
                 }
                 Trust::Anonymous { epochs, cluster } => {
                     let expect = Expect::Gateway {
                         cluster: cluster.clone(),
                     };
-                    let connected = mtls::connect_anonymous(&addr, epochs, &self.registry, &expect).await;
+                    let connected = mtls::connect_anonymous(to, epochs, &self.registry, &expect).await;
                     Ok(guarded(connected.map_err(sorted)?))
                 }
                 Trust::Certified { epochs, cluster } => {
                     let expect = Expect::Gateway {
                         cluster: cluster.clone(),
                     };
-                    let connected = mtls::connect(&addr, epochs, &self.registry, &expect).await;
+                    let connected = mtls::connect(to, epochs, &self.registry, &expect).await;
                     Ok(guarded(connected.map_err(sorted)?))
                 }
             }

@@ -9,6 +9,7 @@
 //!
 //! ```text
 //! Agent::new(config, SystemClock::shared()) -> Result<Agent, AgentError>
+//! Agent::bare(config, clock)                  the same without a disk, thousands in one process
 //! agent.handle() -> Handle { status(), epochs(), sessions(), reload() }
 //! agent.run(shutdown).await -> Result<(), AgentError>       // AgentError::exit_code()
 //! ```
@@ -57,6 +58,7 @@ pub struct Agent {
     config: Config,
     clock: SharedClock,
     shared: Arc<Shared>,
+    is_bare: bool,
 }
 
 /// What an agent shares with the program that runs it.
@@ -123,6 +125,26 @@ impl Agent {
             config,
             clock,
             shared: Arc::new(shared),
+            is_bare: false,
+        })
+    }
+
+    /// The same agent without a disk and without the proof by a handshake with itself: both are a node's own work on a
+    /// machine of its own, and benchmarks run thousands on one. It lives as long as its process and serves nobody.
+    ///
+    /// # Errors
+    /// As [`Agent::new`].
+    pub fn bare(config: Config, clock: SharedClock) -> Result<Self, AgentError> {
+        let agent = Self::new(
+            Config {
+                listen: None,
+                ..config
+            },
+            clock,
+        )?;
+        Ok(Self {
+            is_bare: true,
+            ..agent
         })
     }
 
@@ -136,7 +158,11 @@ impl Agent {
     /// # Errors
     /// [`AgentError`], for what only a person can mend. Everything else is tried again.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), AgentError> {
-        let disk = DataDir::open(&self.config.data_dir)?;
+        let disk = if self.is_bare {
+            DataDir::nowhere()
+        } else {
+            DataDir::open(&self.config.data_dir)?
+        };
         let (joined, is_fresh) = match self.known(&disk)? {
             Known::Joined(joined) => (*joined, false),
             Known::Nothing(old) => {
@@ -151,6 +177,7 @@ impl Agent {
             config,
             clock,
             shared,
+            ..
         } = self;
         let engine = Engine::new(config, clock, shared, disk, joined, is_fresh, shutdown)?;
         // The loop's state is large; on the heap it does not weigh on every future around it.

@@ -204,6 +204,7 @@ impl Plane {
         Config {
             data_dir: data_dir.to_owned(),
             servers: vec![Server {
+                from: None,
                 host: self.addr.ip().to_string(),
                 port: self.addr.port(),
             }],

@@ -13,6 +13,7 @@ use crate::{
     testing::{Plane, eventually},
 };
 
+mod bare;
 mod counting;
 mod cut_short;
 mod damage;

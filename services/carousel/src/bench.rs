@@ -7,6 +7,7 @@ use cli::args::{BenchCommand, Format, Global};
 use serde::Serialize;
 
 mod fleet;
+mod gateway;
 mod log;
 mod machine;
 mod node;
@@ -30,6 +31,12 @@ pub(crate) enum BenchError {
     Command(#[from] execution::ExecuteError),
     #[error("it could not be measured: {0}")]
     Raw(String),
+    #[error(transparent)]
+    Identity(#[from] cli::connect::ConnectError),
+    #[error(transparent)]
+    Agent(#[from] agent::AgentError),
+    #[error("a process of the benchmark could not be started or talked to")]
+    Process(#[source] std::io::Error),
     #[error("{0}")]
     Stuck(String),
 }
@@ -39,6 +46,8 @@ pub async fn run(global: &Global, command: &BenchCommand) -> u8 {
     let measured = match command {
         BenchCommand::Fleet(args) => fleet::measure(args).await.map(|report| show(global, &report)),
         BenchCommand::Log(args) => log::measure(args).await.map(|report| show(global, &report)),
+        BenchCommand::Gateway(args) => gateway::measure(args).await.map(|report| show(global, &report)),
+        BenchCommand::Agents => gateway::agents::run().await,
     };
     match measured {
         Ok(()) => 0,

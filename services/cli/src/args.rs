@@ -10,7 +10,7 @@ use domain::{
 };
 
 pub use audit::{AuditCommand, AuditFilter};
-pub use bench::{BenchCommand, FleetArgs, LogArgs};
+pub use bench::{BenchCommand, FleetArgs, GatewayArgs, LogArgs};
 pub use plane::{DemoArgs, InitArgs, RecoverArgs, ServeArgs};
 
 use values::{parse_duration, parse_name, parse_phase, parse_role, parse_type};

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -15,7 +16,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::{
-    net::TcpStream,
+    net::{TcpSocket, TcpStream, lookup_host},
     time::{Instant, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -31,6 +32,27 @@ use crate::{
     verdict::{Verdict, failure, judged, peer_of},
     verify::AnyServer,
 };
+
+/// Where to connect to, and from where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target<'a> {
+    /// `host:port`.
+    pub addr: &'a str,
+    /// An address of this host; the system picks one where none is given.
+    pub from: Option<IpAddr>,
+}
+
+impl<'a> From<&'a str> for Target<'a> {
+    fn from(addr: &'a str) -> Self {
+        Self { addr, from: None }
+    }
+}
+
+impl<'a> From<&'a String> for Target<'a> {
+    fn from(addr: &'a String) -> Self {
+        Self::from(&**addr)
+    }
+}
 
 /// A connection to the server that was wanted.
 ///
@@ -60,27 +82,27 @@ pub struct Untrusted {
 /// Connects to `host:port`, presents our client certificate if asked, and accepts only the server that
 /// is expected.
 pub async fn connect(
-    addr: &str,
+    to: impl Into<Target<'_>>,
     epochs: &Epochs,
     sessions: &SessionRegistry,
     expect: &Expect,
 ) -> Result<Connected, TlsError> {
-    dial(addr, epochs, sessions, expect, true).await
+    dial(to.into(), epochs, sessions, expect, true).await
 }
 
 /// The same without presenting a certificate: for `recover`, where ours is refused, and for `join`,
 /// where there is none yet.
 pub async fn connect_anonymous(
-    addr: &str,
+    to: impl Into<Target<'_>>,
     epochs: &Epochs,
     sessions: &SessionRegistry,
     expect: &Expect,
 ) -> Result<Connected, TlsError> {
-    dial(addr, epochs, sessions, expect, false).await
+    dial(to.into(), epochs, sessions, expect, false).await
 }
 
 /// Connects to `host:port` whoever answers there.
-pub async fn connect_untrusted(addr: &str) -> Result<Untrusted, TlsError> {
+pub async fn connect_untrusted(to: impl Into<Target<'_>>) -> Result<Untrusted, TlsError> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| TlsError::Broken(io::Error::other(error)))?
@@ -88,14 +110,14 @@ pub async fn connect_untrusted(addr: &str) -> Result<Untrusted, TlsError> {
         .with_custom_certificate_verifier(Arc::new(AnyServer))
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
-    let (stream, _) = handshake(addr, config).await?;
+    let (stream, _) = handshake(to.into(), config).await?;
     let presented = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let presented = presented.iter().map(|c| c.clone().into_owned()).collect();
     Ok(Untrusted { stream, presented })
 }
 
 async fn dial(
-    addr: &str,
+    to: Target<'_>,
     epochs: &Epochs,
     sessions: &SessionRegistry,
     expect: &Expect,
@@ -106,7 +128,7 @@ async fn dial(
     let config = epoch
         .dial(expect, presenter.clone())
         .map_err(|error| TlsError::Broken(io::Error::other(error)))?;
-    let (stream, verdict) = handshake(addr, config).await?;
+    let (stream, verdict) = handshake(to, config).await?;
     let peer = peer_of(stream.get_ref().1, verdict)?.ok_or(PeerFault::NoCertificate)?;
     let (asked, ca_names) = presenter.seen();
     let own = epoch
@@ -127,17 +149,17 @@ async fn dial(
 type Handshaken = (TlsStream<TcpStream>, Option<Verdict>);
 
 /// Reaches the address and makes the handshake, both within one deadline.
-async fn handshake(addr: &str, config: ClientConfig) -> Result<Handshaken, TlsError> {
+async fn handshake(to: Target<'_>, config: ClientConfig) -> Result<Handshaken, TlsError> {
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     let late = |_| TlsError::Timeout {
         after: HANDSHAKE_TIMEOUT,
     };
     let unreachable = |source| TlsError::Unreachable {
-        addr: addr.to_owned(),
+        addr: to.addr.to_owned(),
         source,
     };
-    let name = server_name(addr).ok_or_else(|| unreachable(io::ErrorKind::InvalidInput.into()))?;
-    let tcp = timeout_at(deadline, TcpStream::connect(addr))
+    let name = server_name(to.addr).ok_or_else(|| unreachable(io::ErrorKind::InvalidInput.into()))?;
+    let tcp = timeout_at(deadline, reach(to))
         .await
         .map_err(late)?
         .map_err(unreachable)?;
@@ -148,6 +170,30 @@ async fn handshake(addr: &str, config: ClientConfig) -> Result<Handshaken, TlsEr
         Ok(stream) => Ok((stream, verdict)),
         Err(error) => Err(unanswered(error, verdict)),
     }
+}
+
+/// Opens the connection under it.
+async fn reach(to: Target<'_>) -> io::Result<TcpStream> {
+    let Some(from) = to.from else {
+        return TcpStream::connect(to.addr).await;
+    };
+    let mut why = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let reachable = lookup_host(to.addr)
+        .await?
+        .filter(|at| at.is_ipv4() == from.is_ipv4());
+    for at in reachable {
+        let socket = if from.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        socket.bind((from, 0).into())?;
+        match socket.connect(at).await {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) => why = error,
+        }
+    }
+    Err(why)
 }
 
 /// Why there is no connection. An alert within the handshake is nobody's word: it may come in plain text from whoever
@@ -174,14 +220,14 @@ fn server_name(addr: &str) -> Option<ServerName<'static>> {
 
 /// Presents our certificate when asked, and remembers what the question said.
 #[derive(Debug)]
-struct Presenter {
+pub(crate) struct Presenter {
     certified: Option<Arc<CertifiedKey>>,
     /// The subjects in the CertificateRequest; none before there was one.
     named: Mutex<Option<BTreeSet<Vec<u8>>>>,
 }
 
 impl Presenter {
-    fn new(epoch: &TrustEpoch, present: bool) -> Self {
+    pub(crate) fn new(epoch: &TrustEpoch, present: bool) -> Self {
         let certified = epoch.client().filter(|_| present).map(Credential::certified);
         Self {
             certified,

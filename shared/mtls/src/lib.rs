@@ -40,12 +40,13 @@ mod identity;
 mod join;
 mod now;
 mod probe;
+pub mod raw;
 mod registry;
 mod verdict;
 mod verify;
 
 pub use accept::{Accepted, HANDSHAKE_TIMEOUT, accept};
-pub use connect::{Connected, Untrusted, connect, connect_anonymous, connect_untrusted};
+pub use connect::{Connected, Target, Untrusted, connect, connect_anonymous, connect_untrusted};
 pub use credential::Credential;
 pub use epoch::{ClientAuth, EpochBuilder, EpochError, TrustEpoch};
 pub use epochs::Epochs;

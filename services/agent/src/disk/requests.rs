@@ -157,6 +157,10 @@ impl DataDir {
     /// # Errors
     /// [`DiskError::Io`]; then it must not be sent.
     pub fn keep_request(&self, request: &Request) -> Result<(), DiskError> {
+        if let Some(mut bare) = self.bare() {
+            bare.keep(request);
+            return Ok(());
+        }
         let received = request.received.as_ref();
         let mut file = RequestFile {
             version: FORMAT_VERSION,
@@ -179,6 +183,9 @@ impl DataDir {
     /// # Errors
     /// [`DiskError`]: the directory cannot be listed, or a key in it can be read by others.
     pub fn requests(&self) -> Result<Vec<Request>, DiskError> {
+        if let Some(bare) = self.bare() {
+            return Ok(bare.requests.clone());
+        }
         let dir = self.root.join("keys");
         let entries = fs::read_dir(&dir).map_err(|e| io_error("listed", &dir, e))?;
         let mut requests = Vec::new();
@@ -203,6 +210,10 @@ impl DataDir {
     /// # Errors
     /// [`DiskError::Io`].
     pub fn forget_request(&self, spki: &SpkiPin) -> Result<(), DiskError> {
+        if let Some(mut bare) = self.bare() {
+            bare.forget(spki);
+            return Ok(());
+        }
         let path = self.request_path(spki);
         match fs::remove_file(&path) {
             Ok(()) => Ok(()),

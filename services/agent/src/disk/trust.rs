@@ -314,6 +314,9 @@ impl DataDir {
     /// # Errors
     /// [`DiskError::Io`].
     pub fn keep_told(&self, told: &Told, before: Option<&Told>) -> Result<(), DiskError> {
+        if self.is_nowhere() {
+            return Ok(());
+        }
         for (authority_type, held) in &told.bundles {
             let is_kept = before
                 .and_then(|b| b.bundles.get(authority_type))
@@ -359,6 +362,9 @@ impl DataDir {
     /// # Errors
     /// [`DiskError::Io`].
     pub fn forget_told(&self) -> Result<(), DiskError> {
+        if self.is_nowhere() {
+            return Ok(());
+        }
         let bundles = AuthorityType::all().map(|t| self.bundle_path(t));
         for path in bundles.chain([self.root.join("desired.json")]) {
             remove(&path)?;

@@ -40,6 +40,8 @@ impl Engine {
             return false;
         }
         let found = match self.run_hooks().await {
+            // Nobody is served what a bare agent holds: it is in force here and nowhere else.
+            Ok(()) if self.disk.is_nowhere() => Ok(()),
             Ok(()) => {
                 let (epochs, sessions) = (self.shared.epochs.clone(), self.shared.sessions.clone());
                 let (cluster, node) = (self.identity.cluster.clone(), self.identity.node);

@@ -39,7 +39,9 @@ impl Engine {
             shown.clone_from(&status);
             is_new
         });
-        if let Err(error) = status.save(self.disk.root()) {
+        if !self.disk.is_nowhere()
+            && let Err(error) = status.save(self.disk.root())
+        {
             tracing::warn!(%error, "the status file could not be written");
         }
         self.saved = Some((status, now));

@@ -28,10 +28,15 @@ impl Machine {
 
 /// The most memory that this process has held, in MiB.
 pub(crate) fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = peak.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.unwrap_or_default() / 1024
+    memory_kib(std::process::id(), "VmHWM:") / 1024
+}
+
+/// What the kernel says of a process's memory, in KiB: `VmRSS:` now, `VmHWM:` at the most.
+pub(crate) fn memory_kib(process: u32, which: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let found = status.lines().find_map(|line| line.strip_prefix(which));
+    let kib = found.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok());
+    kib.unwrap_or_default()
 }
 
 /// CPU time of this thread.

@@ -11,6 +11,12 @@ pub enum BenchCommand {
     Fleet(FleetArgs),
     /// The log: appending and replaying a rotation's events, each store beside what it can do by itself.
     Log(LogArgs),
+    /// The gateway: agents in processes of their own with a connection each, a rotation through TLS, and storms after a
+    /// restart.
+    Gateway(GatewayArgs),
+    /// One process of `bench gateway`'s agents; what it is to do comes by its stdin.
+    #[command(hide = true)]
+    Agents,
 }
 
 /// `bench fleet`.
@@ -19,6 +25,17 @@ pub struct FleetArgs {
     /// How many nodes.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub nodes: u32,
+    /// Where to put the data (default: a temporary directory).
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// `bench gateway`.
+#[derive(Args, Debug, Clone)]
+pub struct GatewayArgs {
+    /// How many agents.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub agents: u32,
     /// Where to put the data (default: a temporary directory).
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

@@ -129,6 +129,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &["carousel bench fleet --nodes 10000 -o json"],
     ),
     (
+        "carousel-bench-gateway",
+        &[
+            "carousel bench gateway --agents 1000",
+            "carousel bench gateway --agents 10000 -o json",
+        ],
+    ),
+    (
         "carousel-bench-log",
         &[
             "carousel bench log",

@@ -3,7 +3,7 @@
 use domain::{AuthorityType, event::LeafUse};
 
 use crate::{
-    ClientAuth, Epochs, Expect, SessionRegistry, TrustEpoch, connect_anonymous, connect_untrusted,
+    ClientAuth, Epochs, Expect, SessionRegistry, Target, TrustEpoch, connect_anonymous, connect_untrusted,
     keep_pinned,
     testing::{Ca, Hand, Server, cluster, gateway},
 };
@@ -54,6 +54,28 @@ async fn a_client_without_hints_gets_the_rows_certificate() {
         anybody.presented.first(),
         Some(server.epochs.load().server().unwrap().der())
     );
+}
+
+#[tokio::test]
+async fn a_connection_comes_from_the_address_that_is_asked_for() {
+    let hand = Hand::new();
+    let (active, prepared) = (Ca::new(AuthorityType::Host, 1), Ca::new(AuthorityType::Host, 2));
+    let server = gateway_with_both(&active, &prepared, &hand).await;
+    for from in ["127.0.0.1", "127.9.8.7"] {
+        let from = from.parse().ok();
+        let target = Target {
+            addr: &server.addr,
+            from,
+        };
+        let anybody = connect_untrusted(target).await.unwrap();
+        let at = anybody.stream.get_ref().0.local_addr().unwrap();
+        assert_eq!(Some(at.ip()), from);
+    }
+    let other_kind = Target {
+        addr: &server.addr,
+        from: "::1".parse().ok(),
+    };
+    assert!(connect_untrusted(other_kind).await.is_err());
 }
 
 #[test]
