@@ -208,7 +208,15 @@ impl Settings {
     /// # Errors
     /// [`ConfigError`], with the line where there is one.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let settings: Self = runtime::config::load(path)?;
+        Self::parse(&runtime::config::read(path)?, path)
+    }
+
+    /// The same from the text; `path` is for the message only.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let settings: Self = runtime::config::parse(text, path)?;
         settings.check().map_err(|message| ConfigError::Invalid {
             path: path.to_owned(),
             line: 1,

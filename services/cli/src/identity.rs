@@ -122,14 +122,21 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`], which says how to mend it.
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
-        let bytes = Zeroizing::new(harden::read_owner_only(path, MAX_BYTES)?);
+        Self::parse(&Zeroizing::new(harden::read_owner_only(path, MAX_BYTES)?), path)
+    }
+
+    /// The same from the file's bytes; `path` is for the message only.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, IdentityError> {
         let malformed = |detail: String| IdentityError::Malformed {
             path: path.to_owned(),
             detail,
         };
         // The version first: a newer file has fields that this one cannot name.
         let Version { version } =
-            serde_json::from_slice(&bytes).map_err(|e| malformed(format!("line {}", e.line())))?;
+            serde_json::from_slice(bytes).map_err(|e| malformed(format!("line {}", e.line())))?;
         if version > FORMAT {
             return Err(IdentityError::Newer {
                 path: path.to_owned(),
@@ -137,7 +144,7 @@ impl Identity {
             });
         }
         // serde's message may quote the file, which holds a key; the place is enough.
-        serde_json::from_slice(&bytes)
+        serde_json::from_slice(bytes)
             .map_err(|e| malformed(format!("line {}, column {}", e.line(), e.column())))
     }
 

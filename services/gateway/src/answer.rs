@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use domain::{BodyDigest, Code, Command, CommandId, Order, Principal, access::Action, command::Answered};
+use domain::{BodyDigest, Code, Command, Order, Principal, access::Action, command::Answered};
 use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use crate::{
     app::App,
+    body::Wanted,
     caller::{Caller, admit},
     door::Connection,
     reply::{self, Body, No, Reply},
@@ -200,14 +201,14 @@ async fn dispatch(endpoint: Endpoint, asked: &Asked) -> Reply {
 
 impl Asked {
     /// A command of the caller, with the digest of the request as it came.
-    pub(crate) fn command(&self, id: CommandId, reason: Option<String>, order: Order) -> Command {
+    pub(crate) fn command(&self, wanted: Wanted) -> Command {
         Command {
-            id,
+            id: wanted.id,
             principal: self.caller.principal.clone(),
             credential: self.caller.credential(),
             digest: digest_of(&self.target, &self.body),
-            reason,
-            order,
+            reason: wanted.reason,
+            order: wanted.order,
         }
     }
 

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Where to begin: [`route`] is the table of everything that can be asked; `answer` has a function for each
-//! row; `member` holds the row and the right to serve; `door` accepts connections; `caller` says who calls;
+//! row; [`body`] reads what they are sent; `member` holds the row and the right to serve; `door` accepts connections; `caller` says who calls;
 //! `handout` says what a node is told.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{Config, GatewayError};
 pub use member::CredentialError;
 pub use presence::Presences;
+pub use reply::No;
 
 use app::{App, Readings};
 use firsts::Firsts;
@@ -35,6 +36,8 @@ use limits::NodeLimits;
 use member::Member;
 use serving::Serving;
 use strangers::Strangers;
+
+pub mod body;
 
 mod answer;
 mod app;

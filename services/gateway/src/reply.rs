@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 /// The body of every answer.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -22,7 +22,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// "No" as a problem document. Boxed, because the way of a `yes` should not carry its weight.
 #[derive(Debug)]
-pub(crate) struct No(pub(crate) Box<Problem>);
+pub struct No(pub(crate) Box<Problem>);
 
 impl No {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
@@ -37,6 +37,11 @@ impl No {
     pub(crate) fn limited(text: &str, wait: Duration) -> Self {
         let seconds = u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX);
         Self::new(Code::RateLimited, text).retry_after(seconds.max(1))
+    }
+
+    /// The document that says it.
+    pub fn problem(&self) -> &Problem {
+        &self.0
     }
 
     pub(crate) fn code(&self) -> Code {
@@ -172,11 +177,6 @@ pub(crate) async fn read(request: Request<Incoming>) -> Result<Bytes, No> {
         )),
         Ok(Err(error)) => Err(No::bad_request(format!("the body cannot be read: {error}"))),
     }
-}
-
-/// Reads a document of a body.
-pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, No> {
-    serde_json::from_slice(body).map_err(|error| No::bad_request(format!("the body cannot be read: {error}")))
 }
 
 fn respond(status: StatusCode, media_type: &'static str, bytes: Bytes) -> Response<Body> {

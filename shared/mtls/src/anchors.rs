@@ -19,7 +19,7 @@ const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 
 /// What the peer is in this handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum PeerRole {
+pub enum PeerRole {
     /// It connected to us.
     Client,
     /// We connected to it.

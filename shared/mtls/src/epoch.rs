@@ -17,7 +17,7 @@ use rustls::{
 };
 
 use crate::{
-    anchors::Anchors,
+    anchors::{Anchors, PeerRole},
     credential::Credential,
     error::PeerFault,
     identity::{Expect, PeerIdentity},
@@ -146,6 +146,15 @@ impl TrustEpoch {
             client_alpn: self.client_alpn.clone(),
             now: self.now.clone(),
         })
+    }
+
+    /// Whom a certificate (DER) makes known that a peer presents in this role: the verdict of a handshake, in which the
+    /// peer also has to prove that it holds the key.
+    ///
+    /// # Errors
+    /// [`PeerFault`], what is wrong with it.
+    pub fn judge(&self, certificate: &[u8], role: PeerRole) -> Result<PeerIdentity, PeerFault> {
+        self.anchors.judge(&certificate.into(), role, self.now.unix())
     }
 
     /// Would this peer, whose certificate was judged once, be accepted now?

@@ -46,6 +46,7 @@ mod verdict;
 mod verify;
 
 pub use accept::{Accepted, HANDSHAKE_TIMEOUT, accept};
+pub use anchors::PeerRole;
 pub use connect::{Connected, Target, Untrusted, connect, connect_anonymous, connect_untrusted};
 pub use credential::Credential;
 pub use epoch::{ClientAuth, EpochBuilder, EpochError, TrustEpoch};

@@ -91,7 +91,11 @@ pub fn in_ci() -> bool {
     matches!(env("CI"), Ok(Some(value)) if value == "true" || value == "1")
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
+/// The text of a configuration file of at most 1 MiB.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn read(path: &Path) -> Result<String, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable {
         path: path.to_owned(),
         source,

@@ -1,15 +1,13 @@
 //! Commands of operators on nodes and tokens, and on the clock.
 
-use std::collections::BTreeMap;
-
-use api::command::{CommandAnswer, PlainRequest, TokenAnswer, TokenRequest};
-use domain::{
-    Answer, AuthorityType, Code, NodeId, Order, TokenId,
-    access::{Grant, NamePattern, Uses},
-};
+use api::command::{CommandAnswer, TokenAnswer};
+use domain::{Answer, AuthorityType, Code, NodeId, Order, TokenId};
 
 use super::Asked;
-use crate::reply::{self, No, Reply};
+use crate::{
+    body,
+    reply::{self, No, Reply},
+};
 
 pub(super) async fn exclude(asked: &Asked) -> Reply {
     let node = node(asked).await?;
@@ -40,10 +38,8 @@ pub(super) async fn accept_clock(asked: &Asked) -> Reply {
 
 /// A command that needs no more than an id and a reason.
 pub(super) async fn plain(asked: &Asked, order: Order) -> Reply {
-    let request: PlainRequest = reply::parse(&asked.body)?;
-    let answered = asked
-        .execute(asked.command(request.id, request.reason, order))
-        .await?;
+    let wanted = body::plain(&asked.body, order)?;
+    let answered = asked.execute(asked.command(wanted)).await?;
     reply::json(&CommandAnswer {
         position: answered.position,
         answer: answered.answer,
@@ -54,26 +50,8 @@ pub(super) async fn plain(asked: &Asked, order: Order) -> Reply {
 
 /// `POST /v1/tokens`: answers with all that a join line needs beside the secret, which never came here.
 pub(super) async fn add_token(asked: &Asked) -> Reply {
-    let request: TokenRequest = reply::parse(&asked.body)?;
-    let names: Result<Vec<NamePattern>, _> = request.names.iter().map(|n| n.parse()).collect();
-    let names = names.map_err(|e| No::new(Code::TokenInvalid, e.to_string()))?;
-    let mut uses: BTreeMap<AuthorityType, Uses> = request.types;
-    uses.entry(AuthorityType::Host)
-        .or_insert(Uses::usual(AuthorityType::Host));
-    let grant = Grant {
-        names,
-        addresses: request.addresses,
-        uses,
-    };
-    let order = Order::CreateToken {
-        hash: request.hash,
-        grant,
-        uses: request.uses,
-        ttl_ms: request.ttl_ms,
-    };
-    let answered = asked
-        .execute(asked.command(request.id, request.reason, order))
-        .await?;
+    let wanted = body::token(&asked.body)?;
+    let answered = asked.execute(asked.command(wanted)).await?;
     let Answer::Token { token, expires } = answered.answer else {
         return Err(No::new(
             Code::Internal,

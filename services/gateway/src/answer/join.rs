@@ -2,23 +2,16 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use api::{
-    join::{JoinAnswer, JoinRequest, RECOVER_CONTEXT, REJOIN_CONTEXT, RecoverRequest, RejoinProof},
-    route::encode,
-};
-use base64::{Engine, engine::general_purpose::STANDARD};
-use domain::{
-    Answer, AuthorityType, Code, Hostname, NodeId, Order, Position, Principal, TokenHash,
-    command::{Answered, Join, KeyRequest, Rejoin},
-};
-use pki::{Certificate, csr, pem, statement};
+use api::{join::JoinAnswer, route::encode};
+use domain::{Answer, AuthorityType, Code, NodeId, Order, Position, Principal, command::Answered};
+use pki::pem;
 use runtime::ratelimit::{KeyedLimit, source_of};
 use tokio::time::Instant;
 
 use super::Asked;
 use crate::{
     app::{App, Issued, PATIENCE},
-    handout,
+    body, handout,
     hub::Hub,
     reply::{self, No, Reply},
     strangers::Alert,
@@ -45,36 +38,18 @@ pub(super) async fn trust(asked: &Asked) -> Reply {
 /// `POST /v1/join`.
 pub(super) async fn join(asked: &Asked) -> Reply {
     limit(asked, &asked.app.joins)?;
-    let request: JoinRequest = reply::parse(&asked.body)?;
-    let hostname: Hostname = request.hostname.parse().map_err(No::bad_request)?;
-    let key = key_of(&request.csr)?;
-    let rejoin = request
-        .rejoin
-        .as_ref()
-        .map(|proof| rejoin(proof, &request.csr))
-        .transpose()?;
-    let token = TokenHash(execution::sha256(request.token.trim().as_bytes()));
-    let order = Order::Join(Join {
-        token,
-        hostname,
-        key,
-        rejoin,
-    });
-    joined(asked, order).await
+    joined(asked, body::join(&asked.body)?).await
 }
 
 /// `POST /v1/recover`: a request signed with the key of a certificate that the log knows.
 pub(super) async fn recover(asked: &Asked) -> Reply {
     // Counted apart: guesses at tokens must not keep out nodes that come back.
     limit(asked, &asked.app.recoveries)?;
-    let request: RecoverRequest = reply::parse(&asked.body)?;
-    let key = key_of(&request.csr)?;
-    let refused = |text: &str| No::new(Code::RecoveryRefused, text);
-    let certificate = certificate_of(&request.certificate)?;
-    verify(&certificate, RECOVER_CONTEXT, &request.csr, &request.signature)?;
+    let body::Recovery { certificate, key } = body::recovery(&asked.body)?;
     let cluster = asked.app.cluster()?;
     let Some(Principal::Node(node)) = certificate.principal(&cluster) else {
-        return Err(refused("the certificate is not one of a node of this cluster"));
+        let text = "the certificate is not one of a node of this cluster";
+        return Err(No::new(Code::RecoveryRefused, text));
     };
     let proven_by = certificate.digest;
     // A certificate issued a moment ago elsewhere may not be folded yet.
@@ -155,47 +130,4 @@ fn limit(asked: &Asked, of_source: &KeyedLimit<IpAddr>) -> Result<(), No> {
             let text = "too many of these from this address; renewals are not counted";
             No::limited(text, wait)
         })
-}
-
-fn rejoin(proof: &RejoinProof, csr: &str) -> Result<Rejoin, No> {
-    let proven_by = match (&proof.certificate, &proof.signature) {
-        (Some(certificate), Some(signature)) => {
-            let certificate = certificate_of(certificate)?;
-            verify(&certificate, REJOIN_CONTEXT, csr, signature)?;
-            Some(certificate.digest)
-        }
-        (None, None) => None,
-        _ => {
-            return Err(No::bad_request(
-                "a rejoin proves itself with a certificate and a signature, or with neither",
-            ));
-        }
-    };
-    Ok(Rejoin {
-        node: proof.node,
-        proven_by,
-    })
-}
-
-/// The certificate binds the key, and its digest the certificate: whether the log knows that digest as the
-/// node's is decided where the command is.
-fn verify(certificate: &Certificate, context: &str, csr: &str, signature: &str) -> Result<(), No> {
-    let bad = |text: String| No::new(Code::RecoveryRefused, text);
-    let signature = STANDARD
-        .decode(signature)
-        .map_err(|_| bad("the signature is not base64".into()))?;
-    let key = certificate.public_key.spki_der();
-    statement::verify(key, context, csr.as_bytes(), &signature).map_err(|e| bad(e.to_string()))
-}
-
-fn certificate_of(text: &str) -> Result<Certificate, No> {
-    let bad = |text: String| No::new(Code::RecoveryRefused, text);
-    let first = pem::certificates(text).and_then(|all| all.into_iter().next());
-    let der = first.ok_or_else(|| bad("no certificate in PEM".into()))?;
-    Certificate::parse(&der).map_err(|e| bad(e.to_string()))
-}
-
-/// The key of a certificate request, its signature verified; nothing else is read from it.
-pub(super) fn key_of(csr: &str) -> Result<KeyRequest, No> {
-    csr::parse_and_verify(csr.as_bytes()).map_err(|e| No::new(Code::CsrInvalid, e.to_string()))
 }

@@ -3,20 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use api::MAX_BODY_BYTES;
-use api::node::{CERTIFICATE_EVENT, CertificateAnswer, CertificateRequest, DESIRED_EVENT, HEARTBEAT_S};
+use api::node::{CERTIFICATE_EVENT, CertificateAnswer, DESIRED_EVENT, HEARTBEAT_S};
 use bytes::Bytes;
-use domain::{
-    Answer, Code, NodeId, Order, Principal,
-    fact::{FactReport, MAX_REPORT_BYTES, Seen},
-};
+use domain::{Answer, Code, NodeId, Order, Principal, fact::Seen};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use pki::pem;
 use tokio::time::{Instant, Interval};
 
-use super::{Asked, join::key_of, leave::Leave};
+use super::{Asked, leave::Leave};
 use crate::{
     app::{App, PATIENCE},
+    body,
     handout::{self, Handout},
     hub::{Hub, Subscription},
     presence::Present,
@@ -195,16 +193,9 @@ pub(super) async fn desired(asked: &Asked) -> Reply {
 /// `POST /v1/node/certificates`.
 pub(super) async fn certificate(asked: &Asked) -> Reply {
     let node = asked.caller.node()?;
-    let request: CertificateRequest = reply::parse(&asked.body)?;
-    let key = key_of(&request.csr)?;
+    let (wanted, key) = body::certificate(&asked.body)?;
     asked.app.nodes.certificate(&asked.app, node, key.spki)?;
-    let order = Order::RequestCertificate {
-        authority_type: request.authority_type,
-        usage: request.usage,
-        issuer: request.issuer,
-        key,
-    };
-    let answered = asked.execute(asked.command(request.id, None, order)).await?;
+    let answered = asked.execute(asked.command(wanted)).await?;
     let Answer::Authorized { authorization } = answered.answer else {
         return Err(No::new(
             Code::Internal,
@@ -242,11 +233,7 @@ pub(super) async fn facts(asked: &Asked) -> Reply {
 async fn report(asked: &Asked) -> Result<&'static str, No> {
     let node = asked.caller.node()?;
     asked.app.nodes.report(&asked.app, node)?;
-    if asked.body.len() > MAX_REPORT_BYTES {
-        let text = format!("a fact report has at most {MAX_REPORT_BYTES} bytes");
-        return Err(No::new(Code::TooLarge, text));
-    }
-    let report: FactReport = reply::parse(&asked.body)?;
+    let report = body::report(&asked.body)?;
     let peer = asked.caller.require_peer()?;
     let seen = Seen {
         certificate: peer.digest,

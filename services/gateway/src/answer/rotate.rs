@@ -1,37 +1,28 @@
 //! Phase commands: given when the control plane's own parts can follow, answered when they have.
 
-use api::command::{CommandAnswer, RotateRequest};
+use api::command::CommandAnswer;
 use domain::{
-    Answer, AuthorityType, ClusterState, Code, Command, Given, Order, Phase, command::Rotate, decide,
-    gate::lagging_members,
+    Answer, AuthorityType, ClusterState, Code, Command, Given, Phase, decide, gate::lagging_members,
 };
 use tokio::time::Instant;
 
 use super::{Asked, plan, reads};
 use crate::{
     app::{App, PATIENCE},
+    body,
     reply::{self, No, Reply},
 };
 
 /// `POST /v1/rotate`.
 pub(super) async fn rotate(asked: &Asked) -> Reply {
-    let request: RotateRequest = reply::parse(&asked.body)?;
-    let authority_type = request.authority_type;
-    let order = Order::Rotate(Rotate {
-        authority_type,
-        target: request.phase,
-        manual: request.manual,
-        grace_period_ms: request.grace_period_ms,
-        on_lagging: request.on_lagging,
-        force: request.force,
-        expects: request.expects,
-    });
-    let command = asked.command(request.id, request.reason, order);
+    let (wanted, rotate) = body::rotation(&asked.body)?;
+    let authority_type = rotate.authority_type;
+    let command = asked.command(wanted);
     let deadline = Instant::now() + PATIENCE;
     wait_for_own_parts(&asked.app, &command, deadline).await;
     // Asked before the step: afterwards nobody waits for them any more.
     let app = &asked.app;
-    let to = request.phase.filter(|_| request.force);
+    let to = rotate.target.filter(|_| rotate.force);
     let locked_out = to.and_then(|to| {
         app.fold
             .read(|s| plan::locked_out_by(s, authority_type, to, s.now(app.now())))

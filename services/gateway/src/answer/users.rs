@@ -1,33 +1,23 @@
 //! Operators: adding and removing them, and renewing one's own certificate.
 
-use std::collections::BTreeSet;
-
-use api::command::{RenewRequest, UserCertificateAnswer, UserRequest};
-use domain::{Answer, AuthorityType, Code, Order, Principal, UserName, command::Answered, event::LeafUse};
+use api::command::UserCertificateAnswer;
+use domain::{Answer, AuthorityType, Code, Order, Principal, UserName, command::Answered};
 use pki::pem;
 use tokio::time::Instant;
 
-use super::{Asked, commands::plain, join::key_of};
+use super::{Asked, commands::plain};
 use crate::{
     app::PATIENCE,
+    body,
     hub::Hub,
     reply::{self, No, Reply},
 };
 
 /// `POST /v1/users`.
 pub(super) async fn add(asked: &Asked) -> Reply {
-    let request: UserRequest = reply::parse(&asked.body)?;
-    let user: UserName = request.name.parse().map_err(No::bad_request)?;
-    let holder = Principal::User(user.clone());
-    let roles: BTreeSet<_> = request.roles.iter().copied().collect();
-    let order = Order::AddUser {
-        user,
-        roles,
-        key: key_of(&request.csr)?,
-    };
-    let answered = asked
-        .execute(asked.command(request.id, request.reason, order))
-        .await?;
+    let (wanted, user) = body::user(&asked.body)?;
+    let holder = Principal::User(user);
+    let answered = asked.execute(asked.command(wanted)).await?;
     certified(asked, &holder, answered).await
 }
 
@@ -40,16 +30,8 @@ pub(super) async fn remove(asked: &Asked) -> Reply {
 /// `POST /v1/users/self/certificate`: by the issuer that the current row names.
 pub(super) async fn renew(asked: &Asked) -> Reply {
     let holder = Principal::User(asked.caller.user()?.clone());
-    let request: RenewRequest = reply::parse(&asked.body)?;
-    let order = Order::RequestCertificate {
-        authority_type: AuthorityType::User,
-        usage: LeafUse::Client,
-        issuer: None,
-        key: key_of(&request.csr)?,
-    };
-    let answered = asked
-        .execute(asked.command(request.id, request.reason, order))
-        .await?;
+    let wanted = body::renewal(&asked.body)?;
+    let answered = asked.execute(asked.command(wanted)).await?;
     certified(asked, &holder, answered).await
 }
 
