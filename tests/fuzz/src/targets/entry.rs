@@ -1,0 +1,111 @@
+//! Joins and recoveries: what strangers send.
+
+use api::join::{RECOVER_CONTEXT, REJOIN_CONTEXT};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use domain::{Order, TokenHash};
+use gateway::body;
+use pki::statement;
+use serde_json::{Value, json};
+
+use super::commands::{decided, refused};
+use crate::{
+    Form, edit,
+    made::{SECRET, made},
+};
+
+pub(crate) fn run(input: &[u8]) {
+    match Form::of(input) {
+        Form::Raw(raw) => {
+            join(raw, false);
+            recover(raw);
+        }
+        Form::Edits(which, mut u) => {
+            let mut document = if which == 0 { joining() } else { recovering() };
+            let _ = edit::json(&mut u, &mut document);
+            // Whoever holds the old key can sign what it changed.
+            if u.arbitrary().unwrap_or(false) {
+                sign(&mut document);
+            }
+            let is_secret = document.get("token").and_then(Value::as_str) == Some(SECRET)
+                && document.to_string().matches(SECRET).count() == 1;
+            let bytes = serde_json::to_vec(&document).expect("JSON is written");
+            join(&bytes, is_secret);
+            recover(&bytes);
+        }
+    }
+}
+
+fn joining() -> Value {
+    let mut document = json!({"token": SECRET, "hostname": "n1.example.com", "csr": made().request,
+        "rejoin": {"node": made().node, "certificate": certificate(), "signature": ""}});
+    sign(&mut document);
+    document
+}
+
+fn recovering() -> Value {
+    let mut document = json!({"certificate": certificate(), "csr": made().request, "signature": ""});
+    sign(&mut document);
+    document
+}
+
+fn certificate() -> String {
+    pki::pem::encode_certificates([&made().leaf[..]])
+}
+
+/// Signs the request that the document holds by now, wherever a signature belongs.
+fn sign(document: &mut Value) {
+    let csr = document["csr"].as_str().unwrap_or_default().to_owned();
+    let by =
+        |context| Value::from(STANDARD.encode(statement::sign(&made().node_key, context, csr.as_bytes())));
+    if let Some(signature) = document.pointer_mut("/rejoin/signature") {
+        *signature = by(REJOIN_CONTEXT);
+    }
+    if let Some(signature) = document.get_mut("signature") {
+        *signature = by(RECOVER_CONTEXT);
+    }
+}
+
+/// `is_secret`: the token stands in its place and nowhere else.
+fn join(body: &[u8], is_secret: bool) {
+    match body::join(body) {
+        Err(no) => {
+            refused(&no);
+            assert!(
+                !is_secret || !format!("{no:?}").contains(SECRET),
+                "a refusal shows the token"
+            );
+        }
+        Ok(order) => {
+            let Order::Join(join) = &order else {
+                panic!("a join is a join")
+            };
+            if is_secret {
+                assert_eq!(join.token, TokenHash(execution::sha256(SECRET.as_bytes())));
+                assert!(!format!("{order:?}").contains(SECRET), "an order shows the token");
+            }
+            if let Some(proven_by) = join.rejoin.as_ref().and_then(|rejoin| rejoin.proven_by) {
+                assert_eq!(
+                    proven_by.0,
+                    pki::sha256(&made().leaf),
+                    "only the leaf's key can sign here"
+                );
+            }
+            decided(order);
+        }
+    }
+}
+
+fn recover(body: &[u8]) {
+    match body::recovery(body) {
+        Err(no) => refused(&no),
+        Ok(body::Recovery { certificate, key }) => {
+            assert_eq!(
+                certificate.spki,
+                made().node_key.spki_pin(),
+                "only the leaf's key can sign here"
+            );
+            let (node, proven_by) = (made().node, certificate.digest);
+            decided(Order::Recover { node, proven_by, key });
+        }
+    }
+}
