@@ -226,8 +226,9 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), String> {
-        for hook in &self.reload {
-            hook.check()?;
+        for (at, hook) in self.reload.iter().enumerate() {
+            hook.check()
+                .map_err(|why| format!("[[reload]] number {}: {why}", at + 1))?;
         }
         let is_short = |text: &String| !text.is_empty() && text.len() <= MAX_LABEL_BYTES;
         let sent = serde_json::to_vec(&self.labels).expect("a map of strings can be written");
@@ -328,6 +329,10 @@ mod tests {
         assert!(runtime::config::parse::<Settings>("hooks = 1\n", path).is_err());
         let relative: Settings =
             runtime::config::parse("[[reload]]\ncommand = ['true']\n", path).expect("parses");
-        assert!(relative.check().is_err());
+        let why = relative.check().expect_err("a relative path");
+        assert!(
+            why.starts_with("[[reload]] number 1: ") && !why.contains("true"),
+            "{why}"
+        );
     }
 }

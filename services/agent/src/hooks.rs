@@ -71,20 +71,16 @@ impl Hook {
     /// In words.
     pub fn check(&self) -> Result<(), String> {
         let Some(program) = self.command.first() else {
-            return Err(
-                "a [[reload]] hook has an empty command; write command = ['/path/to/program', 'argument']"
-                    .into(),
-            );
+            return Err("its command is empty; write command = ['/path/to/program', 'argument']".into());
         };
         if !program.starts_with('/') {
-            return Err(format!(
-                "the [[reload]] command {program:?} is not an absolute path; no shell and no PATH is used to find it"
-            ));
+            // Not quoted: a whole shell line in its place may hold a secret.
+            return Err(
+                "its command is not an absolute path; no shell and no PATH is used to find it".into(),
+            );
         }
         if !(1..=MAX_TIMEOUT_S).contains(&self.timeout_s) {
-            return Err(format!(
-                "timeout_s of `{program}` is not between 1 and {MAX_TIMEOUT_S}"
-            ));
+            return Err(format!("its timeout_s is not between 1 and {MAX_TIMEOUT_S}"));
         }
         Ok(())
     }

@@ -227,7 +227,8 @@ fn key_of(csr: &str) -> Result<KeyRequest, No> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, No> {
-    serde_json::from_slice(body).map_err(|error| No::bad_request(format!("the body cannot be read: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| No::bad_request(format!("the body cannot be read: {}", domain::plain(error))))
 }
 
 fn wanted(id: CommandId, reason: Option<String>, order: Order) -> Wanted {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339, macros::format_description};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 use uuid::Uuid;
 
 /// The CloudEvents attributes of one event around its data.
@@ -132,13 +132,18 @@ pub struct Envelope<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Not the JSON of an envelope.
-    #[error("not a CloudEvents envelope")]
-    Json(#[source] serde_json::Error),
+    #[error("not a CloudEvents envelope: line {line}, column {column}")]
+    Json {
+        /// The line where it ceases to be one. What stands there may be anything, and is not quoted.
+        line: usize,
+        /// The column.
+        column: usize,
+    },
     /// Another version of CloudEvents.
-    #[error("CloudEvents version \"{0}\" is not 1.0")]
+    #[error("CloudEvents version {0:?} is not 1.0")]
     SpecVersion(String),
     /// Data that is not JSON.
-    #[error("data of type \"{0}\" is not application/json")]
+    #[error("data of type {0:?} is not application/json")]
     ContentType(String),
 }
 
@@ -177,12 +182,16 @@ impl<'a> Envelope<'a> {
 
     /// Reads a record's envelope without copying it.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let envelope: Self = serde_json::from_slice(bytes).map_err(DecodeError::Json)?;
+        let envelope: Self = serde_json::from_slice(bytes).map_err(|error| DecodeError::Json {
+            line: error.line(),
+            column: error.column(),
+        })?;
+        let cut = |text: &str| text.chars().take(80).collect();
         if envelope.specversion != "1.0" {
-            return Err(DecodeError::SpecVersion(envelope.specversion.into_owned()));
+            return Err(DecodeError::SpecVersion(cut(&envelope.specversion)));
         }
         if envelope.datacontenttype != "application/json" {
-            return Err(DecodeError::ContentType(envelope.datacontenttype.into_owned()));
+            return Err(DecodeError::ContentType(cut(&envelope.datacontenttype)));
         }
         Ok(envelope)
     }
@@ -209,12 +218,15 @@ pub fn format_time(time_ms: i64) -> String {
         .expect("the shape asks only for what a UTC time has")
 }
 
+/// The years 0000 to 9999, which RFC 3339 can write.
+const YEARS_MS: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
+
 /// RFC 3339 in any offset as milliseconds since 1970.
 pub fn parse_time(text: &str) -> Option<i64> {
-    let time = OffsetDateTime::parse(text, &Rfc3339)
-        .ok()?
-        .to_offset(UtcOffset::UTC);
-    i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    let time_ms = i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()?;
+    // At the ends of the calendar an offset leads out of the years that can be written in UTC.
+    YEARS_MS.contains(&time_ms).then_some(time_ms)
 }
 
 /// Only the id of a stored event; everything else in it may be broken.
@@ -266,7 +278,10 @@ mod tests {
 
     #[test]
     fn garbage_truncation_and_foreign_versions_are_errors() {
-        assert!(matches!(Envelope::decode(b"\xff\x00"), Err(DecodeError::Json(_))));
+        assert!(matches!(
+            Envelope::decode(b"\xff\x00"),
+            Err(DecodeError::Json { .. })
+        ));
         for cut in 0..STORED.len() {
             assert!(
                 Envelope::decode(&STORED.as_bytes()[..cut]).is_err(),
@@ -294,5 +309,8 @@ mod tests {
             Some(1_789_868_676_007)
         );
         assert_eq!(parse_time("yesterday"), None);
+        // In UTC the year 10000, and the year before 0000.
+        assert_eq!(parse_time("9999-12-31T23:59:59-23:59"), None);
+        assert_eq!(parse_time("0000-01-01T00:00:00+23:59"), None);
     }
 }

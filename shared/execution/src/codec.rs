@@ -2,7 +2,7 @@
 
 use domain::{
     BodyDigest, ClusterName, CommandId, Event, EventId, Fact, Header, Position, Principal, Timestamp,
-    event::CommandRef,
+    event::CommandRef, plain,
 };
 use eventlog::{Envelope, NewEvent, Stored, Subject};
 use serde_json::value::to_raw_value;
@@ -108,8 +108,8 @@ pub fn decode(stored: &Stored) -> Result<Event, DecodeError> {
         Envelope::decode(&stored.data).map_err(|source| DecodeError::Envelope { position, source })?;
     let bad = |detail: String| DecodeError::Data {
         position,
-        type_name: envelope.r#type.to_string(),
-        detail,
+        type_name: plain(&envelope.r#type),
+        detail: plain(detail),
     };
     let fact = Fact::decode(
         &envelope.r#type,
@@ -117,7 +117,7 @@ pub fn decode(stored: &Stored) -> Result<Event, DecodeError> {
     )
     .ok_or_else(|| DecodeError::UnknownType {
         position,
-        type_name: envelope.r#type.to_string(),
+        type_name: plain(&envelope.r#type),
     })?
     .map_err(|error| bad(error.to_string()))?;
     let time = envelope

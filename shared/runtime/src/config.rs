@@ -65,7 +65,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigEr
         ConfigError::Invalid {
             path: path.to_owned(),
             line,
-            message: explain(error.message()),
+            message: plain(&explain(error.message())),
         }
     })
 }
@@ -114,6 +114,15 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
     fs::read_to_string(path).map_err(unreadable)
 }
 
+/// One line of bounded length: a key may hold anything, and an error reaches logs and terminals.
+fn plain(message: &str) -> String {
+    let escaped = message.chars().map(|c| match c {
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    });
+    escaped.take(600).collect()
+}
+
 /// serde's message in the words of somebody who edits a file, without the offending value.
 fn explain(message: &str) -> String {
     let message = message.trim();
@@ -122,6 +131,16 @@ fn explain(message: &str) -> String {
     }
     if let Some(rest) = message.strip_prefix("missing field ") {
         return format!("the key {rest} is missing; add it");
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant ") {
+        let expected = rest
+            .rsplit_once(", expected ")
+            .map_or("something else", |(_, expected)| expected);
+        return format!("value not allowed; expected {expected}");
+    }
+    // Our own readers of names and pins quote what they were given.
+    if let Some((_, expected)) = message.rsplit_once("\" is not ") {
+        return format!("value not allowed; expected {expected}");
     }
     for (prefix, words) in [
         ("invalid type: ", "wrong type of value"),
@@ -218,6 +237,13 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn a_key_neither_forges_a_line_nor_floods() {
+        let message = error("\"a\\n\\u001b[31m\" = 1\n");
+        assert!(message.contains("unknown key `a\\n\\u{1b}[31m`"), "{message}");
+        assert!(error(&format!("{} = 1\n", "k".repeat(9_000))).len() < 1_000);
     }
 
     #[test]

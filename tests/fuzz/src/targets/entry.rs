@@ -83,10 +83,21 @@ fn join(body: &[u8], is_secret: bool) {
                 assert_eq!(join.token, TokenHash(execution::sha256(SECRET.as_bytes())));
                 assert!(!format!("{order:?}").contains(SECRET), "an order shows the token");
             }
-            if let Some(proven_by) = join.rejoin.as_ref().and_then(|rejoin| rejoin.proven_by) {
+            if join
+                .rejoin
+                .as_ref()
+                .is_some_and(|rejoin| rejoin.proven_by.is_some())
+            {
+                let document: api::join::JoinRequest = serde_json::from_slice(body).expect("it was read");
+                let proof = document
+                    .rejoin
+                    .and_then(|rejoin| rejoin.certificate)
+                    .expect("it was proven");
+                let certificate = pki::pem::certificates(&proof).expect("PEM").remove(0);
+                let proven = pki::pin_of_certificate(&certificate).expect("a certificate");
                 assert_eq!(
-                    proven_by.0,
-                    pki::sha256(&made().leaf),
+                    proven,
+                    made().node_key.spki_pin(),
                     "only the leaf's key can sign here"
                 );
             }
