@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::node::{CERTIFICATE_EVENT, DESIRED_EVENT, DesiredUpdate, HEARTBEAT_S, PushedCertificate};
 use domain::{ClusterName, SpkiPin};
 use mtls::{Epochs, SessionRegistry};
-use runtime::backoff::Backoff;
+use runtime::backoff::{Backoff, jitter, random_seed};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -24,8 +24,9 @@ const IDLE: Duration = Duration::from_secs(3 * HEARTBEAT_S);
 
 /// A stream that stood for so long was a good one.
 const STANDING: Duration = Duration::from_secs(1);
-/// The pause before a good gateway is dialled again after it ended the stream.
-const HURRY: Duration = Duration::from_millis(10);
+/// A good gateway is dialled again within so many of the shortest pauses after it ended the stream, if it did not ask
+/// for a longer time: it ends the streams of a whole fleet at one moment.
+const HURRY: u32 = 4;
 
 /// What to dial with.
 #[derive(Clone)]
@@ -76,7 +77,7 @@ pub(crate) async fn hold(
 ) {
     let mut backoff = Backoff::new(pace.retry_min, pace.retry_max, seed);
     let mut server = 0;
-    let mut may_hurry = true;
+    let (mut may_hurry, mut asked) = (true, None);
     loop {
         let Some(current) = dial.borrow_and_update().clone() else {
             if dial.changed().await.is_err() {
@@ -95,7 +96,7 @@ pub(crate) async fn hold(
                 may_hurry = true;
                 continue;
             }
-            trouble = follow(&servers[server], server, &current, &news, &mut heard) => trouble,
+            trouble = follow(&servers[server], server, &current, &news, &mut heard, &mut asked) => trouble,
         };
         if heard {
             backoff.reset();
@@ -107,11 +108,11 @@ pub(crate) async fn hold(
         if news.send(lost).await.is_err() {
             return;
         }
-        // A gateway ends streams when its own certificate changes: then it is there, and is dialled at once.
+        // A gateway ends streams when its own certificate changes: then it is there, and is dialled soon.
         // Once only, until a stream has stood for a while: one that always hangs up is not to be hammered.
         may_hurry |= heard && began.elapsed() >= STANDING;
         let pause = if heard && may_hurry {
-            HURRY
+            redial(&pace, asked, random_seed())
         } else {
             backoff.next_pause()
         };
@@ -135,6 +136,13 @@ pub(crate) async fn hold(
     }
 }
 
+/// The pause before a good gateway is dialled again: drawn from the time that it asked for, at most the longest pause.
+fn redial(pace: &Pace, asked: Option<Duration>, seed: u64) -> Duration {
+    let soon = pace.retry_min * HURRY;
+    let span = asked.map_or(soon, |asked| asked.max(soon)).min(pace.retry_max);
+    jitter(span, 0.0, 1.0, seed)
+}
+
 /// Follows one stream to its end and says why it ended.
 async fn follow(
     server: &Server,
@@ -142,6 +150,7 @@ async fn follow(
     dial: &Dial,
     news: &mpsc::Sender<News>,
     heard: &mut bool,
+    asked: &mut Option<Duration>,
 ) -> Trouble {
     let beat = Duration::from_secs(HEARTBEAT_S);
     let opening = dial.client(server);
@@ -168,6 +177,7 @@ async fn follow(
         match item {
             Ok(item) => {
                 *heard = true;
+                *asked = stream.retry();
                 if news.send(item).await.is_err() {
                     return Trouble::NoAnswer("the agent stops".into());
                 }
@@ -179,6 +189,31 @@ async fn follow(
                     event.name
                 ));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_that_loses_its_gateway_at_one_moment_comes_back_over_the_time_that_it_asked_for() {
+        let pace = Pace::default();
+        let spread = |asked: Option<u64>| {
+            let asked = asked.map(Duration::from_secs);
+            let mut pauses: Vec<_> = (0..1_000).map(|seed| redial(&pace, asked, seed)).collect();
+            pauses.sort_unstable();
+            (pauses[0], pauses[500], pauses[999])
+        };
+        for (asked, span) in [(None, 1), (Some(0), 1), (Some(8), 8), (Some(3_600), 10)] {
+            let (first, half, last) = spread(asked);
+            let span = Duration::from_secs(span);
+            assert!(
+                first < span / 20 && last > span * 19 / 20 && last <= span,
+                "{first:?} to {last:?}"
+            );
+            assert!(half > span * 4 / 10 && half < span * 6 / 10, "{half:?}");
         }
     }
 }

@@ -25,8 +25,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config, firsts::Firsts, hub::Hub, limits::NodeLimits, presence::Presences, reply::No,
-    serving::Serving, strangers::Strangers,
+    config::Config, firsts::Firsts, hub::Hub, limits::NodeLimits, precedence::Precedence,
+    presence::Presences, reply::No, serving::Serving, strangers::Strangers,
 };
 
 /// How long an answer may wait for something that others do: a signature, a bundle, a gate.
@@ -54,6 +54,7 @@ pub(crate) struct App {
     pub(crate) joins: KeyedLimit<IpAddr>,
     pub(crate) recoveries: KeyedLimit<IpAddr>,
     pub(crate) readings: Readings,
+    pub(crate) precedence: Precedence,
     pub(crate) nodes: NodeLimits,
     pub(crate) strangers: Strangers,
     pub(crate) shutdown: CancellationToken,

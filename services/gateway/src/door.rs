@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{answer, app::App, caller::still_counts, config::Config, reply::Body, strangers::SUMMARY_EVERY};
-use places::{Place, Places};
+use places::{Place, Places, Stand};
 
 mod places;
 
@@ -49,6 +49,8 @@ pub(crate) struct Connection {
     pub(crate) from: IpAddr,
     /// Cancelled when the connection should end: event streams end by themselves then.
     pub(crate) drain: CancellationToken,
+    /// Its place at the door.
+    pub(crate) stand: Stand,
 }
 
 /// Accepts until the shutdown, then lets what is open end.
@@ -152,12 +154,14 @@ async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr, place: Place) {
     } else {
         PERSON_END
     };
+    let stand = place.stand();
     let life = life(app, peer.clone(), place);
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let caller = Connection {
         peer,
         from,
         drain: drain.clone(),
+        stand,
     };
     let service = service_fn(|request: Request<Incoming>| {
         let (app, caller) = (app.clone(), caller.clone());

@@ -14,7 +14,7 @@ use domain::{AuthorityType, Event, Fact, NodeId, Position, Principal, trust::Sig
 use tokio::sync::{broadcast::error::RecvError, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
+use crate::{app::App, turns::Turns};
 
 /// Certificates that wait for one slow stream: a node asks for one per type and role at a time. One that
 /// finds no place is not lost, the node asks for it again.
@@ -31,6 +31,8 @@ pub(crate) struct Hub {
     streams: Mutex<Streams>,
     bundles: Mutex<HashMap<AuthorityType, (Position, Arc<SignedBundle>)>>,
     next: std::sync::atomic::AtomicU64,
+    /// In which order the streams look at what has changed for all of them.
+    pub(crate) turns: Turns,
 }
 
 /// The open streams of each node; a node that dials anew has two for a moment.
@@ -54,12 +56,18 @@ impl Hub {
             streams: Mutex::default(),
             bundles: Mutex::default(),
             next: Default::default(),
+            turns: Turns::default(),
         }
     }
 
     /// Desired states may have changed.
     pub(crate) fn wake(&self) {
         self.version.send_modify(|version| *version += 1);
+    }
+
+    /// How many nodes hold a stream.
+    pub(crate) fn nodes(&self) -> usize {
+        self.streams().len()
     }
 
     /// Registers a stream of a node.

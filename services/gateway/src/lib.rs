@@ -34,6 +34,7 @@ use firsts::Firsts;
 use hub::Hub;
 use limits::NodeLimits;
 use member::Member;
+use precedence::Precedence;
 use serving::Serving;
 use strangers::Strangers;
 
@@ -49,6 +50,7 @@ mod handout;
 mod hub;
 mod limits;
 mod member;
+mod precedence;
 mod presence;
 mod reply;
 mod route;
@@ -58,6 +60,7 @@ mod strangers;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 /// The most sources whose joins and recoveries are counted one by one.
 const MAX_SOURCES: usize = 16_384;
@@ -193,6 +196,7 @@ fn app(config: Config, parts: Parts) -> App {
         joins: KeyedLimit::new(config.joins, MAX_SOURCES, now),
         recoveries: KeyedLimit::new(config.joins, MAX_SOURCES, now),
         readings: Readings::default(),
+        precedence: Precedence::default(),
         nodes: fold.read(|state| NodeLimits::new(&config, state.settings().node_ttl_ms, now)),
         strangers: Strangers::new(metrics.clone(), now),
         serving: Serving::new(clock.clone()),

@@ -160,6 +160,12 @@ pub(crate) fn event(name: &str, id: Option<u64>, data: &str) -> Bytes {
     text.into()
 }
 
+/// How long a reader waits before it dials anew when its stream is lost (WHATWG HTML, section 9.2.6). Stands before an
+/// event and belongs to it.
+pub(crate) fn retry(after: Duration) -> Bytes {
+    format!("retry: {}\n", after.as_millis()).into()
+}
+
 /// A comment: the heartbeat.
 pub(crate) fn comment() -> Bytes {
     Bytes::from_static(b": .\n\n")

@@ -58,7 +58,7 @@ pub(crate) struct World {
 pub(crate) struct Running {
     pub(crate) addr: String,
     pub(crate) stop: CancellationToken,
-    tasks: JoinSet<()>,
+    pub(crate) tasks: JoinSet<()>,
 }
 
 impl World {

@@ -34,6 +34,7 @@ mod lapses;
 mod limits;
 mod presence;
 mod strangers;
+mod turns;
 
 /// A node as a test plays it.
 struct Node {

@@ -70,9 +70,14 @@ pub(super) async fn recover(asked: &Asked) -> Reply {
     result
 }
 
-/// Executes, waits for the certificate, and answers with the row at or after the event [M].
+/// Executes when it is its turn, waits for the certificate, and answers with the row at or after the event [M].
 async fn joined(asked: &Asked, order: Order) -> Reply {
     let app = &asked.app;
+    let _at_work = asked.connection.stand.at_work();
+    let Some(_turn) = app.precedence.join().await else {
+        let text = "too many nodes join at this moment: ask again with the same request";
+        return Err(No::new(Code::RateLimited, text).retry_after(1));
+    };
     let (answered, node, issued) = certified(asked, order).await?;
     let at_least = joined_at(app, node).max(answered.position);
     let update = handout::with_bundles(app, handout::whole(app, node, at_least).await?).await?;

@@ -19,6 +19,7 @@ use crate::{
     hub::{Hub, Subscription},
     presence::Present,
     reply::{self, No, Reply},
+    turns,
 };
 
 /// `GET /v1/node/stream`: the newest desired state at once and whenever it changes, certificates as they
@@ -39,6 +40,7 @@ pub(super) async fn stream(asked: &Asked) -> Reply {
         gauge: Counted(gauge),
         sent: None,
         due: true,
+        turn: None,
         beside: asked.take_beside(),
         left: MAX_BODY_BYTES,
         heartbeat: tokio::time::interval(Duration::from_secs(HEARTBEAT_S)),
@@ -61,6 +63,8 @@ struct Open {
     gauge: Counted,
     sent: Option<Handout>,
     due: bool,
+    /// When it is this stream's turn to look at what has changed for all of them.
+    turn: Option<Instant>,
     /// The node's own bytes: whatever it sends there, it lives. What we send it proves nothing, for the kernel takes
     /// it on behalf of a process that hangs.
     beside: Option<Incoming>,
@@ -100,6 +104,12 @@ impl Open {
                 () = self.leave.over() => return None,
                 changed = self.subscription.version.changed() => {
                     if changed.is_err() { return None; }
+                    self.turn.get_or_insert_with(|| {
+                        Instant::now() + self.app.hub.turns.take(self.app.clock.monotonic())
+                    });
+                }
+                () = until(self.turn) => {
+                    self.turn = None;
                     self.due = true;
                 }
                 certificate = self.subscription.certificates.recv() => {
@@ -121,7 +131,7 @@ impl Open {
                     if !self.leave.reader_counts() {
                         return None;
                     }
-                    self.due = true;
+                    self.due = self.turn.is_none();
                     return Some(reply::comment());
                 }
             }
@@ -148,7 +158,9 @@ impl Open {
                 };
                 let position = handout.desired.position.0;
                 self.sent = Some(handout);
-                Newest::Event(reply::event(DESIRED_EVENT, Some(position), &data))
+                let retry = reply::retry(turns::coming_back(self.app.hub.nodes()));
+                let event = reply::event(DESIRED_EVENT, Some(position), &data);
+                Newest::Event([retry, event].concat().into())
             }
             Err(no) => {
                 // The log cannot be read now: the next heartbeat looks again.
@@ -156,6 +168,14 @@ impl Open {
                 Newest::Same
             }
         }
+    }
+}
+
+/// Waits for a moment; for ever where there is none.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -195,6 +215,7 @@ pub(super) async fn certificate(asked: &Asked) -> Reply {
     let node = asked.caller.node()?;
     let (wanted, key) = body::certificate(&asked.body)?;
     asked.app.nodes.certificate(&asked.app, node, key.spki)?;
+    let _renewal = asked.app.precedence.renewal();
     let answered = asked.execute(asked.command(wanted)).await?;
     let Answer::Authorized { authorization } = answered.answer else {
         return Err(No::new(

@@ -2,7 +2,8 @@
 //!
 //! A connection is a stranger's until the log knows its certificate, so during its handshake too. When all
 //! places of strangers are taken, the one that has been there longest gives way: an honest handshake takes
-//! milliseconds, and what has stood for long is waiting for nothing.
+//! milliseconds, and what has stood for long is waiting for nothing. Unless it waits for us: a join that is
+//! worked on keeps its place, for those who have waited longest would never come in otherwise.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,8 +25,10 @@ pub(crate) struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    /// By the order in which they came.
+    /// Those for whom nothing is done, by the order in which they came.
     strangers: BTreeMap<u64, Stranger>,
+    /// Those whose join is worked on.
+    at_work: HashMap<u64, Stranger>,
     by_source: HashMap<IpAddr, usize>,
     known: usize,
 }
@@ -44,6 +47,17 @@ pub(crate) struct Place {
     is_known: bool,
     gives_way: CancellationToken,
 }
+
+/// A place as requests see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Stand {
+    places: Arc<Places>,
+    id: u64,
+}
+
+/// A stranger's request is worked on, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct AtWork(Stand);
 
 /// No place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,10 +82,9 @@ impl Places {
         if taken.by_source.get(&source).copied().unwrap_or(0) >= self.per_source {
             return Err(Crowded);
         }
-        if taken.strangers.len() >= self.strangers
-            && let Some((&oldest, _)) = taken.strangers.first_key_value()
-            && let Some(stranger) = taken.leave(oldest)
-        {
+        if taken.strangers.len() + taken.at_work.len() >= self.strangers {
+            let oldest = taken.strangers.first_key_value().map(|(id, _)| *id);
+            let stranger = oldest.and_then(|id| taken.leave(id)).ok_or(Crowded)?;
             stranger.gives_way.cancel();
         }
         let (id, gives_way) = (taken.next, CancellationToken::new());
@@ -109,15 +122,44 @@ impl Place {
         Ok(())
     }
 
+    /// The same for requests.
+    pub(crate) fn stand(&self) -> Stand {
+        Stand {
+            places: self.places.clone(),
+            id: self.id,
+        }
+    }
+
     /// Cancelled when it has to give way.
     pub(crate) fn gives_way(&self) -> CancellationToken {
         self.gives_way.clone()
     }
 }
 
+impl Stand {
+    /// A request that comes by it is worked on. Who asks for several at once is as safe as the first of them.
+    pub(crate) fn at_work(&self) -> AtWork {
+        let mut taken = self.places.lock();
+        if let Some(stranger) = taken.strangers.remove(&self.id) {
+            taken.at_work.insert(self.id, stranger);
+        }
+        AtWork(self.clone())
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let Stand { places, id } = &self.0;
+        let mut taken = places.lock();
+        if let Some(stranger) = taken.at_work.remove(id) {
+            taken.strangers.insert(*id, stranger);
+        }
+    }
+}
+
 impl Taken {
     fn leave(&mut self, id: u64) -> Option<Stranger> {
-        let stranger = self.strangers.remove(&id)?;
+        let stranger = self.strangers.remove(&id).or_else(|| self.at_work.remove(&id))?;
         if let Some(count) = self.by_source.get_mut(&stranger.source) {
             *count -= 1;
             if *count == 0 {
@@ -176,6 +218,35 @@ mod tests {
         drop((held, last));
         let taken = places.lock();
         assert!(taken.strangers.is_empty() && taken.by_source.is_empty() && taken.known == 0);
+    }
+
+    #[test]
+    fn whoever_is_worked_for_does_not_give_way_however_long_it_has_been_there() {
+        let places = Places::new(64, 64);
+        let held: Vec<_> = (0..16).map(|n| places.enter(source(n)).unwrap()).collect();
+        let first = held[0].stand().at_work();
+        let _newcomer = places.enter(source(100)).unwrap();
+        assert!(!held[0].gives_way().is_cancelled(), "its join is worked on");
+        assert!(
+            held[1].gives_way().is_cancelled(),
+            "the oldest of those who wait for nothing"
+        );
+        drop(first);
+        let _newcomer = places.enter(source(101)).unwrap();
+        assert!(held[0].gives_way().is_cancelled(), "it was answered");
+    }
+
+    #[test]
+    fn where_everybody_is_worked_for_the_newcomer_finds_no_place() {
+        let places = Places::new(64, 64);
+        let held: Vec<_> = (0..16).map(|n| places.enter(source(n)).unwrap()).collect();
+        let working: Vec<_> = held.iter().map(|place| place.stand().at_work()).collect();
+        assert_eq!(places.enter(source(100)).unwrap_err(), Crowded);
+        assert!(held.iter().all(|place| !place.gives_way().is_cancelled()));
+        drop(held);
+        drop(working);
+        let taken = places.lock();
+        assert!(taken.strangers.is_empty() && taken.at_work.is_empty() && taken.by_source.is_empty());
     }
 
     #[test]

@@ -92,6 +92,11 @@ impl EventStream {
         }
     }
 
+    /// How long to wait before dialling anew when this stream is lost, if the server said so.
+    pub fn retry(&self) -> Option<Duration> {
+        self.parser.retry
+    }
+
     /// The next bytes of the body, with the connection driven beside it.
     async fn frame(&mut self) -> Option<Result<Bytes, hyper::Error>> {
         loop {
@@ -125,6 +130,7 @@ struct Parser {
     event: ServerEvent,
     has_data: bool,
     after_cr: bool,
+    retry: Option<Duration>,
 }
 
 impl Parser {
@@ -170,7 +176,8 @@ impl Parser {
                 self.event.data.push_str(value);
                 self.has_data = true;
             }
-            // A comment (the heartbeat), `retry`, or something of a later version.
+            "retry" => self.retry = value.parse().ok().map(Duration::from_millis).or(self.retry),
+            // A comment (the heartbeat), or something of a later version.
             _ => {}
         }
         None
@@ -214,7 +221,18 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_unknown_fields_make_no_event_and_an_unfinished_one_is_not_handed_out() {
+    fn comments_and_other_fields_make_no_event_and_an_unfinished_one_is_not_handed_out() {
         assert_eq!(parse(&[": a\n\n", "retry: 5\n\n", "data: cut off\n"]), []);
+    }
+
+    #[test]
+    fn the_server_says_how_long_to_wait_when_the_stream_is_lost() {
+        let (mut parser, mut ready) = (Parser::default(), VecDeque::new());
+        parser.feed(
+            b"retry: 4000\nevent: desired\ndata: 1\n\nretry: soon\n",
+            &mut ready,
+        );
+        assert_eq!(parser.retry, Some(Duration::from_secs(4)));
+        assert_eq!(ready, [event("desired", "1", None)]);
     }
 }
