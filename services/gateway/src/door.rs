@@ -114,8 +114,11 @@ async fn connection(app: Arc<App>, tcp: TcpStream, from: SocketAddr, place: Plac
     open.inc();
     let begun = app.clock.monotonic();
     let gives_way = place.gives_way();
+    // On the heap, here and below: thousands of connections stand idle, and none keeps room for its handshake or for
+    // the largest answer.
+    let accepting = Box::pin(accept(tcp, &app.epochs, &app.sessions));
     let accepted = tokio::select! {
-        accepted = accept(tcp, &app.epochs, &app.sessions) => accepted,
+        accepted = accepting => accepted.map(Box::new),
         () = gives_way.cancelled() => {
             app.strangers.count("crowded");
             return open.dec();
@@ -136,13 +139,14 @@ async fn connection(app: Arc<App>, tcp: TcpStream, from: SocketAddr, place: Plac
     open.dec();
 }
 
-async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr, place: Place) {
+async fn serve(app: &Arc<App>, accepted: Box<Accepted>, from: IpAddr, place: Place) {
+    let is_h2 = accepted.stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let Accepted {
         stream,
         peer,
         session,
         ..
-    } = accepted;
+    } = *accepted;
     // Ends with the session's drain, and with the process.
     let drain = session.drain_token().child_token();
     let stop = app.shutdown.clone();
@@ -156,7 +160,6 @@ async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr, place: Place) {
     };
     let stand = place.stand();
     let life = life(app, peer.clone(), place);
-    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let caller = Connection {
         peer,
         from,
@@ -165,7 +168,7 @@ async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr, place: Place) {
     };
     let service = service_fn(|request: Request<Incoming>| {
         let (app, caller) = (app.clone(), caller.clone());
-        async move { Ok::<Response<Body>, Infallible>(answer::answer(app, caller, request).await) }
+        Box::pin(async move { Ok::<Response<Body>, Infallible>(answer::answer(app, caller, request).await) })
     });
     let io = TokioIo::new(stream);
     let closed = async {
@@ -188,7 +191,7 @@ async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr, place: Place) {
             .max_concurrent_streams(MAX_STREAMS)
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(HEADER_TIMEOUT);
-        let connection = std::pin::pin!(builder.serve_connection(io, service));
+        let connection = Box::pin(builder.serve_connection(io, service));
         until_the_end!(connection, closed, ending, end);
     } else {
         let mut builder = http1::Builder::new();
@@ -196,7 +199,7 @@ async fn serve(app: &Arc<App>, accepted: Accepted, from: IpAddr, place: Place) {
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(64 * 1024);
-        let connection = std::pin::pin!(builder.serve_connection(io, service));
+        let connection = Box::pin(builder.serve_connection(io, service));
         until_the_end!(connection, closed, ending, end);
     }
 }

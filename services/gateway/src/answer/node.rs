@@ -93,7 +93,7 @@ impl Open {
         loop {
             if self.due {
                 self.due = false;
-                match self.newest().await {
+                match Box::pin(self.newest()).await {
                     Newest::Same => {}
                     Newest::Event(bytes) => return Some(bytes),
                     Newest::Gone => return None,
