@@ -24,9 +24,11 @@ const IDLE: Duration = Duration::from_secs(3 * HEARTBEAT_S);
 
 /// A stream that stood for so long was a good one.
 const STANDING: Duration = Duration::from_secs(1);
-/// A good gateway is dialled again within so many of the shortest pauses after it ended the stream, if it did not ask
-/// for a longer time: it ends the streams of a whole fleet at one moment.
+/// A good gateway ends the streams of a whole fleet at one moment, and says over which time they should come back. One
+/// that did not say is dialled again within so many of the shortest pauses,
 const HURRY: u32 = 4;
+/// and none within less than this, on average half of it.
+const SHORTEST: Duration = Duration::from_millis(20);
 
 /// What to dial with.
 #[derive(Clone)]
@@ -138,9 +140,8 @@ pub(crate) async fn hold(
 
 /// The pause before a good gateway is dialled again: drawn from the time that it asked for, at most the longest pause.
 fn redial(pace: &Pace, asked: Option<Duration>, seed: u64) -> Duration {
-    let soon = pace.retry_min * HURRY;
-    let span = asked.map_or(soon, |asked| asked.max(soon)).min(pace.retry_max);
-    jitter(span, 0.0, 1.0, seed)
+    let span = asked.unwrap_or(pace.retry_min * HURRY).max(SHORTEST);
+    jitter(span.min(pace.retry_max), 0.0, 1.0, seed)
 }
 
 /// Follows one stream to its end and says why it ended.
@@ -201,14 +202,19 @@ mod tests {
     fn a_fleet_that_loses_its_gateway_at_one_moment_comes_back_over_the_time_that_it_asked_for() {
         let pace = Pace::default();
         let spread = |asked: Option<u64>| {
-            let asked = asked.map(Duration::from_secs);
+            let asked = asked.map(Duration::from_millis);
             let mut pauses: Vec<_> = (0..1_000).map(|seed| redial(&pace, asked, seed)).collect();
             pauses.sort_unstable();
             (pauses[0], pauses[500], pauses[999])
         };
-        for (asked, span) in [(None, 1), (Some(0), 1), (Some(8), 8), (Some(3_600), 10)] {
+        for (asked, span) in [
+            (None, 1_000),
+            (Some(0), 20),
+            (Some(8_000), 8_000),
+            (Some(3_600_000), 10_000),
+        ] {
             let (first, half, last) = spread(asked);
-            let span = Duration::from_secs(span);
+            let span = Duration::from_millis(span);
             assert!(
                 first < span / 20 && last > span * 19 / 20 && last <= span,
                 "{first:?} to {last:?}"

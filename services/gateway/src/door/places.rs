@@ -3,7 +3,8 @@
 //! A connection is a stranger's until the log knows its certificate, so during its handshake too. When all
 //! places of strangers are taken, the one that has been there longest gives way: an honest handshake takes
 //! milliseconds, and what has stood for long is waiting for nothing. Unless it waits for us: a join that is
-//! worked on keeps its place, for those who have waited longest would never come in otherwise.
+//! worked on keeps its place while any other can give way, for those who have waited longest would never come in
+//! otherwise.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,7 +29,7 @@ struct Taken {
     /// Those for whom nothing is done, by the order in which they came.
     strangers: BTreeMap<u64, Stranger>,
     /// Those whose join is worked on.
-    at_work: HashMap<u64, Stranger>,
+    at_work: BTreeMap<u64, Stranger>,
     by_source: HashMap<IpAddr, usize>,
     known: usize,
 }
@@ -83,9 +84,14 @@ impl Places {
             return Err(Crowded);
         }
         if taken.strangers.len() + taken.at_work.len() >= self.strangers {
-            let oldest = taken.strangers.first_key_value().map(|(id, _)| *id);
-            let stranger = oldest.and_then(|id| taken.leave(id)).ok_or(Crowded)?;
-            stranger.gives_way.cancel();
+            // Last of all one that is worked for: joins of whoever has many addresses must not shut out the known, who
+            // are strangers for as long as their handshake takes.
+            let mut oldest = taken.strangers.keys().chain(taken.at_work.keys());
+            if let Some(&oldest) = oldest.next()
+                && let Some(stranger) = taken.leave(oldest)
+            {
+                stranger.gives_way.cancel();
+            }
         }
         let (id, gives_way) = (taken.next, CancellationToken::new());
         taken.next += 1;
@@ -237,13 +243,14 @@ mod tests {
     }
 
     #[test]
-    fn where_everybody_is_worked_for_the_newcomer_finds_no_place() {
+    fn where_everybody_is_worked_for_the_oldest_of_them_gives_way() {
         let places = Places::new(64, 64);
         let held: Vec<_> = (0..16).map(|n| places.enter(source(n)).unwrap()).collect();
         let working: Vec<_> = held.iter().map(|place| place.stand().at_work()).collect();
-        assert_eq!(places.enter(source(100)).unwrap_err(), Crowded);
-        assert!(held.iter().all(|place| !place.gives_way().is_cancelled()));
-        drop(held);
+        let newcomer = places.enter(source(100)).unwrap();
+        let gave_way = |place: &Place| place.gives_way().is_cancelled();
+        assert!(gave_way(&held[0]) && !held[1..].iter().any(gave_way));
+        drop((held, newcomer));
         drop(working);
         let taken = places.lock();
         assert!(taken.strangers.is_empty() && taken.at_work.is_empty() && taken.by_source.is_empty());
