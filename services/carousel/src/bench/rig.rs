@@ -1,6 +1,10 @@
 //! A control plane in this process on the embedded log, and its fleet of simulated nodes, for benchmarks.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use domain::{
     Answer, AuthorityType, ClusterName, Command, Order, Phase, Principal, TokenHash, UserName,
@@ -30,6 +34,8 @@ use crate::{
 
 /// Nodes at work at one moment; a fleet behind gateways is as eager.
 const AT_ONCE: usize = 1_024;
+/// How long the views may take.
+const VIEWS_PATIENCE: Duration = Duration::from_secs(600);
 /// The phases of a rotation.
 pub(crate) const PHASES: [Phase; 4] = [
     Phase::Init,
@@ -44,7 +50,7 @@ pub(crate) struct Rig {
     shared: Shared,
     /// The nodes have threads of their own: what a node does on its own machine must not stand in the queue before the
     /// control plane.
-    machines: Runtime,
+    machines: Machines,
     admin: UserName,
     projecting: JoinSet<()>,
     queries: projector::Answers,
@@ -90,7 +96,7 @@ impl Rig {
         let rig = Self {
             core,
             shared,
-            machines: Runtime::new().map_err(|e| BenchError::Stuck(e.to_string()))?,
+            machines: Machines::new()?,
             admin: home.description.admin.clone(),
             projecting,
             queries,
@@ -163,9 +169,15 @@ impl Rig {
             return Err(BenchError::Stuck(format!("not every node has reached {phase}")));
         }
         let end = self.core.fold.position();
-        let status = api::Queries::status(&self.queries, api::At::Newest, end)
-            .await
-            .map_err(|e| BenchError::Stuck(e.to_string()))?;
+        let asked_from = Instant::now();
+        let status = loop {
+            match api::Queries::status(&self.queries, api::At::Newest, end).await {
+                Ok(status) => break status,
+                // Documents of a large fleet take their time; a person would ask again, as the answer says.
+                Err(api::QueryError::Lagging(_)) if asked_from.elapsed() < VIEWS_PATIENCE => {}
+                Err(error) => return Err(BenchError::Stuck(error.to_string())),
+            }
+        };
         let host = status
             .authorities
             .iter()
@@ -208,8 +220,7 @@ impl Rig {
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while self.projecting.join_next().await.is_some() {}
-        self.machines.shutdown_background();
-        drop((self.shared, self.queries));
+        drop((self.machines, self.shared, self.queries));
         self.core.stop().await;
     }
 }
@@ -230,6 +241,26 @@ async fn all<T: Send + 'static>(
             Some(ended) => done.push(ended.map_err(|e| BenchError::Stuck(e.to_string()))??),
             None => return Ok(done),
         }
+    }
+}
+
+/// The threads of the nodes. Dropped, they end by themselves: also where somebody waits asynchronously.
+struct Machines(Option<Runtime>);
+
+impl Machines {
+    fn new() -> Result<Self, BenchError> {
+        let runtime = Runtime::new().map_err(|e| BenchError::Stuck(e.to_string()))?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("taken by its end alone").handle()
+    }
+}
+
+impl Drop for Machines {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
     }
 }
 
