@@ -24,15 +24,19 @@ const PHASE: Duration = Duration::from_secs(20);
 pub(crate) fn lies(fleet: &Fleet, dice: &mut Dice, node: &Node) {
     for attempt in [about_the_row, about_the_issuer] {
         while !fleet.is_over() && attempt(fleet, dice, node).is_none() {
-            let mut agent = lock(&node.agent);
-            if agent.proc.is_none() {
-                agent.start();
-            }
-            drop(agent);
+            comes_back(node);
             fleet.pass(Duration::from_millis(200));
         }
     }
-    lock(&node.agent).start();
+    comes_back(node);
+}
+
+/// The agent runs again, if it was killed for the lie.
+fn comes_back(node: &Node) {
+    let mut agent = lock(&node.agent);
+    if agent.proc.is_none() {
+        agent.start();
+    }
 }
 
 /// Authorities that nobody knows, or that are retired, a row that is not there yet; and the truth. `None` where the

@@ -16,10 +16,7 @@ use domain::{
 use execution::sha256;
 use projector::Projector;
 use signer::KekSource;
-use tokio::{
-    runtime::{Handle, Runtime},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -48,9 +45,6 @@ pub(crate) const PHASES: [Phase; 4] = [
 pub(crate) struct Rig {
     pub(crate) core: Core,
     shared: Shared,
-    /// The nodes have threads of their own: what a node does on its own machine must not stand in the queue before the
-    /// control plane.
-    machines: Machines,
     admin: UserName,
     projecting: JoinSet<()>,
     queries: projector::Answers,
@@ -96,7 +90,6 @@ impl Rig {
         let rig = Self {
             core,
             shared,
-            machines: Machines::new()?,
             admin: home.description.admin.clone(),
             projecting,
             queries,
@@ -126,7 +119,7 @@ impl Rig {
             let name = format!("n{i}.fleet.bench").parse().expect("a host name");
             async move { Node::join(&shared, name).await }
         });
-        all(self.machines.handle(), joining).await
+        all(joining).await
     }
 
     /// Every node follows the row, as many at once as a fleet does.
@@ -135,7 +128,7 @@ impl Rig {
             let shared = self.shared.clone();
             async move { node.follow(&shared).await.map(|()| node) }
         });
-        all(self.machines.handle(), following).await
+        all(following).await
     }
 
     pub(crate) async fn enter(&self, phase: Phase) -> Result<(), BenchError> {
@@ -220,14 +213,13 @@ impl Rig {
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while self.projecting.join_next().await.is_some() {}
-        drop((self.machines, self.shared, self.queries));
+        drop((self.shared, self.queries));
         self.core.stop().await;
     }
 }
 
-/// Does it all on the nodes' own threads, [`AT_ONCE`] at a time.
+/// Does it all on any core, [`AT_ONCE`] at a time.
 async fn all<T: Send + 'static>(
-    machines: &Handle,
     mut work: impl Iterator<Item = impl Future<Output = Result<T, BenchError>> + Send + 'static>,
 ) -> Result<Vec<T>, BenchError> {
     let (mut running, mut done) = (JoinSet::new(), vec![]);
@@ -235,32 +227,12 @@ async fn all<T: Send + 'static>(
         while running.len() < AT_ONCE
             && let Some(next) = work.next()
         {
-            running.spawn_on(next, machines);
+            running.spawn(next);
         }
         match running.join_next().await {
             Some(ended) => done.push(ended.map_err(|e| BenchError::Stuck(e.to_string()))??),
             None => return Ok(done),
         }
-    }
-}
-
-/// The threads of the nodes. Dropped, they end by themselves: also where somebody waits asynchronously.
-struct Machines(Option<Runtime>);
-
-impl Machines {
-    fn new() -> Result<Self, BenchError> {
-        let runtime = Runtime::new().map_err(|e| BenchError::Stuck(e.to_string()))?;
-        Ok(Self(Some(runtime)))
-    }
-
-    fn handle(&self) -> &Handle {
-        self.0.as_ref().expect("taken by its end alone").handle()
-    }
-}
-
-impl Drop for Machines {
-    fn drop(&mut self) {
-        self.0.take().into_iter().for_each(Runtime::shutdown_background);
     }
 }
 

@@ -33,9 +33,8 @@ async fn what_concerns_every_stream_comes_when_it_is_its_turn() {
         "it is told over which time to come back"
     );
     // A second's turns are taken by others.
-    let now = w.clock.monotonic();
+    let (began, now) = (Instant::now(), w.clock.monotonic());
     let taken = (0..500).map(|_| app.hub.turns.take(now)).max().unwrap();
-    let began = Instant::now();
     rotate(&w, &gateway, Phase::Init).await.unwrap();
     next_desired(&mut stream, Phase::Init).await;
     assert!(began.elapsed() >= taken, "{:?}", began.elapsed());

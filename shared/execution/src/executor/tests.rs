@@ -290,16 +290,7 @@ async fn nobody_speaks_for_another_node() {
 #[tokio::test(start_paused = true)]
 async fn nobody_is_sent_away_while_the_logs_end_cannot_be_read() {
     let w = world().await;
-    let join = Join {
-        token: TokenHash([7; 32]),
-        hostname: "web-1".parse().unwrap(),
-        key: KeyRequest {
-            spki: SpkiPin([8; 32]),
-            public_key: String::new(),
-        },
-        rejoin: None,
-    };
-    let join = w.executor.own_command(Principal::Anonymous, Order::Join(join));
+    let join = leaving::joining(&w);
     w.log.set_reachable(false);
     match w.executor.execute(join.clone()).await {
         Err(ExecuteError::Unavailable(text)) => assert!(text.contains("repeat the same command"), "{text}"),

@@ -2,6 +2,20 @@
 
 use super::*;
 
+/// A join of `web-1` with the token that is seven throughout.
+pub(super) fn joining(w: &World) -> Command {
+    let join = Join {
+        token: TokenHash([7; 32]),
+        hostname: "web-1".parse().unwrap(),
+        key: KeyRequest {
+            spki: SpkiPin([8; 32]),
+            public_key: String::new(),
+        },
+        rejoin: None,
+    };
+    w.executor.own_command(Principal::Anonymous, Order::Join(join))
+}
+
 #[tokio::test]
 async fn a_join_that_nobody_waits_for_any_more_is_not_decided() {
     let w = world().await;
@@ -21,16 +35,7 @@ async fn a_join_that_nobody_waits_for_any_more_is_not_decided() {
         w.executor.execute(w.executor.own_command(admin.clone(), order))
     };
     token(7).await.unwrap();
-    let join = Join {
-        token: TokenHash([7; 32]),
-        hostname: "web-1".parse().unwrap(),
-        key: KeyRequest {
-            spki: SpkiPin([8; 32]),
-            public_key: String::new(),
-        },
-        rejoin: None,
-    };
-    let join = w.executor.own_command(Principal::Anonymous, Order::Join(join));
+    let join = joining(&w);
     let mut asked = Box::pin(w.executor.execute(join.clone()));
     assert!(futures::poll!(&mut asked).is_pending());
     drop(asked);
