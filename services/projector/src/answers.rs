@@ -29,7 +29,7 @@ pub struct Answers {
     store: ViewStore,
     reach: watch::Receiver<Reach>,
     doubt: Arc<Notify>,
-    wanted: Arc<Notify>,
+    wanted: watch::Sender<Position>,
     fold: Fold,
     now: Now,
     metrics: Metrics,
@@ -40,7 +40,7 @@ impl Answers {
         store: ViewStore,
         reach: watch::Receiver<Reach>,
         doubt: Arc<Notify>,
-        wanted: Arc<Notify>,
+        wanted: watch::Sender<Position>,
         fold: Fold,
         now: Now,
         metrics: Metrics,
@@ -84,7 +84,13 @@ impl Answers {
     ) -> Result<T, QueryError> {
         let mut reach = self.reach.clone();
         if reach.borrow().position < at_least {
-            self.wanted.notify_one();
+            // Not further than the state: a position that nobody has written keeps nobody busy.
+            let asked = at_least.min(self.fold.position());
+            self.wanted.send_if_modified(|wanted| {
+                let is_further = asked > *wanted;
+                *wanted = asked.max(*wanted);
+                is_further
+            });
         }
         let waited = timeout(WAIT, reach.wait_for(|reach| reach.position >= at_least)).await;
         let epoch = match waited.map(|found| found.map(|reach| reach.epoch)) {

@@ -19,8 +19,8 @@ use crate::{Answers, documents, history};
 
 /// Raised whenever a document changes its shape: older views are then made anew.
 const SCHEMA: u32 = 2;
-/// The most records in one batch; a busy log makes batches by itself.
-const BATCH: usize = 2_048;
+/// The most records in one batch; a busy log makes batches by itself. Larger ones write fewer documents twice.
+const BATCH: usize = 8_192;
 /// The longest pause between batches: documents that change again and again are not written each time.
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 /// How long the projector waits before it opens its views again after the disk failed,
@@ -47,8 +47,8 @@ pub struct Projector {
     reach: watch::Sender<Reach>,
     /// Somebody read a document that cannot be read.
     doubt: Arc<Notify>,
-    /// Somebody waits for a position that the views do not hold yet.
-    wanted: Arc<Notify>,
+    /// The furthest position that anybody waits for.
+    wanted: watch::Sender<Position>,
 }
 
 /// How far the views are, and which views: begun anew, they are others.
@@ -103,7 +103,7 @@ impl Projector {
             now,
             reach: watch::Sender::default(),
             doubt: Arc::new(Notify::new()),
-            wanted: Arc::new(Notify::new()),
+            wanted: watch::Sender::default(),
         };
         if let Some(doubt) = doubt {
             projector.count_rebuild(doubt);
@@ -182,6 +182,7 @@ impl Projector {
             }
             self.reached(mark.position);
             let mut events = self.fold.follow(mark.position);
+            let mut wanted = self.wanted.subscribe();
             if mark.position >= end {
                 self.part.ready();
             }
@@ -194,14 +195,17 @@ impl Projector {
                     }
                     batch = events.next(BATCH) => batch?,
                 };
-                let began = Instant::now();
+                let (began, is_full) = (Instant::now(), batch.len() == BATCH);
                 let reached = self.project(batch).await?;
                 if reached >= end {
                     self.part.ready();
-                    // At most a fifth of the time, once the views have caught up, or as soon as somebody waits for more.
+                    if is_full {
+                        continue;
+                    }
+                    // At most a fifth of the time, once the views have caught up, and not while somebody waits for more.
                     tokio::select! {
                         () = tokio::time::sleep((began.elapsed() * 4).min(MAX_PAUSE)) => {}
-                        () = self.wanted.notified() => {}
+                        _ = wanted.wait_for(|wanted| *wanted > reached) => {}
                     }
                 }
             }
