@@ -14,18 +14,20 @@ use crate::{ProjectorError, history, shape, touched::Touched};
 
 /// The most documents that are computed under one lock of the state: about a millisecond's work.
 const SLICE: usize = 64;
-/// Nodes or holders whose documents are written together while views are made anew.
+/// Nodes or holders whose documents are written together.
 const PART: usize = 2_048;
 
 /// Blocking. The documents are computed under the state's lock, a slice at a time, and written without it: whoever
 /// decides or folds waits for no fleet. Each is at or after the events, the status after all others.
+///
+/// A part at a time: a fleet's documents do not lie in memory at once. Only the last part moves the mark; a crash before
+/// it leaves some documents newer than the mark, as they may be anyway, and they are written again.
 pub(crate) fn write(
     fold: &Fold,
     store: &ViewStore,
     events: &[Arc<Event>],
     mark: &Mark,
 ) -> Result<Status, ProjectorError> {
-    let mut batch = Batch::new();
     let touched = fold.read(|state| {
         let mut touched = Touched::default();
         events.iter().for_each(|event| touched.by(event, state));
@@ -34,8 +36,14 @@ pub(crate) fn write(
         }
         touched
     });
-    put_nodes(&mut batch, fold, touched.nodes);
-    put_certificates(&mut batch, fold, store, touched.holders)?;
+    in_parts(store, touched.nodes, |batch, part| {
+        put_nodes(batch, fold, part);
+        Ok(())
+    })?;
+    in_parts(store, touched.holders, |batch, part| {
+        put_certificates(batch, fold, store, part)
+    })?;
+    let mut batch = Batch::new();
     put_rotations(&mut batch, store, events.iter().map(|event| &**event))?;
     if touched.lists {
         put_lists(&mut batch, fold);
@@ -43,6 +51,24 @@ pub(crate) fn write(
     let status = put_status(&mut batch, fold);
     store.apply(batch, mark)?;
     Ok(status)
+}
+
+/// Writes what is made of these, [`PART`] at a time.
+fn in_parts<K: Ord>(
+    store: &ViewStore,
+    keys: impl IntoIterator<Item = K>,
+    put: impl Fn(&mut Batch, BTreeSet<K>) -> Result<(), ViewError>,
+) -> Result<(), ViewError> {
+    let mut keys = keys.into_iter();
+    loop {
+        let part: BTreeSet<K> = keys.by_ref().take(PART).collect();
+        if part.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        put(&mut batch, part)?;
+        store.fill(batch)?;
+    }
 }
 
 /// Blocking. Every document of the state, a part of them at a time, and the mark with the last.
@@ -58,20 +84,18 @@ pub(crate) fn all(
         let nodes: Vec<NodeId> = state.nodes.keys().copied().collect();
         (nodes, state.held.keys().cloned().collect::<Vec<Principal>>())
     });
-    for part in nodes.chunks(PART) {
-        let mut batch = Batch::new();
-        put_nodes(&mut batch, fold, part.iter().copied().collect());
-        store.fill(batch)?;
-    }
-    for part in holders.chunks(PART) {
-        let mut batch = Batch::new();
-        for (holder, docs) in sliced(fold, part.iter().cloned().collect(), shape::certificates_of) {
+    in_parts(store, nodes, |batch, part| {
+        put_nodes(batch, fold, part);
+        Ok(())
+    })?;
+    in_parts(store, holders, |batch, part| {
+        for (holder, docs) in sliced(fold, part, shape::certificates_of) {
             for doc in docs {
                 batch.put(key::certificate(&holder, doc.position), &doc);
             }
         }
-        store.fill(batch)?;
-    }
+        Ok(())
+    })?;
     let mut batch = Batch::new();
     put_rotations(&mut batch, store, rotations.iter())?;
     put_lists(&mut batch, fold);
