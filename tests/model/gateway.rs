@@ -7,7 +7,7 @@ use domain::{
     decide::certificates::NOT_BEFORE_BACK_MS,
     desired::{desired_of_member, may_hand_out},
     event::LeafUse,
-    fact::TypeFacts,
+    fact::{FactsByType, TypeFacts},
     reconcile::Leaf,
     schedule,
     state::Certificate,
@@ -23,7 +23,7 @@ pub struct Gateway {
     boot: u64,
     seq: u64,
     /// What it has in force.
-    pub facts: BTreeMap<AuthorityType, TypeFacts>,
+    pub facts: FactsByType,
     /// The revisions of the rows that it holds whole, since its start.
     pub held: BTreeMap<AuthorityType, Position>,
     /// Its server certificates, by issuer.
@@ -81,7 +81,7 @@ impl World {
                 trusted: row.trusted,
                 ..TypeFacts::default()
             };
-            self.gateway.facts.insert(AuthorityType::User, facts);
+            self.gateway.facts.insert(AuthorityType::User, Box::new(facts));
         }
         let Some(row) = rows.remove(&HOST) else {
             return;

@@ -10,7 +10,7 @@ use domain::{
     decide::certificates::NOT_BEFORE_BACK_MS,
     desired::{DesiredAuthority, answers_join, desired, desired_of_member, may_hand_out},
     event::LeafUse,
-    fact::{Seen, TypeFacts},
+    fact::{FactsByType, Seen},
     identity::{Presented, identify},
     reconcile::{Leaf, renewal_due},
     refusal::Code,
@@ -48,7 +48,7 @@ pub struct Gateway {
     /// The revisions of the rows that it holds whole, since its start.
     held: BTreeMap<AuthorityType, Position>,
     /// What it has in force.
-    pub facts: BTreeMap<AuthorityType, TypeFacts>,
+    pub facts: FactsByType,
     /// Its fold when a join again first came in: what a careless gateway would look at for the answer.
     first_seen: BTreeMap<SpkiPin, ClusterState>,
     /// What it last handed out to everybody.

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use domain::{AuthorityType, BootId, Code, Order, Principal, SpkiPin, command::Answer, fact::TypeFacts};
+use domain::{AuthorityType, BootId, Code, Order, Principal, SpkiPin, command::Answer, fact::FactsByType};
 use execution::{ExecuteError, fresh_id};
 use mtls::{EpochError, Now};
 use pki::{CertificateError, csr};
@@ -67,7 +67,7 @@ pub(crate) struct Member {
     parts: Parts,
     boot: BootId,
     seq: u64,
-    reported: Option<BTreeMap<AuthorityType, TypeFacts>>,
+    reported: Option<FactsByType>,
     /// Until when sessions on the retiring issuer are waited for.
     draining: Option<(SpkiPin, Instant)>,
 }

@@ -75,7 +75,7 @@ impl Node {
             seq: self.seq,
             version: "test".into(),
             addr: None,
-            authorities: [(AuthorityType::Host, facts)].into(),
+            authorities: [(AuthorityType::Host, Box::new(facts))].into(),
             failure: None,
             unsynced: false,
             labels: BTreeMap::new(),

@@ -1,9 +1,6 @@
 //! Commands: what somebody asks for, and the answers to it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +9,7 @@ use crate::{
     access::{Action, Grant, RoleName},
     authority::AuthorityType,
     event::{AuthorityActivated, AuthorityKeyGenerated, CertificateIssued, LeafUse},
-    fact::{FactReport, Seen, TypeFacts},
+    fact::{FactReport, FactsByType, Seen},
     id::{
         AuthorizationId, BodyDigest, BootId, CertDigest, ClusterName, CommandId, ConsumerName, Hostname,
         MemberId, NodeId, Position, Principal, RotationId, SpkiPin, TokenHash, TokenId, UserName,
@@ -294,13 +291,13 @@ pub enum Order {
         service: String,
         names: Vec<Hostname>,
         addresses: Vec<IpAddr>,
-        facts: BTreeMap<AuthorityType, TypeFacts>,
+        facts: FactsByType,
     },
     ReportMember {
         member: MemberId,
         boot: BootId,
         seq: u64,
-        facts: BTreeMap<AuthorityType, TypeFacts>,
+        facts: FactsByType,
     },
     LoseMember {
         member: MemberId,

@@ -29,7 +29,7 @@ pub struct FactReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addr: Option<String>,
     /// Per authority type in use, what is installed and proven.
-    pub authorities: BTreeMap<AuthorityType, TypeFacts>,
+    pub authorities: FactsByType,
     /// The failure that keeps it from the desired state, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -40,6 +40,10 @@ pub struct FactReport {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
+
+// Boxed: a map of one entry has room for eleven, and the state holds one of every node.
+/// What one node or service holds, by authority type.
+pub type FactsByType = BTreeMap<AuthorityType, Box<TypeFacts>>;
 
 /// What one node holds of one authority type.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]

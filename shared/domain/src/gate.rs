@@ -350,7 +350,7 @@ pub fn lagging_members(
         .values()
         .filter(|m| m.running)
         .filter_map(|m| {
-            let missing = missing(m.facts.get(&authority_type)).err()?;
+            let missing = missing(m.facts.get(&authority_type).map(|facts| &**facts)).err()?;
             Some(LaggingMember {
                 member: m.id,
                 service: m.service.clone(),

@@ -12,7 +12,7 @@ use crate::{
     authority::AuthorityType,
     desired::{DesiredAuthority, DesiredState},
     event::LeafUse,
-    fact::TypeFacts,
+    fact::{FactsByType, TypeFacts},
     id::{Position, SpkiPin},
     rules::{Rule, holds},
     time::{SECOND_MS, Timestamp},
@@ -250,11 +250,7 @@ pub fn desired_of_bundle(bundle: &Bundle, uses: Uses, before: Option<&DesiredAut
 }
 
 /// The facts of a generation that passed, per type, as they are reported.
-pub fn facts(
-    generation: &Generation,
-    sessions_on_retiring: bool,
-    sessions_of_excluded: bool,
-) -> BTreeMap<AuthorityType, TypeFacts> {
+pub fn facts(generation: &Generation, sessions_on_retiring: bool, sessions_of_excluded: bool) -> FactsByType {
     let of_type = |t: AuthorityType, trusted: &BTreeSet<SpkiPin>| {
         let leaf = |leaf: &Option<Leaf>| leaf.clone().filter(|_| t == LEAF_TYPE);
         let (client, server) = (leaf(&generation.client), leaf(&generation.server));
@@ -272,7 +268,7 @@ pub fn facts(
     generation
         .trusted
         .iter()
-        .map(|(t, trusted)| (*t, of_type(*t, trusted)))
+        .map(|(t, trusted)| (*t, Box::new(of_type(*t, trusted))))
         .collect()
 }
 

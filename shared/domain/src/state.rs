@@ -7,7 +7,7 @@ use crate::{
     authority::{AuthorityKey, AuthorityType, KeyKind},
     command::{Answered, LaggingPolicy, Mode, Settings},
     event::{AuthorizationGranted, LeafUse, RotationOutcome},
-    fact::{FactReport, Seen, TypeFacts},
+    fact::{FactReport, FactsByType, Seen},
     id::{
         AuthorityId, AuthorizationId, BodyDigest, BootId, CertDigest, ClusterName, CommandId, ConsumerName,
         Hostname, MemberId, NodeId, Position, Principal, RotationId, Serial, SpkiPin, TokenHash, TokenId,
@@ -281,7 +281,7 @@ pub struct Member {
     /// The addresses.
     pub addresses: Vec<std::net::IpAddr>,
     /// Its facts.
-    pub facts: BTreeMap<AuthorityType, TypeFacts>,
+    pub facts: FactsByType,
     /// When its last event was written.
     pub last_event: Timestamp,
     /// The position of its last event: `member.lost` is conditional on it.

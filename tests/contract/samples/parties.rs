@@ -69,8 +69,8 @@ fn arrivals() -> Vec<Sample> {
 }
 
 /// What a server holds in `update_clients`: both trusted, the client leaf from the new authority.
-fn facts() -> TypeFacts {
-    TypeFacts {
+fn facts() -> Box<TypeFacts> {
+    Box::new(TypeFacts {
         revision: Position(4711),
         trusted: BTreeSet::from([first(), second()]),
         client_issuer: Some(second()),
@@ -79,16 +79,16 @@ fn facts() -> TypeFacts {
         server_not_after: Some(hours(20)),
         sessions_on_retiring: true,
         sessions_of_excluded: true,
-    }
+    })
 }
 
 /// What a mere verifier holds.
-fn bare_facts() -> TypeFacts {
-    TypeFacts {
+fn bare_facts() -> Box<TypeFacts> {
+    Box::new(TypeFacts {
         revision: Position(4711),
         trusted: BTreeSet::from([first()]),
         ..TypeFacts::default()
-    }
+    })
 }
 
 fn reports() -> Vec<Sample> {

@@ -40,8 +40,8 @@ pub(crate) struct Node {
     received: Vec<Leaf>,
     serving: bool,
     reported: Option<(Generation, bool)>,
-    /// Digests of its certificates, by key.
-    digests: BTreeMap<SpkiPin, CertDigest>,
+    /// Digests of its certificates, by key; three at the most.
+    digests: Vec<(SpkiPin, CertDigest)>,
 }
 
 impl Node {
@@ -71,7 +71,7 @@ impl Node {
             received: vec![],
             serving: false,
             reported: None,
-            digests: BTreeMap::new(),
+            digests: vec![],
         };
         joined.take(LeafUse::Both, &key, &issued)?;
         joined.follow(shared).await?;
@@ -112,7 +112,7 @@ impl Node {
                     .map(|l| l.spki)
                     .collect();
                 self.received.retain(|leaf| !used.contains(&leaf.spki));
-                self.digests.retain(|key, _| {
+                self.digests.retain(|(key, _)| {
                     used.contains(key) || self.received.iter().any(|leaf| leaf.spki == *key)
                 });
                 self.installed = generation;
@@ -194,7 +194,7 @@ impl Node {
         if certificate.public_key.pin() != spki {
             return Err(BenchError::Stuck("a certificate is of another key".into()));
         }
-        self.digests.insert(spki, issued.digest);
+        self.digests.push((spki, issued.digest));
         self.received.push(Leaf {
             usage,
             issuer: issued.issuer,
@@ -209,7 +209,10 @@ impl Node {
     fn presented(&self) -> Result<(CertDigest, SpkiPin), BenchError> {
         let client = self.installed.client.as_ref();
         client
-            .and_then(|leaf| Some((*self.digests.get(&leaf.spki)?, leaf.issuer)))
+            .and_then(|leaf| {
+                let (_, digest) = self.digests.iter().find(|(key, _)| *key == leaf.spki)?;
+                Some((*digest, leaf.issuer))
+            })
             .ok_or_else(|| BenchError::Stuck("a node has nothing to present".into()))
     }
 

@@ -222,7 +222,8 @@ impl Rig {
 async fn all<T: Send + 'static>(
     mut work: impl Iterator<Item = impl Future<Output = Result<T, BenchError>> + Send + 'static>,
 ) -> Result<Vec<T>, BenchError> {
-    let (mut running, mut done) = (JoinSet::new(), vec![]);
+    let mut running = JoinSet::new();
+    let mut done = Vec::with_capacity(work.size_hint().0);
     loop {
         while running.len() < AT_ONCE
             && let Some(next) = work.next()

@@ -1,8 +1,12 @@
 //! What the member reports of itself: the facts of what is installed, as events on its own subject.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use domain::{AuthorityType, Order, Position, fact::TypeFacts, phase::Phase};
+use domain::{
+    AuthorityType, Order, Position,
+    fact::{FactsByType, TypeFacts},
+    phase::Phase,
+};
 
 use super::{Member, Trouble, wanted::Wanted};
 
@@ -29,7 +33,7 @@ impl Member {
     }
 
     /// What is installed, as facts; before the first row is held, with revision 0: measured under nothing.
-    pub(super) fn facts(&self) -> BTreeMap<AuthorityType, TypeFacts> {
+    pub(super) fn facts(&self) -> FactsByType {
         let held = self.app.held.borrow();
         let epoch = self.app.epochs.load();
         let rows = [AuthorityType::Host, AuthorityType::User];
@@ -54,7 +58,7 @@ impl Member {
                         && self.is_in(Phase::UpdateServers),
                     sessions_of_excluded: false,
                 };
-                (t, facts)
+                (t, Box::new(facts))
             });
         facts.collect()
     }

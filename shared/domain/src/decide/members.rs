@@ -4,14 +4,13 @@
 //! binding is that it says goodbye, or that nothing is heard of it for so long that it must have stopped serving
 //! by its own rule (it serves only while it reads back its own reports).
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 use crate::{
-    authority::AuthorityType,
     command::{Given, Order},
     decide::{Decided, Decision, access::names, join::alive_until, nodes::check_facts},
     event::{MemberLost, MemberReported, MemberStarted, MemberStopped},
-    fact::TypeFacts,
+    fact::FactsByType,
     id::{BootId, MemberId},
     refusal::{Code, Refusal},
     rules::{Rule, holds},
@@ -168,13 +167,7 @@ fn check_addresses_free(state: &ClusterState, addresses: &[IpAddr], now: Timesta
 }
 
 /// A report of a running member: an event only where its facts changed, because heartbeats are leases.
-fn steady(
-    state: &ClusterState,
-    member: MemberId,
-    boot: BootId,
-    seq: u64,
-    facts: &BTreeMap<AuthorityType, TypeFacts>,
-) -> Decided {
+fn steady(state: &ClusterState, member: MemberId, boot: BootId, seq: u64, facts: &FactsByType) -> Decided {
     let known = find(state, member)?;
     if known.boot != Some(boot) {
         let text = format!(
@@ -218,7 +211,7 @@ fn rises(known: &Member, seq: u64) -> Result<(), Refusal> {
 }
 
 /// Members report the same facts as nodes, and the same things cannot be true of them.
-fn check_all(state: &ClusterState, facts: &BTreeMap<AuthorityType, TypeFacts>) -> Result<(), Refusal> {
+fn check_all(state: &ClusterState, facts: &FactsByType) -> Result<(), Refusal> {
     facts
         .iter()
         .try_for_each(|(authority_type, facts)| check_facts(state, *authority_type, facts))

@@ -9,7 +9,7 @@ use crate::{
     access::{Grant, RoleName},
     authority::{AuthorityKey, AuthorityType, KeyKind},
     command::{LaggingPolicy, Mode, Order, Settings},
-    fact::{FactReport, Seen, TypeFacts},
+    fact::{FactReport, FactsByType, Seen},
     id::{
         AuthorityId, AuthorizationId, BootId, CertDigest, ConsumerName, Hostname, MemberId, NodeId, Position,
         Principal, RotationId, Serial, SpkiPin, TokenHash, TokenId, UserName,
@@ -184,9 +184,9 @@ payloads! {
         /// The names and addresses of its server certificates; reserved for nodes.
         names: Vec<Hostname>,
         addresses: Vec<IpAddr>,
-        facts: BTreeMap<AuthorityType, TypeFacts>,
+        facts: FactsByType,
     }
-    MemberReported { member: MemberId, boot: BootId, seq: u64, facts: BTreeMap<AuthorityType, TypeFacts>, }
+    MemberReported { member: MemberId, boot: BootId, seq: u64, facts: FactsByType, }
     MemberLost { member: MemberId, boot: BootId, silent_ms: u64, }
     MemberStopped { member: MemberId, boot: BootId, }
     AccessTokenCreated {

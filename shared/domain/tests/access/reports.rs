@@ -140,9 +140,7 @@ fn facts_that_cannot_be_true_are_refused() {
         .insert(user_ca);
     assert_eq!(code(&mut world, node, crossed), Code::ReportInvalid);
     let mut ungranted = good;
-    ungranted
-        .authorities
-        .insert(AuthorityType::User, TypeFacts::default());
+    ungranted.authorities.insert(AuthorityType::User, Box::default());
     assert_eq!(code(&mut world, node, ungranted), Code::TypeNotGranted);
 }
 

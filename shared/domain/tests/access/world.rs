@@ -369,7 +369,7 @@ impl World {
             seq,
             version: "0.1.0".into(),
             addr: None,
-            authorities: BTreeMap::from([(AuthorityType::Host, facts)]),
+            authorities: BTreeMap::from([(AuthorityType::Host, Box::new(facts))]),
             failure: None,
             unsynced: false,
             labels: BTreeMap::new(),

@@ -398,7 +398,7 @@ impl World {
             member: MEMBER,
             boot: BOOT,
             seq,
-            facts: BTreeMap::from([(AuthorityType::Host, facts)]),
+            facts: BTreeMap::from([(AuthorityType::Host, Box::new(facts))]),
         };
         self.executor.own_command(Principal::Gateway(MEMBER), order)
     }
