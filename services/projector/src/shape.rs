@@ -68,7 +68,7 @@ fn authority(state: &ClusterState, t: AuthorityType, of: &TypeState) -> Authorit
     let gate = of
         .phase
         .next()
-        .map(|next| gate::evaluate(state, t, next, state.time));
+        .map(|next| gate::outline(state, t, next, state.time));
     AuthorityStatusDoc {
         authority_type: t,
         rotation: rotation(of, is_settled),

@@ -1,6 +1,10 @@
 //! Problems: how the control plane says no over HTTP (RFC 9457).
 
-use domain::{AuthorityType, Code, NodeId, Phase, Position, Refusal, Timestamp, fact::Failure, gate::Gate};
+use domain::{
+    AuthorityType, Code, NodeId, Phase, Position, Refusal, Timestamp,
+    fact::Failure,
+    gate::{Gate, Lagging, LaggingMember},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::shape::Presence;
@@ -153,22 +157,28 @@ impl Problem {
     }
 }
 
+impl Laggard {
+    /// What the log knows of a node that lags behind this phase.
+    pub fn of(lagging: &Lagging, phase: Phase) -> Self {
+        Self {
+            node: lagging.node,
+            name: lagging.hostname.to_string(),
+            missing: lagging.missing.name().into(),
+            text: lagging.missing.in_words(phase),
+            reached: lagging.reached,
+            status: Presence {
+                online: false,
+                last_seen: lagging.last_seen,
+            },
+            failure: None,
+        }
+    }
+}
+
 impl GateDetails {
     /// What the gate itself knows.
     pub fn of(gate: &Gate) -> Self {
-        let laggard = |l: &domain::gate::Lagging| Laggard {
-            node: l.node,
-            name: l.hostname.to_string(),
-            missing: l.missing.name().into(),
-            text: l.missing.in_words(gate.from),
-            reached: l.reached,
-            status: Presence {
-                online: false,
-                last_seen: l.last_seen,
-            },
-            failure: None,
-        };
-        let member = |m: &domain::gate::LaggingMember| LaggingMemberDoc {
+        let member = |m: &LaggingMember| LaggingMemberDoc {
             name: format!("{} {}", m.service, m.member),
             missing: m.missing.name().into(),
             text: m.missing.in_words(gate.from),
@@ -182,7 +192,7 @@ impl GateDetails {
             required: gate.required,
             reached: gate.reached,
             excluded: gate.excluded,
-            lagging: gate.lagging.iter().map(laggard).collect(),
+            lagging: gate.lagging.iter().map(|l| Laggard::of(l, gate.from)).collect(),
             members: gate.members.iter().map(member).collect(),
             keys_missing: gate.keys_missing.iter().map(|k| k.as_str().into()).collect(),
             consumers: gate.consumers.clone(),

@@ -9,15 +9,19 @@ use crate::{
     access::Uses,
     authority::{AuthorityType, KeyKind},
     fact::TypeFacts,
-    id::{Hostname, MemberId, NodeId, Position, Principal, SpkiPin},
+    id::{Position, Principal, SpkiPin},
     phase::{Phase, Transition},
     refusal::{Code, Refusal},
     rules::{Rule, holds},
-    standing::Standing,
     state::{ClusterState, Node, TypeState},
     time::Timestamp,
 };
 
+pub use lagging::{Lagging, LaggingMember, lagging, lagging_members, lags};
+pub use outline::{Outline, outline};
+
+mod lagging;
+mod outline;
 mod words;
 
 /// The fact that keeps a node or member from having reached the current phase.
@@ -49,32 +53,6 @@ pub enum Missing {
     Sessions,
     /// The gateway saw another client issuer than the node claims.
     Contradiction,
-}
-
-/// A required node that has not reached the current phase.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Lagging {
-    /// Which node.
-    pub node: NodeId,
-    /// Its name.
-    pub hostname: Hostname,
-    /// The first fact that is missing.
-    pub missing: Missing,
-    /// The phase that it reached last.
-    pub reached: Phase,
-    /// Its last report.
-    pub last_seen: Option<Timestamp>,
-}
-
-/// A running control-plane service that has not reached the current phase.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LaggingMember {
-    /// Which member.
-    pub member: MemberId,
-    /// What it is.
-    pub service: String,
-    /// The first fact that is missing.
-    pub missing: Missing,
 }
 
 /// Leaves of the retiring authority that are still held by parties without an agent.
@@ -121,6 +99,20 @@ pub struct Gate {
 ///
 /// `standby -> init` and every way into `rollback` wait for nobody: such a gate is open.
 pub fn evaluate(state: &ClusterState, authority_type: AuthorityType, to: Phase, now: Timestamp) -> Gate {
+    let (mut gate, waits) = without_names(state, authority_type, to, now);
+    if waits {
+        gate.lagging = lagging(state, authority_type).collect();
+    }
+    gate
+}
+
+/// The gate but for the nodes that lag; says whether it waits for anybody, and so for them.
+fn without_names(
+    state: &ClusterState,
+    authority_type: AuthorityType,
+    to: Phase,
+    now: Timestamp,
+) -> (Gate, bool) {
     let idle = TypeState::default();
     let of = state.types.get(&authority_type).unwrap_or(&idle);
     let mut gate = Gate {
@@ -152,12 +144,11 @@ pub fn evaluate(state: &ClusterState, authority_type: AuthorityType, to: Phase, 
         | Transition::Noop
         | Transition::InProgress
         | Transition::OnlyFrom(_)
-        | Transition::NoWay => return gate,
+        | Transition::NoWay => return (gate, false),
     };
     if transition == Transition::Forward && of.phase == Phase::Standby {
-        return gate;
+        return (gate, false);
     }
-    gate.lagging = lagging(state, authority_type, of);
     gate.members = lagging_members(state, authority_type, of);
     if forward {
         if holds(Rule::KeysBeforeForwardGates) {
@@ -182,7 +173,7 @@ pub fn evaluate(state: &ClusterState, authority_type: AuthorityType, to: Phase, 
     if people_count {
         gate.time_condition = time_condition(state, authority_type, now);
     }
-    gate
+    (gate, true)
 }
 
 /// Is the node taken out of the current rotation of this type?
@@ -293,73 +284,6 @@ pub fn last_reached(authority_type: AuthorityType, of: &TypeState, node: &Node) 
     }
 }
 
-/// Who is required and has not reached, with what is missing, in the order of the names.
-fn lagging(state: &ClusterState, authority_type: AuthorityType, of: &TypeState) -> Vec<Lagging> {
-    let standing = state.standings.get(&authority_type);
-    let nodes = standing.into_iter().flat_map(Standing::lagging);
-    nodes
-        .filter_map(|id| {
-            let node = state.nodes.get(&id)?;
-            Some(Lagging {
-                node: node.id,
-                hostname: node.hostname.clone(),
-                missing: missing(state, authority_type, node).err()?,
-                reached: last_reached(authority_type, of, node),
-                last_seen: last_seen(state, node),
-            })
-        })
-        .collect()
-}
-
-/// The last sign of life: a report, or a certificate that it asked for. Who has just joined has reported nothing.
-fn last_seen(state: &ClusterState, node: &Node) -> Option<Timestamp> {
-    let newest = state
-        .held
-        .get(&Principal::Node(node.id))
-        .and_then(|held| held.last());
-    let issued = newest
-        .and_then(|digest| state.certificates.get(digest))
-        .map(|c| c.issued);
-    node.report.as_ref().map(|r| r.at).max(issued)
-}
-
-/// Which running members have not reached the current phase? They report the same facts as nodes.
-pub fn lagging_members(
-    state: &ClusterState,
-    authority_type: AuthorityType,
-    of: &TypeState,
-) -> Vec<LaggingMember> {
-    let uses = match authority_type {
-        AuthorityType::Host => Uses::ALL,
-        AuthorityType::User => Uses::VERIFIER,
-        AuthorityType::Db
-        | AuthorityType::DbClient
-        | AuthorityType::Openssh
-        | AuthorityType::Jwt
-        | AuthorityType::SamlIdp
-        | AuthorityType::OidcIdp
-        | AuthorityType::Spiffe
-        | AuthorityType::Okta
-        | AuthorityType::Awsra
-        | AuthorityType::Windows => return vec![],
-    };
-    let missing =
-        |facts: Option<&TypeFacts>| facts.map_or(Err(Missing::NoFacts), |f| missing_from_row(of, uses, f));
-    state
-        .members
-        .values()
-        .filter(|m| m.running)
-        .filter_map(|m| {
-            let missing = missing(m.facts.get(&authority_type).map(|facts| &**facts)).err()?;
-            Some(LaggingMember {
-                member: m.id,
-                service: m.service.clone(),
-                missing,
-            })
-        })
-        .collect()
-}
-
 fn consumers_that_have_not_attested(
     state: &ClusterState,
     authority_type: AuthorityType,
@@ -467,20 +391,20 @@ impl Gate {
     /// # Errors
     /// The refusal, when the gate is closed.
     pub fn check(&self, force: bool) -> Result<(), Refusal> {
-        let Some(code) = self.obstacle(force) else {
+        let Some(code) = self.obstacle(self.lagging.len(), force) else {
             return Ok(());
         };
         Err(Refusal::closed(code, words::obstacle(self, code), self.clone()))
     }
 
-    fn obstacle(&self, force: bool) -> Option<Code> {
+    fn obstacle(&self, lagging: usize, force: bool) -> Option<Code> {
         if !self.keys_missing.is_empty() {
             Some(Code::KeyMissing)
         } else if !self.is_open_by_force() {
             Some(Code::MembersLagging)
         } else if force {
             None
-        } else if !self.lagging.is_empty() {
+        } else if lagging > 0 {
             Some(Code::NodesLagging)
         } else if !self.consumers.is_empty() {
             Some(Code::ConsumersLagging)

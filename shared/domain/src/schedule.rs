@@ -82,7 +82,7 @@ pub fn is_settled(state: &ClusterState, authority_type: AuthorityType) -> bool {
     };
     of.phase == Phase::Standby
         && gate::lagging_members(state, authority_type, of).is_empty()
-        && lagging(state, authority_type).all(|node| is_left_out(node, authority_type, of))
+        && not_followed(state, authority_type, of).next().is_none()
 }
 
 fn lagging(state: &ClusterState, authority_type: AuthorityType) -> impl Iterator<Item = &Node> {
@@ -98,17 +98,27 @@ fn is_left_out(node: &Node, authority_type: AuthorityType, of: &TypeState) -> bo
     })
 }
 
-/// Who is required to follow the last rotation to its end: everybody who uses the type, but for nodes that were
+/// How many are required to follow the last rotation to its end: everybody who uses the type, but for nodes that were
 /// excluded from it and have not been back. Those stay named as cut off, but hold up nobody.
-pub fn followers<'a>(
+pub fn followers(state: &ClusterState, authority_type: AuthorityType, of: &TypeState) -> u32 {
+    let users = state
+        .standings
+        .get(&authority_type)
+        .map_or(0, |standing| standing.required() + standing.excluded());
+    let cut_off = of.ended.iter().flat_map(|ended| &ended.cut_off);
+    let left_out = cut_off
+        .filter_map(|id| state.nodes.get(id))
+        .filter(|node| node.uses(authority_type).is_some() && is_left_out(node, authority_type, of));
+    users.saturating_sub(u32::try_from(left_out.count()).unwrap_or(u32::MAX))
+}
+
+/// Who of them has not followed yet, in the order of the names.
+pub fn not_followed<'a>(
     state: &'a ClusterState,
     authority_type: AuthorityType,
     of: &'a TypeState,
 ) -> impl Iterator<Item = &'a Node> {
-    state
-        .nodes
-        .values()
-        .filter(move |n| n.uses(authority_type).is_some() && !is_left_out(n, authority_type, of))
+    lagging(state, authority_type).filter(move |node| !is_left_out(node, authority_type, of))
 }
 
 /// Has the orchestrator been up long enough to judge who lags? A fresh start knows nobody yet \[M\].

@@ -2,17 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api::{
-    node::HEARTBEAT_S,
-    problem::{GateDetails, Laggard},
-    shape::WatchLine,
-};
+use api::{node::HEARTBEAT_S, problem::Laggard, shape::WatchLine};
 use domain::{
     AuthorityType, ClusterState, Code, Position,
     gate::{self, Lagging},
     phase::Phase,
-    schedule::{followers, is_settled},
-    state::{Node, TypeState},
+    schedule::{followers, is_settled, not_followed},
 };
 use tokio::{
     sync::watch,
@@ -133,49 +128,48 @@ impl Watching {
     }
 }
 
-/// One line, from the state alone.
+/// One line, from the state alone. What it costs does not grow with the fleet.
 fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timestamp) -> Option<WatchLine> {
     let of = state.types.get(&authority_type)?;
     let to = of.phase.next().unwrap_or(Phase::Standby);
-    let mut gate = gate::evaluate(state, authority_type, to, state.now(now));
-    if of.phase == Phase::Standby {
-        // Idle, a gate waits for nobody; a watcher still wants to know who has not followed.
-        let followers: Vec<&Node> = followers(state, authority_type, of).collect();
-        gate.required = u32::try_from(followers.len()).unwrap_or(u32::MAX);
-        gate.lagging = followers
-            .iter()
-            .filter_map(|node| lagging(state, authority_type, of, node))
-            .collect();
-        gate.reached = gate
-            .required
-            .saturating_sub(u32::try_from(gate.lagging.len()).unwrap_or(u32::MAX));
-    }
-    let next_refused = match of.phase {
-        Phase::Standby => None,
-        Phase::Init | Phase::UpdateClients | Phase::UpdateServers | Phase::Rollback => {
-            gate.check(false).err().map(|refusal| refusal.code)
-        }
+    let gate = gate::outline(state, authority_type, to, state.now(now));
+    // Idle, a gate waits for nobody; a watcher still wants to know who has not followed.
+    let is_idle = of.phase == Phase::Standby;
+    let (required, reached) = if is_idle {
+        let required = followers(state, authority_type, of);
+        let behind = not_followed(state, authority_type, of).count();
+        (
+            required,
+            required.saturating_sub(u32::try_from(behind).unwrap_or(u32::MAX)),
+        )
+    } else {
+        (gate.required, gate.reached)
+    };
+    let lagging: Vec<Lagging> = if is_idle {
+        let nodes = not_followed(state, authority_type, of);
+        let lags = |node| gate::lags(state, authority_type, node);
+        nodes.filter_map(lags).take(NAMED).collect()
+    } else {
+        gate::lagging(state, authority_type).take(NAMED).collect()
     };
     let members_hold = gate::lagging_members(state, authority_type, of).is_empty();
     // Idle: everybody has followed. In a phase: everybody has reached it, which is not yet leave to go on.
-    let done = match of.phase {
-        Phase::Standby => is_settled(state, authority_type),
-        _ => gate.lagging.is_empty() && members_hold && gate.keys_missing.is_empty(),
+    let done = if is_idle {
+        is_settled(state, authority_type)
+    } else {
+        required == reached && members_hold && gate.keys_missing.is_empty()
     };
-    let (reached, required, excluded) = (gate.reached, gate.required, gate.excluded);
-    let mut lagging: Vec<Laggard> = GateDetails::of(&gate).lagging;
-    lagging.truncate(NAMED);
     Some(WatchLine {
         time: now,
         authority_type,
         phase: of.phase,
         reached,
         required,
-        excluded,
-        lagging,
+        excluded: gate.excluded,
+        lagging: lagging.iter().map(|l| Laggard::of(l, of.phase)).collect(),
         done,
         mode: of.rotation.as_ref().map(|r| r.mode),
-        next_refused,
+        next_refused: gate.refused,
         held: of.rotation.as_ref().is_some_and(|r| r.held.is_some()),
         outcome: of
             .ended
@@ -183,21 +177,5 @@ fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timest
             .filter(|_| of.rotation.is_none())
             .map(|e| e.outcome),
         position: state.position,
-    })
-}
-
-fn lagging(
-    state: &ClusterState,
-    authority_type: AuthorityType,
-    of: &TypeState,
-    node: &Node,
-) -> Option<Lagging> {
-    let missing = gate::missing(state, authority_type, node).err()?;
-    Some(Lagging {
-        node: node.id,
-        hostname: node.hostname.clone(),
-        missing,
-        reached: gate::last_reached(authority_type, of, node),
-        last_seen: node.report.as_ref().map(|r| r.at),
     })
 }

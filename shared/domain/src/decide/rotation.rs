@@ -168,11 +168,10 @@ pub fn settle(state: &ClusterState, authority_type: AuthorityType, rotation: Rot
         ));
     }
     // All of them have reached it: who was excluded and is still away is neither required nor counted.
-    let required = schedule::followers(state, authority_type, of).count();
     let settled = RotationSettled {
         authority_type,
         rotation,
-        required: u32::try_from(required).unwrap_or(u32::MAX),
+        required: schedule::followers(state, authority_type, of),
     };
     Ok(Decision::done(vec![settled.into()]))
 }

@@ -10,6 +10,7 @@ use domain::{
     event::{AuthorityKeyGenerated, AuthorizationGranted, CertificateIssued, Event, Fact, Header, LeafUse},
     evolve::apply,
     fact::{FactReport, Seen, TypeFacts},
+    gate::{self, Outline},
     id::*,
     phase::Phase,
     refusal::{Code, Refusal},
@@ -144,7 +145,34 @@ impl World {
         let event = Event { header, fact };
         apply(&mut self.state, &event);
         assert_eq!(domain::standing::miscounted(&self.state), None, "{event:?}");
+        self.outlines_are_right();
         self.log.push(event);
+    }
+
+    /// Every outline says what its gate says.
+    fn outlines_are_right(&self) {
+        for (t, to) in self
+            .state
+            .types
+            .keys()
+            .flat_map(|t| Phase::ALL.map(|to| (*t, to)))
+        {
+            let gate = gate::evaluate(&self.state, t, to, self.now);
+            let expected = Outline {
+                required: gate.required,
+                reached: gate.reached,
+                excluded: gate.excluded,
+                refused: gate.check(false).err().map(|refusal| refusal.code),
+                keys_missing: gate.keys_missing,
+                consumers: gate.consumers,
+                time_condition: gate.time_condition,
+            };
+            assert_eq!(
+                gate::outline(&self.state, t, to, self.now),
+                expected,
+                "{t} into {to}"
+            );
+        }
     }
 
     /// The signer signs all that waits.
