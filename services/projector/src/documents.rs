@@ -71,23 +71,19 @@ fn in_parts<K: Ord>(
     }
 }
 
-/// Blocking. Every document of the state, a part of them at a time, and the mark with the last.
-pub(crate) fn all(
-    fold: &Fold,
-    store: &ViewStore,
-    rotations: &[Event],
-    mark: &Mark,
-) -> Result<Status, ProjectorError> {
-    // What an interrupted attempt left behind may be nobody's any more.
-    store.clear()?;
-    let (nodes, holders) = fold.read(|state| {
-        let nodes: Vec<NodeId> = state.nodes.keys().copied().collect();
-        (nodes, state.held.keys().cloned().collect::<Vec<Principal>>())
-    });
+/// Blocking. The documents of every node, for views that hold none.
+pub(crate) fn all_nodes(fold: &Fold, store: &ViewStore) -> Result<(), ProjectorError> {
+    let nodes: Vec<NodeId> = fold.read(|state| state.nodes.keys().copied().collect());
     in_parts(store, nodes, |batch, part| {
         put_nodes(batch, fold, part);
         Ok(())
     })?;
+    Ok(())
+}
+
+/// Blocking. The documents of every certificate, for views that hold none.
+pub(crate) fn all_certificates(fold: &Fold, store: &ViewStore) -> Result<(), ProjectorError> {
+    let holders: Vec<Principal> = fold.read(|state| state.held.keys().cloned().collect());
     in_parts(store, holders, |batch, part| {
         for (holder, docs) in sliced(fold, part, shape::certificates_of) {
             for doc in docs {
@@ -96,6 +92,16 @@ pub(crate) fn all(
         }
         Ok(())
     })?;
+    Ok(())
+}
+
+/// Blocking. The rest of the documents and the mark, once all others are written.
+pub(crate) fn finish(
+    fold: &Fold,
+    store: &ViewStore,
+    rotations: &[Event],
+    mark: &Mark,
+) -> Result<Status, ProjectorError> {
     let mut batch = Batch::new();
     put_rotations(&mut batch, store, rotations.iter())?;
     put_lists(&mut batch, fold);

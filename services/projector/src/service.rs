@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use api::shape::Status;
 use domain::{Event, Phase, Position};
 use eventlog::ReadError;
-use execution::{Behind, Fold, FoldError, Now, codec};
+use execution::{Fold, FoldError, Now, codec};
 use runtime::{backoff::Backoff, metrics::Metrics, readiness::Part};
 use tokio::{
     sync::{Notify, watch},
@@ -27,8 +27,6 @@ const MAX_PAUSE: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_millis(200);
 /// and how long at most.
 const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
-/// How long the fold may be behind the log that is projected.
-const FOLD_WAIT: Duration = Duration::from_secs(30);
 
 /// What the projector needs to know.
 #[derive(Clone, Debug)]
@@ -73,9 +71,6 @@ pub enum ProjectorError {
     /// The state has stopped following the log.
     #[error("the log cannot be projected: {0}")]
     Fold(#[from] FoldError),
-    /// The state did not catch up with the log.
-    #[error("the log cannot be projected: {0}")]
-    Behind(#[from] Behind),
     /// A bug.
     #[error("a task of the projector ended unexpectedly")]
     Task(#[from] JoinError),
@@ -230,13 +225,43 @@ impl Projector {
     }
 
     /// All documents at once, for views that hold nothing yet: those of the state as it is, and the history of
-    /// rotations from their own events. A crash on the way leaves no mark, and they are made anew.
+    /// rotations from their own events, which are looked for meanwhile. A crash on the way leaves no mark, and they are
+    /// made anew.
     async fn make_all(&self, end: Position) -> Result<Mark, ProjectorError> {
+        if end == Position(0) {
+            return Ok(Mark::default());
+        }
+        // What an interrupted attempt left behind may be nobody's any more.
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.clear()).await??;
+        let (nodes, certificates) = (self.fold.clone(), self.fold.clone());
+        let (nodes_in, certificates_in) = (self.store.clone(), self.store.clone());
+        let nodes = tokio::task::spawn_blocking(move || documents::all_nodes(&nodes, &nodes_in));
+        let certificates =
+            tokio::task::spawn_blocking(move || documents::all_certificates(&certificates, &certificates_in));
+        // All of them end before anything is tried again.
+        let (history, nodes, certificates) = tokio::join!(self.history(end), nodes, certificates);
+        nodes??;
+        certificates??;
+        let (rotations, mark) = history?;
+        let (fold, store) = (self.fold.clone(), self.store.clone());
+        let finished =
+            tokio::task::spawn_blocking(move || documents::finish(&fold, &store, &rotations, &mark));
+        self.show(&finished.await??);
+        Ok(mark)
+    }
+
+    /// The events of rotations up to this position, and its mark. Not further: the documents are those of a state that
+    /// may end here.
+    async fn history(&self, end: Position) -> Result<(Vec<Event>, Mark), ProjectorError> {
         let mut rotations = Vec::new();
         let mut mark = Mark::default();
         while mark.position < end {
-            let records = self.fold.log().read(mark.position.0 + 1, BATCH).await?;
-            let Some(last) = records.last() else { break };
+            let mut records = self.fold.log().read(mark.position.0 + 1, BATCH).await?;
+            records.retain(|record| record.position <= end.0);
+            let Some(last) = records.last() else {
+                return Err(FoldError::Stopped("the log is shorter than it was".into()).into());
+            };
             mark = Mark {
                 position: Position(last.position),
                 event: eventlog::event_id(&last.data).map(domain::EventId),
@@ -248,14 +273,7 @@ impl Projector {
                 rotations.push(codec::decode(record)?);
             }
         }
-        if mark.position > Position(0) {
-            self.fold.wait_for(mark.position, FOLD_WAIT).await?;
-            let (fold, store) = (self.fold.clone(), self.store.clone());
-            let status =
-                tokio::task::spawn_blocking(move || documents::all(&fold, &store, &rotations, &mark));
-            self.show(&status.await??);
-        }
-        Ok(mark)
+        Ok((rotations, mark))
     }
 
     /// Are the views of this log? The event at their mark must be the one that they saw there.

@@ -100,8 +100,7 @@ impl Subject {
     /// Parses a literal subject.
     pub fn parse(text: impl Into<String>) -> Result<Self, SubjectError> {
         let text = text.into();
-        let literal = text.len() <= 255 && text.split('.').all(is_token);
-        if literal {
+        if text.len() <= 255 && are_tokens(&text) {
             Ok(Self(text))
         } else {
             Err(SubjectError {
@@ -208,7 +207,7 @@ pub fn event_prefix(cluster: &str) -> String {
 
 /// Refuses a lease that not every store takes.
 pub(crate) fn check_lease(key: &str, ttl: Duration) -> Result<(), LeaseError> {
-    if key.len() > 200 || !key.split('.').all(is_token) {
+    if key.len() > 200 || !are_tokens(key) {
         let detail = "a key consists of letters, digits, -, _ and dots between them".into();
         return Err(LeaseError::Invalid { detail });
     }
@@ -220,11 +219,17 @@ pub(crate) fn check_lease(key: &str, ttl: Duration) -> Result<(), LeaseError> {
     Ok(())
 }
 
-fn is_token(token: &str) -> bool {
-    !token.is_empty()
-        && token
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+/// Tokens joined by dots, none of them empty. Every record that is read passes here.
+fn are_tokens(text: &str) -> bool {
+    let mut before = b'.';
+    for byte in text.bytes() {
+        let is_dot = byte == b'.';
+        if !(byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' || is_dot && before != b'.') {
+            return false;
+        }
+        before = byte;
+    }
+    before != b'.'
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, RwLock},
+    sync::{Arc, Mutex, RwLock, Weak},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use domain::{AuthorizationId, ClusterState, Event, Position, evolve::apply};
 use eventlog::{ReadError, SharedLog, Stored, Subject};
 use futures::StreamExt;
 use tokio::{
-    sync::{broadcast, watch},
+    sync::{broadcast, mpsc, watch},
     task::{JoinError, JoinSet, spawn_blocking},
     time::timeout,
 };
@@ -69,7 +69,7 @@ struct Inner {
     events: broadcast::Sender<Arc<Event>>,
     settlements: Settlements,
     stop: CancellationToken,
-    /// Owns the following task; dropped with the fold.
+    /// Owns the tasks that follow the log; dropped with the fold.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -104,32 +104,12 @@ impl Fold {
             tasks: Mutex::new(JoinSet::new()),
         });
         let fold = Self { inner: inner.clone() };
-        let follower = Arc::downgrade(&inner);
-        let decoded = log.follow(0).ready_chunks(CHUNK).map(decode).buffered(AHEAD);
-        let (mut chunks, stop) = (decoded.boxed(), inner.stop.clone());
-        fold.inner
-            .tasks
-            .lock()
-            .expect("no panic while spawning")
-            .spawn(async move {
-                loop {
-                    let chunk = tokio::select! {
-                        () = stop.cancelled() => return,
-                        chunk = chunks.next() => chunk,
-                    };
-                    // The last handle is gone: nobody reads this state any more.
-                    let Some(inner) = follower.upgrade() else { return };
-                    let outcome = match chunk {
-                        Some(chunk) => inner.fold(chunk),
-                        None => Err("the log ended its stream".into()),
-                    };
-                    if let Err(why) = outcome {
-                        tracing::error!(%why, "the fold stopped: nothing behind this position is used");
-                        inner.failed.send_replace(Some(why));
-                        return;
-                    }
-                }
-            });
+        let (read, chunks) = mpsc::channel(1);
+        {
+            let mut tasks = inner.tasks.lock().expect("no panic while spawning");
+            tasks.spawn(read_ahead(log, read));
+            tasks.spawn(fold_all(Arc::downgrade(&inner), chunks, inner.stop.clone()));
+        }
         fold.reach(end).await.map_err(FoldError::Stopped)?;
         Ok(fold)
     }
@@ -264,10 +244,55 @@ impl Inner {
     }
 }
 
+/// Reads and decodes what comes next while the chunk before it is folded. Ends when nobody folds any more.
+async fn read_ahead(log: SharedLog, read: mpsc::Sender<Decoded>) {
+    let mut decoded = log.follow(0).ready_chunks(CHUNK).map(decode).buffered(AHEAD);
+    loop {
+        let chunk = tokio::select! {
+            () = read.closed() => return,
+            chunk = decoded.next() => chunk,
+        };
+        let is_over = chunk.is_none();
+        let chunk = chunk.unwrap_or_else(|| Decoded::stopped("the log ended its stream".into()));
+        if read.send(chunk).await.is_err() || is_over {
+            return;
+        }
+    }
+}
+
+async fn fold_all(fold: Weak<Inner>, mut chunks: mpsc::Receiver<Decoded>, stop: CancellationToken) {
+    loop {
+        let chunk = tokio::select! {
+            () = stop.cancelled() => return,
+            chunk = chunks.recv() => chunk,
+        };
+        // The last handle is gone: nobody reads this state any more.
+        let Some(inner) = fold.upgrade() else { return };
+        let outcome = match chunk {
+            Some(chunk) => inner.fold(chunk),
+            None => Err("the task that reads the log ended unexpectedly".into()),
+        };
+        if let Err(why) = outcome {
+            tracing::error!(%why, "the fold stopped: nothing behind this position is used");
+            inner.failed.send_replace(Some(why));
+            return;
+        }
+    }
+}
+
 /// Records as events, up to the first that is none.
 struct Decoded {
     events: Vec<(Subject, Event)>,
     stopped: Option<String>,
+}
+
+impl Decoded {
+    fn stopped(why: String) -> Self {
+        Self {
+            events: vec![],
+            stopped: Some(why),
+        }
+    }
 }
 
 /// Before the state is locked, so that its readers wait for no decoding.
@@ -275,10 +300,8 @@ async fn decode(chunk: Vec<Result<Stored, ReadError>>) -> Decoded {
     if chunk.len() < LARGE {
         return decoded(chunk);
     }
-    let stopped = |error: JoinError| Decoded {
-        events: vec![],
-        stopped: Some(format!("the decoding task ended unexpectedly: {error}")),
-    };
+    let stopped =
+        |error: JoinError| Decoded::stopped(format!("the decoding task ended unexpectedly: {error}"));
     spawn_blocking(|| decoded(chunk)).await.unwrap_or_else(stopped)
 }
 
