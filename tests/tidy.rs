@@ -314,6 +314,36 @@ fn decision_records_are_numbered_without_a_gap() {
     assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>(), "docs/adr");
 }
 
+/// `tests/defences/run` takes each of them out: its patch must still fit the code.
+#[test]
+fn every_defence_that_can_be_taken_out_still_stands() {
+    let patches = source::files_with("patch");
+    let wrong: Vec<String> = patches
+        .iter()
+        .filter(|patch| patch.path.starts_with("tests/defences/"))
+        .filter(|patch| !stands(&patch.text))
+        .map(|patch| patch.path.clone())
+        .collect();
+    none(&wrong, "these patches fit nothing any more: make them anew");
+}
+
+/// Does each hunk of the patch, by the lines that it takes for granted, stand in its file once?
+fn stands(patch: &str) -> bool {
+    let Some((_, rest)) = patch.split_once("\n+++ b/") else {
+        return false;
+    };
+    let Some((path, hunks)) = rest.split_once('\n') else {
+        return false;
+    };
+    let text = fs::read_to_string(source::root().join(path)).unwrap_or_default();
+    hunks.split("@@ -").skip(1).all(|hunk| {
+        let lines = hunk.lines().skip(1);
+        let before = lines.filter_map(|line| line.strip_prefix([' ', '-']));
+        let before: String = before.flat_map(|line| [line, "\n"]).collect();
+        text.matches(&before).count() == 1
+    })
+}
+
 /// Whether `line` has `word`; a path only where it begins one, not in the middle of an address.
 fn names(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::problem::Problem;
 
-pub use sse::{EventStream, ServerEvent};
+pub use sse::{EventReader, EventStream, ServerEvent};
 
 use sent::Sent;
 

@@ -228,7 +228,7 @@ impl Inner {
                 }
                 apply(&mut guard.state, &event);
                 guard.tails.insert(subject, found);
-                folded.push(Arc::new(event));
+                folded.push(event);
             }
         }
         // Positions first: whoever hears of an event finds it in the state.
@@ -282,7 +282,7 @@ async fn fold_all(fold: Weak<Inner>, mut chunks: mpsc::Receiver<Decoded>, stop: 
 
 /// Records as events, up to the first that is none.
 struct Decoded {
-    events: Vec<(Subject, Event)>,
+    events: Vec<(Subject, Arc<Event>)>,
     stopped: Option<String>,
 }
 
@@ -310,7 +310,7 @@ fn decoded(chunk: Vec<Result<Stored, ReadError>>) -> Decoded {
     for record in chunk {
         let event = record.map_err(|e| e.to_string()).and_then(|stored| {
             let event = codec::decode(&stored).map_err(|e| e.to_string())?;
-            Ok((stored.subject, event))
+            Ok((stored.subject, Arc::new(event)))
         });
         match event {
             Ok(event) => events.push(event),

@@ -17,11 +17,12 @@ mod targets {
     pub(crate) mod entry;
     pub(crate) mod events;
     pub(crate) mod requests;
+    pub(crate) mod updates;
 }
 
 use arbitrary::Unstructured;
 
-use targets::{bundles, certificates, commands, configuration, entry, events, requests};
+use targets::{bundles, certificates, commands, configuration, entry, events, requests, updates};
 
 /// One target.
 pub struct Target {
@@ -69,6 +70,11 @@ pub const TARGETS: &[Target] = &[
         name: "configuration",
         holds: "settings and identity files are read within their limits, or refused without a value being shown",
         run: configuration::run,
+    },
+    Target {
+        name: "updates",
+        holds: "a stream gives the same events however it is cut; a row is followed only as a bundle of the pinned key signed it",
+        run: updates::run,
     },
 ];
 

@@ -285,6 +285,16 @@ async fn what_was_told_is_applied_together_or_not_at_all_and_never_goes_back() {
     assert!(matches!(disagrees, Err(NotTaken::Disagrees { .. })));
     let newer = Told::offered(Some(&told), &identity, &second.desired, &second.bundles, now).unwrap();
     assert_eq!(newer.desired, second.desired);
+    // A genuine bundle without its row is left alone: after a start it would be a row of a type that nobody granted.
+    let mut unnamed = second.desired.clone();
+    unnamed.authorities.clear();
+    let alone = Told::offered(None, &identity, &unnamed, &second.bundles, now).unwrap();
+    assert!(alone.bundles.is_empty() && alone.desired.authorities.is_empty());
+    let alone = Told::offered(Some(&told), &identity, &unnamed, &second.bundles, now).unwrap();
+    assert_eq!(
+        (&alone.bundles, &alone.desired.authorities),
+        (&told.bundles, &told.desired.authorities)
+    );
     // An earlier document is never taken again, whoever sends it.
     let older = Told::offered(Some(&newer), &identity, &first.desired, &first.bundles, now);
     assert!(matches!(older, Err(NotTaken::Older { .. })));

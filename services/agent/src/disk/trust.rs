@@ -104,7 +104,12 @@ impl Told {
         now: Timestamp,
     ) -> Result<Self, NotTaken> {
         let mut told = before.cloned().unwrap_or_else(|| Self::nothing(desired));
-        for (authority_type, signed) in bundles {
+        // A bundle comes with its row. One that comes alone is genuine and yet not for this node to say: after the next
+        // start it would be a row, of a type that was perhaps never granted.
+        for (authority_type, signed) in bundles
+            .iter()
+            .filter(|(t, _)| desired.authorities.contains_key(t))
+        {
             told.take_bundle(identity, *authority_type, signed, now)?;
         }
         let mut authorities = told.desired.authorities.clone();

@@ -34,7 +34,7 @@ pub struct EventStream {
     connection: Option<Connection>,
     body: Incoming,
     idle: Duration,
-    parser: Parser,
+    parser: EventReader,
     ready: VecDeque<ServerEvent>,
 }
 
@@ -62,7 +62,7 @@ impl EventStream {
             connection: Some(connection),
             body,
             idle,
-            parser: Parser::default(),
+            parser: EventReader::default(),
             ready: VecDeque::new(),
         }
     }
@@ -123,9 +123,9 @@ impl EventStream {
     }
 }
 
-/// Splits bytes into lines and lines into events.
+/// Splits bytes into lines and lines into events, however the bytes are cut.
 #[derive(Debug, Default)]
-struct Parser {
+pub struct EventReader {
     line: Vec<u8>,
     event: ServerEvent,
     has_data: bool,
@@ -133,8 +133,9 @@ struct Parser {
     retry: Option<Duration>,
 }
 
-impl Parser {
-    fn feed(&mut self, bytes: &[u8], ready: &mut VecDeque<ServerEvent>) {
+impl EventReader {
+    /// Takes in what has come, and adds the events that it completes.
+    pub fn feed(&mut self, bytes: &[u8], ready: &mut VecDeque<ServerEvent>) {
         for &byte in bytes {
             // A line ends with CR, LF or CRLF.
             match byte {
@@ -152,7 +153,8 @@ impl Parser {
         }
     }
 
-    fn is_flooded(&self) -> bool {
+    /// Is an event larger than any that is sent? Then nothing more should be taken in.
+    pub fn is_flooded(&self) -> bool {
         self.line.len() + self.event.data.len() > MAX_EVENT_BYTES
     }
 
@@ -189,7 +191,7 @@ mod tests {
     use super::*;
 
     fn parse(chunks: &[&str]) -> Vec<ServerEvent> {
-        let (mut parser, mut ready) = (Parser::default(), VecDeque::new());
+        let (mut parser, mut ready) = (EventReader::default(), VecDeque::new());
         for chunk in chunks {
             parser.feed(chunk.as_bytes(), &mut ready);
         }
@@ -227,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_server_says_how_long_to_wait_when_the_stream_is_lost() {
-        let (mut parser, mut ready) = (Parser::default(), VecDeque::new());
+        let (mut parser, mut ready) = (EventReader::default(), VecDeque::new());
         parser.feed(
             b"retry: 4000\nevent: desired\ndata: 1\n\nretry: soon\n",
             &mut ready,

@@ -66,7 +66,7 @@ fn replacements(which: usize) -> Vec<domain::trust::KeyReplacement> {
     }
 }
 
-fn good() -> &'static Bundle {
+pub(super) fn good() -> &'static Bundle {
     static GOOD: OnceLock<Bundle> = OnceLock::new();
     GOOD.get_or_init(|| {
         let Made {
