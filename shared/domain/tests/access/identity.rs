@@ -59,6 +59,18 @@ fn a_leaf_that_we_never_issued_is_nobody_although_its_chain_verifies() {
 }
 
 #[test]
+fn a_kind_of_holder_has_its_own_authority_even_where_a_log_says_otherwise() {
+    let mut world = World::new();
+    let node = Principal::Node(world.node("n1"));
+    for (holder, wrong) in [(admin(), HOST), (node, USER)] {
+        let (digest, mut known) = world.newest(&holder);
+        known.authority_type = wrong;
+        world.state.certificates.insert(digest, known);
+        assert_eq!(who(&world, wrong, &holder, digest), Err(Code::CertificateUnknown));
+    }
+}
+
+#[test]
 fn kind_holder_type_and_cluster_must_all_agree() {
     let mut world = World::new();
     let (node, other) = (
