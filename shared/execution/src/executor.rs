@@ -144,6 +144,11 @@ impl Executor {
         (self.now)()
     }
 
+    /// Is the clock suspect, so that no automatic step is taken?
+    pub fn clock_suspect(&self) -> bool {
+        self.clock_suspect.load(Ordering::Relaxed)
+    }
+
     /// Says whether the clock is suspect: then no automatic step is taken.
     pub fn set_clock_suspect(&self, suspect: bool) {
         self.clock_suspect.store(suspect, Ordering::Relaxed);

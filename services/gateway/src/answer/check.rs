@@ -88,16 +88,24 @@ async fn log(app: &App) -> Vec<CheckFinding> {
             .into_iter()
             .map(|w| finding(CONTROL_PLANE, "log_durability", CheckLevel::Warn, w)),
     );
-    let behind = app.fold.read(|s| s.time.since_ms(app.now()));
-    if behind > 60 * SECOND_MS {
-        let text = format!(
-            "the clock is {} s behind the log: no automatic step is taken",
-            behind / SECOND_MS
-        );
+    if let Some(text) = suspect_clock(app) {
         let found = finding(CONTROL_PLANE, "clock", CheckLevel::Error, text);
         findings.push(next(found, "carousel clock accept --reason \"...\""));
     }
     findings
+}
+
+/// Why the clock is not believed, if it is not.
+pub(super) fn suspect_clock(app: &App) -> Option<String> {
+    let behind = app.fold.read(|s| s.time.since_ms(app.now()));
+    let why = if behind > 60 * SECOND_MS {
+        format!("is {} s behind the log", behind / SECOND_MS)
+    } else if app.executor.clock_suspect() {
+        "has jumped".into()
+    } else {
+        return None;
+    };
+    Some(format!("the clock {why}: no automatic step is taken"))
 }
 
 fn control_plane(state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {

@@ -7,7 +7,7 @@ use api::{
 };
 use domain::{Code, Position, Timestamp};
 
-use super::Asked;
+use super::{Asked, check};
 use crate::{
     app::App,
     reply::{self, No, Reply},
@@ -28,6 +28,11 @@ pub(super) async fn status(asked: &Asked) -> Reply {
         let now = asked.app.now();
         for AuthorityStatusDoc { lagging, .. } in &mut status.authorities {
             see(&asked.app, lagging, now);
+        }
+        // A schedule that stands still says why.
+        if let Some(why) = check::suspect_clock(&asked.app) {
+            let next = "if it is right: carousel clock accept --reason \"...\"";
+            status.warnings.insert(0, format!("{why}; {next}"));
         }
     }
     reply::json(&status)

@@ -48,3 +48,18 @@ async fn a_node_is_online_for_what_it_sends_and_not_for_a_stream_that_it_left_op
         looked = tokio::time::timeout(SOON, looking) => looked.expect("the node that sends is online, the other is not"),
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_not_believed_is_said_with_what_follows_from_it() {
+    let w = World::new().await;
+    let gateway = w.gateway().await;
+    let said = async || {
+        let report: CheckReport = w.admin(&gateway.addr).get(route::CHECK).await.unwrap();
+        let found = report.checks.into_iter().find(|c| c.name == "clock");
+        found.map(|found| found.text)
+    };
+    assert_eq!(said().await, None);
+    w.executor.set_clock_suspect(true);
+    let jumped = "the clock has jumped: no automatic step is taken";
+    assert_eq!(said().await.as_deref(), Some(jumped));
+}
