@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use api::shape::Status;
 use domain::{Event, Phase, Position};
-use eventlog::{ReadError, Stored};
+use eventlog::ReadError;
 use execution::{Fold, FoldError, Now, codec};
 use runtime::{backoff::Backoff, metrics::Metrics, readiness::Part};
 use tokio::{
@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use views::{Doubt, Mark, ViewError, ViewStore};
 
-use crate::{Answers, documents};
+use crate::{Answers, documents, history};
 
 /// Raised whenever a document changes its shape: older views are then made anew.
 const SCHEMA: u32 = 2;
@@ -255,19 +255,24 @@ impl Projector {
     /// may end here.
     async fn history(&self, end: Position) -> Result<(Vec<Event>, Mark), ProjectorError> {
         let mut rotations = Vec::new();
-        for position in self.fold.rotations().into_iter().take_while(|at| *at <= end) {
-            rotations.push(codec::decode(&self.record(position).await?)?);
+        let mut mark = Mark::default();
+        while mark.position < end {
+            let mut records = self.fold.log().read(mark.position.0 + 1, BATCH).await?;
+            records.retain(|record| record.position <= end.0);
+            // A server may be behind the one that the state was read from; the rest is followed.
+            let Some(last) = records.last() else { break };
+            mark = Mark {
+                position: Position(last.position),
+                event: eventlog::event_id(&last.data).map(domain::EventId),
+            };
+            for record in records
+                .iter()
+                .filter(|record| history::may_be_of(&record.subject))
+            {
+                rotations.push(codec::decode(record)?);
+            }
         }
-        let mark = Mark {
-            position: end,
-            event: eventlog::event_id(&self.record(end).await?.data).map(domain::EventId),
-        };
         Ok((rotations, mark))
-    }
-
-    async fn record(&self, position: Position) -> Result<Stored, ProjectorError> {
-        let found = self.fold.log().read(position.0, 1).await?.pop();
-        found.ok_or_else(|| FoldError::Stopped("the log is shorter than it was".into()).into())
     }
 
     /// Are the views of this log? The event at their mark must be the one that they saw there.

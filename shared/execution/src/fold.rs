@@ -28,8 +28,6 @@ const CHUNK: usize = 512;
 const LARGE: usize = 64;
 /// Chunks that are decoded at once: as many as a small machine has cores, and one that is ready.
 const AHEAD: usize = 3;
-/// The family of events that tell of a rotation as a whole.
-const ROTATIONS: &str = "rotation";
 /// Live events that a slow subscriber may fall behind; then it reads the log or the state instead.
 const LIVE_EVENTS: usize = 16_384;
 
@@ -80,8 +78,6 @@ struct Folded {
     state: ClusterState,
     /// The last position on each subject: what conditions are made of.
     tails: HashMap<Subject, u64>,
-    /// Where the events of rotations are.
-    rotations: Vec<Position>,
 }
 
 impl Drop for Inner {
@@ -129,12 +125,6 @@ impl Fold {
         look(&folded.state, &|subject| {
             folded.tails.get(subject).copied().unwrap_or(0)
         })
-    }
-
-    /// Where the events of rotations are, in order: the few of a long log that views made anew read again.
-    pub fn rotations(&self) -> Vec<Position> {
-        let folded = self.inner.folded.read().expect("folding does not panic");
-        folded.rotations.clone()
     }
 
     /// The last position folded in.
@@ -238,9 +228,6 @@ impl Inner {
                 }
                 apply(&mut guard.state, &event);
                 guard.tails.insert(subject, found);
-                if event.fact.family() == ROTATIONS {
-                    guard.rotations.push(event.header.position);
-                }
                 folded.push(event);
             }
         }

@@ -137,6 +137,7 @@ fn acknowledged_once(lines: &[Line], events: &[Value]) -> Vec<String> {
         "command.noop",
         "node.removed",
         "node.excluded",
+        "cluster.clock-accepted",
     ];
     for event in events
         .iter()

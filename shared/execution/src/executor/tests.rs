@@ -22,6 +22,7 @@ use super::{ExecuteError, Executor};
 use crate::{Fold, codec, fresh_id};
 
 mod leaving;
+mod rivals;
 
 const NOW: Timestamp = Timestamp(1_789_868_676_000);
 
