@@ -36,10 +36,7 @@ pub(crate) fn write(
         }
         touched
     });
-    in_parts(store, touched.nodes, |batch, part| {
-        put_nodes(batch, fold, part);
-        Ok(())
-    })?;
+    write_nodes(fold, store, touched.nodes)?;
     in_parts(store, touched.holders, |batch, part| {
         put_certificates(batch, fold, store, part)
     })?;
@@ -71,18 +68,25 @@ fn in_parts<K: Ord>(
     }
 }
 
-/// Blocking. The documents of every node, for views that hold none.
-pub(crate) fn all_nodes(fold: &Fold, store: &ViewStore) -> Result<(), ProjectorError> {
-    let nodes: Vec<NodeId> = fold.read(|state| state.nodes.keys().copied().collect());
+fn write_nodes(
+    fold: &Fold,
+    store: &ViewStore,
+    nodes: impl IntoIterator<Item = NodeId>,
+) -> Result<(), ViewError> {
     in_parts(store, nodes, |batch, part| {
         put_nodes(batch, fold, part);
         Ok(())
-    })?;
-    Ok(())
+    })
+}
+
+/// Blocking. The documents of every node, for views that hold none.
+pub(crate) fn all_nodes(fold: &Fold, store: &ViewStore) -> Result<(), ViewError> {
+    let nodes: Vec<NodeId> = fold.read(|state| state.nodes.keys().copied().collect());
+    write_nodes(fold, store, nodes)
 }
 
 /// Blocking. The documents of every certificate, for views that hold none.
-pub(crate) fn all_certificates(fold: &Fold, store: &ViewStore) -> Result<(), ProjectorError> {
+pub(crate) fn all_certificates(fold: &Fold, store: &ViewStore) -> Result<(), ViewError> {
     let holders: Vec<Principal> = fold.read(|state| state.held.keys().cloned().collect());
     in_parts(store, holders, |batch, part| {
         for (holder, docs) in sliced(fold, part, shape::certificates_of) {
@@ -91,8 +95,7 @@ pub(crate) fn all_certificates(fold: &Fold, store: &ViewStore) -> Result<(), Pro
             }
         }
         Ok(())
-    })?;
-    Ok(())
+    })
 }
 
 /// Blocking. The rest of the documents and the mark, once all others are written.

@@ -259,8 +259,9 @@ impl Projector {
         while mark.position < end {
             let mut records = self.fold.log().read(mark.position.0 + 1, BATCH).await?;
             records.retain(|record| record.position <= end.0);
-            // A server may be behind the one that the state was read from; the rest is followed.
-            let Some(last) = records.last() else { break };
+            let Some(last) = records.last() else {
+                return Err(FoldError::Stopped("the log is shorter than it was".into()).into());
+            };
             mark = Mark {
                 position: Position(last.position),
                 event: eventlog::event_id(&last.data).map(domain::EventId),

@@ -188,7 +188,8 @@ impl ViewStore {
             .map_err(|source| self.failed(source))
     }
 
-    /// Writes a part of views that are being made anew; the mark comes with the last part, by [`ViewStore::apply`].
+    /// Writes a part of many changes; the mark comes with the last part, by [`ViewStore::apply`]. After a crash in between
+    /// these documents may be newer than the mark.
     ///
     /// # Errors
     /// `Store`.

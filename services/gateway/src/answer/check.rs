@@ -90,10 +90,13 @@ async fn log(app: &App) -> Vec<CheckFinding> {
     );
     if let Some(text) = suspect_clock(app) {
         let found = finding(CONTROL_PLANE, "clock", CheckLevel::Error, text);
-        findings.push(next(found, "carousel clock accept --reason \"...\""));
+        findings.push(next(found, ACCEPT_CLOCK));
     }
     findings
 }
+
+/// What a person types who has looked at the clock.
+pub(super) const ACCEPT_CLOCK: &str = "carousel clock accept --reason \"...\"";
 
 /// Why the clock is not believed, if it is not.
 pub(super) fn suspect_clock(app: &App) -> Option<String> {

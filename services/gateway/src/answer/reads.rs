@@ -31,8 +31,10 @@ pub(super) async fn status(asked: &Asked) -> Reply {
         }
         // A schedule that stands still says why.
         if let Some(why) = check::suspect_clock(&asked.app) {
-            let next = "if it is right: carousel clock accept --reason \"...\"";
-            status.warnings.insert(0, format!("{why}; {next}"));
+            let next = check::ACCEPT_CLOCK;
+            status
+                .warnings
+                .insert(0, format!("{why}; if it is right: {next}"));
         }
     }
     reply::json(&status)

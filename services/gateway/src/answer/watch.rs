@@ -8,6 +8,7 @@ use domain::{
     gate::{self, Lagging},
     phase::Phase,
     schedule::{followers, is_settled, not_followed},
+    state::Node,
 };
 use tokio::{
     sync::watch,
@@ -128,29 +129,26 @@ impl Watching {
     }
 }
 
-/// One line, from the state alone. What it costs does not grow with the fleet.
+/// One line, from the state alone. Who has reached is counted already; it costs more only for those who lag.
 fn line(state: &ClusterState, authority_type: AuthorityType, now: domain::Timestamp) -> Option<WatchLine> {
     let of = state.types.get(&authority_type)?;
     let to = of.phase.next().unwrap_or(Phase::Standby);
     let gate = gate::outline(state, authority_type, to, state.now(now));
-    // Idle, a gate waits for nobody; a watcher still wants to know who has not followed.
     let is_idle = of.phase == Phase::Standby;
-    let (required, reached) = if is_idle {
+    // Idle, a gate waits for nobody; a watcher still wants to know who has not followed.
+    let (required, reached, lagging): (u32, u32, Vec<Lagging>) = if is_idle {
         let required = followers(state, authority_type, of);
-        let behind = not_followed(state, authority_type, of).count();
+        let behind: Vec<_> = not_followed(state, authority_type, of).collect();
+        let reached = required.saturating_sub(u32::try_from(behind.len()).unwrap_or(u32::MAX));
+        let lags = |node: &&Node| gate::lags(state, authority_type, node);
         (
             required,
-            required.saturating_sub(u32::try_from(behind).unwrap_or(u32::MAX)),
+            reached,
+            behind.iter().filter_map(lags).take(NAMED).collect(),
         )
     } else {
-        (gate.required, gate.reached)
-    };
-    let lagging: Vec<Lagging> = if is_idle {
-        let nodes = not_followed(state, authority_type, of);
-        let lags = |node| gate::lags(state, authority_type, node);
-        nodes.filter_map(lags).take(NAMED).collect()
-    } else {
-        gate::lagging(state, authority_type).take(NAMED).collect()
+        let lagging = gate::lagging(state, authority_type).take(NAMED);
+        (gate.required, gate.reached, lagging.collect())
     };
     let members_hold = gate::lagging_members(state, authority_type, of).is_empty();
     // Idle: everybody has followed. In a phase: everybody has reached it, which is not yet leave to go on.
