@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::{ClusterName, MemberId, UserName};
+use domain::{ClusterName, MemberId, UserName, plain};
+use eventlog::bus::redacted;
 use runtime::harden;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,12 @@ use serde::{Deserialize, Serialize};
 pub const EMBEDDED: &str = "embedded";
 /// The layout of the directory; a higher one was made by a newer version.
 const FORMAT: u32 = 1;
+/// What the description is called in the directory.
+const FILE: &str = "cluster.json";
+/// How a broker's URL begins.
+const SCHEMES: [&str; 4] = ["nats", "tls", "ws", "wss"];
+/// The longest name of a log without its credentials: it stands in messages.
+const MAX_LOG_BYTES: usize = 500;
 /// Larger than any description this version writes.
 const MAX_BYTES: u64 = 64 * 1024;
 
@@ -62,6 +69,12 @@ pub enum HomeError {
         #[source]
         source: io::Error,
     },
+    /// The text that should name a log does not. It is not shown: it may hold a password.
+    #[error(
+        "a log is `embedded`, or nats://HOST:PORT for each broker with commas between them (a comma in a password \
+         is written %2C): that is not what --log, CAROUSEL_EVENT_LOG, the configuration or cluster.json says"
+    )]
+    NoLog,
     /// Another log was chosen before.
     #[error(
         "this cluster keeps its log in {remembered}, not in {asked}; start it without --log, or with --log {remembered}"
@@ -75,7 +88,7 @@ pub enum HomeError {
 }
 
 /// What `init` wrote down.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Description {
     /// The layout.
     pub format: u32,
@@ -91,6 +104,57 @@ pub struct Description {
     /// Was the cluster begun in that log? Between the choice and the first facts in it, an empty log is no loss.
     #[serde(default = "unless_told")]
     pub begun: bool,
+}
+
+impl Description {
+    /// Reads what `init` and later starts wrote; `home` is for the message only.
+    ///
+    /// # Errors
+    /// [`HomeError::Newer`], [`HomeError::Broken`].
+    pub fn parse(bytes: &[u8], home: &Path) -> Result<Self, HomeError> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let found: Format = serde_json::from_slice(bytes).map_err(|error| broken(home, &error))?;
+        if found.format > FORMAT {
+            return Err(HomeError::Newer {
+                path: home.into(),
+                found: found.format,
+            });
+        }
+        serde_json::from_slice(bytes).map_err(|error| broken(home, &error))
+    }
+
+    /// The log to open: the one asked for, with its credentials, or the one remembered, or the embedded one.
+    ///
+    /// # Errors
+    /// [`HomeError::NoLog`]; [`HomeError::OtherLog`], from the first start that chose one on.
+    pub fn choose_log(&self, asked: Option<&str>) -> Result<String, HomeError> {
+        if ![asked, self.log.as_deref()]
+            .into_iter()
+            .flatten()
+            .all(names_a_log)
+        {
+            return Err(HomeError::NoLog);
+        }
+        match (&self.log, asked) {
+            (Some(remembered), Some(asked)) if *remembered != redacted(asked) => Err(HomeError::OtherLog {
+                remembered: remembered.clone(),
+                asked: redacted(asked),
+            }),
+            (_, Some(asked)) => Ok(asked.to_owned()),
+            (Some(remembered), None) => Ok(remembered.clone()),
+            (None, None) => Ok(EMBEDDED.to_owned()),
+        }
+    }
+}
+
+fn broken(home: &Path, detail: &dyn std::error::Error) -> HomeError {
+    HomeError::Broken {
+        path: home.join(FILE),
+        detail: plain(detail),
+    }
 }
 
 /// Earlier versions wrote the log down once it had been begun.
@@ -157,30 +221,14 @@ impl Home {
     /// # Errors
     /// [`HomeError`].
     pub fn open(path: &Path) -> Result<Self, HomeError> {
-        let file = path.join("cluster.json");
-        let broken = |detail: String| HomeError::Broken {
-            path: file.clone(),
-            detail,
-        };
+        let file = path.join(FILE);
         if !file.exists() {
             return Err(HomeError::Missing(path.into()));
         }
-        let bytes = harden::read_owner_only(&file, MAX_BYTES).map_err(|e| broken(e.to_string()))?;
-        #[derive(Deserialize)]
-        struct Format {
-            format: u32,
-        }
-        let found: Format = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
-        if found.format > FORMAT {
-            return Err(HomeError::Newer {
-                path: path.into(),
-                found: found.format,
-            });
-        }
-        let description: Description = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
+        let bytes = harden::read_owner_only(&file, MAX_BYTES).map_err(|error| broken(path, &error))?;
         Ok(Self {
             path: path.into(),
-            description,
+            description: Description::parse(&bytes, path)?,
         })
     }
 
@@ -213,30 +261,12 @@ impl Home {
         self.description.begun && self.description.log.is_some()
     }
 
-    /// The log to open: the one asked for, with its credentials, or the one remembered, or the embedded one.
-    ///
-    /// # Errors
-    /// [`HomeError::OtherLog`], from the first start that chose one on.
-    pub fn choose_log(&self, asked: Option<&str>) -> Result<String, HomeError> {
-        match (&self.description.log, asked) {
-            (Some(remembered), Some(asked)) if *remembered != without_credentials(asked) => {
-                Err(HomeError::OtherLog {
-                    remembered: remembered.clone(),
-                    asked: without_credentials(asked),
-                })
-            }
-            (_, Some(asked)) => Ok(asked.to_owned()),
-            (Some(remembered), None) => Ok(remembered.clone()),
-            (None, None) => Ok(EMBEDDED.to_owned()),
-        }
-    }
-
     /// Remembers the log before the first facts are written to it: after a crash in between, no other one is taken.
     ///
     /// # Errors
     /// [`HomeError::Write`].
     pub fn remember_log(&mut self, chosen: &str) -> Result<(), HomeError> {
-        self.description.log = Some(without_credentials(chosen));
+        self.description.log = Some(redacted(chosen));
         self.description.begun = false;
         self.save()
     }
@@ -249,7 +279,7 @@ impl Home {
         if self.was_begun() {
             return Ok(());
         }
-        self.description.log = Some(without_credentials(chosen));
+        self.description.log = Some(redacted(chosen));
         self.description.begun = true;
         self.save()
     }
@@ -259,7 +289,7 @@ impl Home {
     /// # Errors
     /// [`HomeError::Write`].
     pub fn save(&self) -> Result<(), HomeError> {
-        let path = self.path.join("cluster.json");
+        let path = self.path.join(FILE);
         let json = serde_json::to_vec_pretty(&self.description).expect("a description is plain data");
         harden::atomic_write(&path, &json, harden::OWNER_ONLY)
             .map_err(|source| HomeError::Write { path, source })
@@ -295,30 +325,61 @@ impl Home {
     }
 }
 
-/// `nats://user:secret@host` without what must not be written down.
-fn without_credentials(url: &str) -> String {
-    url.split(',')
-        .map(|one| match one.split_once("://") {
-            Some((scheme, rest)) => {
-                let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-                format!("{scheme}://{host}")
-            }
-            None => one.to_owned(),
-        })
-        .collect::<Vec<_>>()
-        .join(",")
+/// Is it the name of a log: `embedded`, or brokers as URLs with commas between them?
+///
+/// A comma in a password would cut the URL in two, and one half would be taken for a host and written down.
+pub(crate) fn names_a_log(text: &str) -> bool {
+    let is_broker = |one: &str| {
+        one.trim()
+            .split_once("://")
+            .is_some_and(|(scheme, _)| SCHEMES.contains(&scheme))
+    };
+    let is_plain = !text.contains(char::is_control) && redacted(text).len() <= MAX_LOG_BYTES;
+    text == EMBEDDED || is_plain && text.split(',').all(is_broker)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn with(log: Option<&str>) -> Description {
+        Description {
+            format: FORMAT,
+            cluster: "acme.cluster".parse().unwrap(),
+            member: MemberId(uuid::Uuid::nil()),
+            admin: "root".parse().unwrap(),
+            log: log.map(Into::into),
+            begun: true,
+        }
+    }
+
     #[test]
-    fn credentials_in_a_log_url_are_not_written_down() {
-        assert_eq!(
-            without_credentials("nats://u:p@a:4222,nats://b:4222"),
-            "nats://a:4222,nats://b:4222"
+    fn the_log_that_was_chosen_is_the_same_with_other_credentials() {
+        let kept = with(Some("nats://a:4222,tls://b:4222"));
+        let asked = "nats://u:p@a:4222, tls://b:4222";
+        assert_eq!(kept.choose_log(Some(asked)).unwrap(), asked);
+        let refused = kept
+            .choose_log(Some("nats://u:hunter2@c"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("not in nats://c") && !refused.contains("hunter2"),
+            "{refused}"
         );
-        assert_eq!(without_credentials("embedded"), "embedded");
+    }
+
+    #[test]
+    fn what_names_no_log_is_refused_and_not_shown() {
+        for asked in [
+            "nats://u:hunter2,1@c",
+            "u:hunter2@c",
+            "hunter2",
+            "nats://a,u:hunter2@c",
+            "nats://a\n",
+            "",
+        ] {
+            let refused = with(None).choose_log(Some(asked)).unwrap_err();
+            assert!(matches!(refused, HomeError::NoLog), "{asked}");
+        }
     }
 }

@@ -6,7 +6,11 @@ use cli::{
     args::{Format, Global, InitArgs},
     identity::Identity,
 };
-use domain::{ClusterName, MemberId, SpkiPin, UserName, command::Settings};
+use domain::{
+    ClusterName, MemberId, SpkiPin, UserName,
+    command::{Settings, UnusableSetting},
+    plain,
+};
 use runtime::{
     clock::SystemClock,
     config::{self, ConfigError},
@@ -44,6 +48,14 @@ pub enum InitError {
         /// Those that there are.
         known: String,
     },
+    /// A duration cannot be a cluster's.
+    #[error("{}: {unusable}", .path.display())]
+    UnusableSetting {
+        /// Which file.
+        path: PathBuf,
+        /// Which, and what it may be.
+        unusable: UnusableSetting,
+    },
     /// The identity could not be written.
     #[error(transparent)]
     Identity(#[from] cli::identity::IdentityError),
@@ -77,7 +89,7 @@ pub async fn run(global: &Global, args: &InitArgs) -> u8 {
             None => KekSource::default(),
         };
         let settings = match &args_.settings {
-            Some(path) => settings(path)?,
+            Some(path) => settings(&config::read(path)?, path)?,
             None => Settings::default(),
         };
         make(&args_.data_dir, &args_.cluster, kek, settings)
@@ -99,18 +111,26 @@ pub async fn run(global: &Global, args: &InitArgs) -> u8 {
 
 /// The durations in the file; what it does not name is as usual. A stored event may have settings that this version does
 /// not know, so the type itself ignores them; here, before anything is made, a misspelt one must be said.
-fn settings(path: &Path) -> Result<Settings, InitError> {
+///
+/// # Errors
+/// [`InitError::Settings`], [`InitError::UnknownSetting`], [`InitError::UnusableSetting`].
+pub fn settings(text: &str, path: &Path) -> Result<Settings, InitError> {
     let usual = serde_json::to_value(Settings::default()).expect("settings are plain numbers");
     let known = usual.as_object().expect("settings are a structure");
-    let given: toml::Table = config::load(path)?;
-    match given.keys().find(|name| !known.contains_key(*name)) {
-        Some(name) => Err(InitError::UnknownSetting {
+    let given: toml::Table = config::parse(text, path)?;
+    if let Some(name) = given.keys().find(|name| !known.contains_key(*name)) {
+        return Err(InitError::UnknownSetting {
             path: path.to_owned(),
-            name: name.clone(),
+            name: plain(name),
             known: known.keys().cloned().collect::<Vec<_>>().join(", "),
-        }),
-        None => Ok(config::load(path)?),
+        });
     }
+    let settings: Settings = config::parse(text, path)?;
+    let path = path.to_owned();
+    settings
+        .check()
+        .map_err(|unusable| InitError::UnusableSetting { path, unusable })?;
+    Ok(settings)
 }
 
 /// Makes the cluster in `dir`. The description is written last: an interrupted run leaves no cluster, and one that
@@ -229,10 +249,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Settings, InitError> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("settings.toml");
-        std::fs::write(&path, text).unwrap();
-        settings(&path)
+        settings(text, Path::new("settings.toml"))
     }
 
     #[test]
@@ -246,6 +263,20 @@ mod tests {
             }
         );
         assert_eq!(read("").unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn a_duration_that_no_cluster_can_live_with_is_named_with_its_bounds() {
+        for (text, bounds) in [
+            ("node_ttl_ms = 0\n", "1000 to 8640000000 ms"),
+            ("max_offline_ms = 9223372036854775807\n", "0 to 315360000000 ms"),
+        ] {
+            let refused = read(text).unwrap_err().to_string();
+            assert!(
+                refused.contains(&text[..8]) && refused.contains(bounds),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

@@ -50,9 +50,6 @@ pub enum PlaneError {
     /// The stream cannot be opened.
     #[error(transparent)]
     JetStream(#[from] eventlog::JetStreamOpenError),
-    /// The broker cannot be reached as told.
-    #[error("{0} is no log; give `embedded` or nats://HOST:PORT")]
-    UnknownLog(String),
     /// The log cannot be folded.
     #[error(transparent)]
     Fold(#[from] FoldError),
@@ -83,6 +80,16 @@ pub enum PlaneError {
     OtherCluster {
         /// Whose log.
         log: ClusterName,
+        /// Whose directory.
+        own: ClusterName,
+    },
+    /// Files of two directories in one.
+    #[error(
+        "the keys in this data directory are those of the cluster {keys}, and cluster.json says {own}; nothing was written: restore the directory as one"
+    )]
+    OtherKeys {
+        /// Whose keys.
+        keys: ClusterName,
         /// Whose directory.
         own: ClusterName,
     },

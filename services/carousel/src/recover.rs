@@ -66,7 +66,7 @@ pub async fn run(global: &Global, args: &RecoverArgs) -> u8 {
 
 async fn try_run(global: &Global, args: &RecoverArgs) -> Result<String, RecoverError> {
     let mut home = Home::open(&args.data_dir)?;
-    home.choose_log(args.log.as_deref())?;
+    home.description.choose_log(args.log.as_deref())?;
     let bundle_pin: SpkiPin = signer::load_genesis(&home.keys())?.bundle_key;
     let key = KeyPair::generate();
     let request = RecoverRequest {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use cli::args::ServeArgs;
-use domain::Hostname;
+use domain::{Hostname, plain};
 use runtime::{
     config::{self, ConfigError},
     shutdown::{DRAIN_TIMEOUT, Hangups, Signals},
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    home::{Home, HomeError},
+    home::{Home, HomeError, names_a_log},
     plane::{Options, Plane, PlaneError},
 };
 
@@ -45,19 +45,26 @@ pub struct FileConfig {
 
 /// Why it does not serve.
 #[derive(Debug, thiserror::Error)]
-enum ServeError {
+pub enum ServeError {
+    /// The configuration file or the environment cannot be read.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The data directory.
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// One of its services.
     #[error(transparent)]
     Plane(#[from] PlaneError),
+    /// The log filter.
     #[error("logging could not be set up")]
     Telemetry(#[from] runtime::telemetry::TelemetryError),
+    /// What the operating system said.
     #[error("signals cannot be handled")]
     Signals(#[source] std::io::Error),
+    /// The administrator's identity file.
     #[error(transparent)]
     Identity(#[from] cli::identity::IdentityError),
+    /// A setting's value, in words.
     #[error("{0}")]
     Usage(String),
 }
@@ -80,19 +87,17 @@ async fn try_run(args: &ServeArgs) -> Result<(), ServeError> {
     let hangups = Hangups::install().map_err(ServeError::Signals)?;
     let file = read_config(args.config.as_deref())?;
     let settings = Settings::read(args, &file)?;
+    // Refused when it is printed as it would be at the start, so that a configuration can be tried.
+    let (options, logging) = understood(&settings)?;
     if args.print_config {
-        // Refused here as it would be at the start, so that it can be used to try a configuration.
-        options(&settings)?;
-        telemetry_of(&settings)?;
         anstream::print!("{}", settings.with_origins());
         return Ok(());
     }
-    let telemetry = Telemetry::init(&telemetry_of(&settings)?)?;
+    let telemetry = Telemetry::init(&logging)?;
     if args.services != "all" {
         let text = "this version runs all services in one process: --services takes only `all`";
         return Err(ServeError::Usage(text.into()));
     }
-    let options = options(&settings)?;
     let mut home = Home::open(&args.data_dir)?;
     let _held = home.hold()?;
     // Refused before anything listens when others could read it; one that was moved away is told later.
@@ -154,13 +159,32 @@ fn read_config(path: Option<&Path>) -> Result<FileConfig, ServeError> {
     }
 }
 
+/// What a start does with the settings, or why it would refuse them.
+fn understood(settings: &Settings) -> Result<(Options, TelemetryConfig), ServeError> {
+    let (options, logging) = (options(settings)?, telemetry_of(settings)?);
+    logging.check()?;
+    Ok((options, logging))
+}
+
+/// What `--print-config` prints for a configuration file of this text where the environment says nothing.
+///
+/// # Errors
+/// As the start would refuse it; no message and nothing that is printed holds a credential.
+pub fn printed(args: &ServeArgs, text: &str) -> Result<String, ServeError> {
+    let path = args.config.clone().unwrap_or_default();
+    let settings = Settings::read_from(args, &config::parse(text, &path)?, |_| Ok(None))?;
+    understood(&settings)?;
+    Ok(settings.with_origins())
+}
+
 fn telemetry_of(settings: &Settings) -> Result<TelemetryConfig, ServeError> {
     let format = match settings.log_format.value.as_str() {
         "text" => LogFormat::Text,
         "json" => LogFormat::Json,
         other => {
             return Err(ServeError::Usage(format!(
-                "log_format is text or json, not {other:?}"
+                "log_format is text or json, not {:?}",
+                plain(other)
             )));
         }
     };
@@ -178,6 +202,9 @@ fn options(settings: &Settings) -> Result<Options, ServeError> {
         let text =
             format!("{listen} listens everywhere, so nobody knows under which name: give --advertise NAME");
         return Err(ServeError::Usage(text));
+    }
+    if !settings.log.value.as_deref().is_none_or(names_a_log) {
+        return Err(HomeError::NoLog.into());
     }
     let mut options = Options {
         log: settings.log.value.clone(),
@@ -241,7 +268,8 @@ fn address(text: &str, flag: &str) -> Result<SocketAddr, ServeError> {
     let found = text.to_socket_addrs().ok().and_then(|mut all| all.next());
     found.ok_or_else(|| {
         ServeError::Usage(format!(
-            "{flag}: {text:?} is no address to listen on, such as 127.0.0.1:3025"
+            "{flag}: {:?} is no address to listen on, such as 127.0.0.1:3025",
+            plain(text)
         ))
     })
 }

@@ -38,7 +38,7 @@ async fn verify(data_dir: &Path, asked: Option<&str>) -> Result<api::audit::Veri
     if home.description.log.is_none() {
         return Err(VerifyError::NoLog(data_dir.display().to_string()));
     }
-    let chosen = home.choose_log(asked)?;
+    let chosen = home.description.choose_log(asked)?;
     // Nothing is written, so a control plane that runs meanwhile is not disturbed.
     let log = open_log_to_read(&home, &chosen).await?;
     let checkpoints = home.keys().join("checkpoints.jsonl");

@@ -39,6 +39,7 @@ use serving::Serving;
 use strangers::Strangers;
 
 pub mod body;
+pub mod route;
 
 mod answer;
 mod app;
@@ -53,7 +54,6 @@ mod member;
 mod precedence;
 mod presence;
 mod reply;
-mod route;
 mod serving;
 mod strangers;
 #[cfg(test)]

@@ -158,14 +158,22 @@ pub(crate) const ROUTES: &[Route] = {
 
 /// A request's route, and what stands in place of the part in braces.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Matched {
+pub struct Matched {
     pub(crate) route: &'static Route,
-    pub(crate) part: String,
+    /// Percent-decoded; empty where the path has no such part.
+    pub part: String,
+}
+
+impl Matched {
+    /// The path as the description of the API has it.
+    pub fn path(&self) -> &'static str {
+        self.route.path
+    }
 }
 
 /// Why there is no route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Unmatched {
+pub enum Unmatched {
     /// No such path.
     NoPath,
     /// The path is there, but not for this method.
@@ -173,7 +181,10 @@ pub(crate) enum Unmatched {
 }
 
 /// Finds the route of a request.
-pub(crate) fn find(method: &Method, path: &str) -> Result<Matched, Unmatched> {
+///
+/// # Errors
+/// [`Unmatched`].
+pub fn find(method: &Method, path: &str) -> Result<Matched, Unmatched> {
     let mut path_exists = false;
     for route in ROUTES {
         if let Some(part) = matches(route.path, path) {
@@ -191,7 +202,7 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Matched, Unmatched> {
 }
 
 /// The methods that a path takes, as the header `Allow` lists them.
-pub(crate) fn methods(path: &str) -> String {
+pub fn methods(path: &str) -> String {
     let routes = ROUTES.iter().filter(|route| matches(route.path, path).is_some());
     let methods: Vec<_> = routes.map(|route| route.method).collect();
     methods.join(", ")
@@ -233,8 +244,8 @@ pub(crate) fn decode(text: &str) -> Option<String> {
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
         let decoded = if byte == b'%' {
-            let hex = [rest.next()?, rest.next()?];
-            u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok()?
+            let mut digit = || char::from(rest.next()?).to_digit(16);
+            (digit()? * 16 + digit()?) as u8
         } else {
             byte
         };
@@ -243,8 +254,8 @@ pub(crate) fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// A value of a query string.
-pub(crate) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
+/// A value of a query string, decoded as forms are; `None` where it is not there, broken, or no UTF-8.
+pub fn parameter(query: Option<&str>, name: &str) -> Option<String> {
     let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.into_iter().find(|(key, _)| *key == name)?;
     decode(&value.replace('+', " "))

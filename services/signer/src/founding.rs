@@ -28,7 +28,7 @@ use crate::{
     keystore::{FileStore, KeyPurpose, KeyStore, KeyStoreError},
 };
 
-pub use file::{GenesisFileError, load_genesis};
+pub use file::{GenesisFileError, genesis_file, load_genesis, parse_genesis};
 
 mod file;
 

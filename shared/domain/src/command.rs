@@ -75,6 +75,52 @@ impl Default for Settings {
     }
 }
 
+/// A setting that no cluster can live with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{name} is {found} ms, and may be {least} to {most} ms")]
+pub struct UnusableSetting {
+    /// The setting's name, as in [`Settings`].
+    pub name: &'static str,
+    /// What it is.
+    pub found: u64,
+    /// The least that it may be.
+    pub least: u64,
+    /// The most that it may be.
+    pub most: u64,
+}
+
+impl Settings {
+    /// Settings are for a cluster's life, so that one mistyped would be too.
+    ///
+    /// # Errors
+    /// The first that is out of bounds: certificates live a second to a hundred days (an authority lives ten years),
+    /// whoever was offline is let in again for up to ten years, and a phase does not wait longer than a day for
+    /// sessions and for tokens that were handed out.
+    pub fn check(&self) -> Result<(), UnusableSetting> {
+        let life = SECOND_MS..=100 * DAY_MS;
+        let wait = 0..=DAY_MS;
+        let bounds = [
+            ("node_ttl_ms", self.node_ttl_ms, life.clone()),
+            ("user_ttl_ms", self.user_ttl_ms, life),
+            ("max_offline_ms", self.max_offline_ms, 0..=3_650 * DAY_MS),
+            ("drain_timeout_ms", self.drain_timeout_ms, wait.clone()),
+            ("jwks_max_age_ms", self.jwks_max_age_ms, wait.clone()),
+            ("jwt_ttl_ms", self.jwt_ttl_ms, wait),
+        ];
+        let unusable = bounds
+            .into_iter()
+            .find(|(_, found, usable)| !usable.contains(found));
+        unusable.map_or(Ok(()), |(name, found, usable)| {
+            Err(UnusableSetting {
+                name,
+                found,
+                least: *usable.start(),
+                most: *usable.end(),
+            })
+        })
+    }
+}
+
 /// A command: who asks, with which id, why, and for what.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Command {

@@ -115,7 +115,7 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
 }
 
 /// One line of bounded length: a key may hold anything, and an error reaches logs and terminals.
-fn plain(message: &str) -> String {
+pub(crate) fn plain(message: &str) -> String {
     let escaped = message.chars().map(|c| match c {
         c if c.is_control() => c.escape_default().to_string(),
         c => c.to_string(),

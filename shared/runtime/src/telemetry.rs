@@ -18,6 +18,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::config::plain;
+
 /// The environment variable with the log filter, in the syntax of `RUST_LOG` (`info,gateway=debug`).
 pub const LOG_VARIABLE: &str = "CAROUSEL_LOG";
 
@@ -42,17 +44,26 @@ pub struct TelemetryConfig {
     pub filter: Option<String>,
 }
 
+impl TelemetryConfig {
+    /// Can logging be set up so?
+    ///
+    /// # Errors
+    /// [`TelemetryError::Filter`], [`TelemetryError::Environment`].
+    pub fn check(&self) -> Result<(), TelemetryError> {
+        chosen_filter(self).map(drop)
+    }
+}
+
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter cannot be parsed.
-    #[error("the log filter {filter:?} is not valid; write for example info,gateway=debug")]
+    #[error("the log filter {filter:?} is not valid ({detail}); write for example info,gateway=debug")]
     Filter {
-        /// The filter as given.
+        /// The filter as given, cut.
         filter: String,
         /// What the parser said.
-        #[source]
-        source: tracing_subscriber::filter::ParseError,
+        detail: String,
     },
     /// The environment variable is not text.
     #[error(transparent)]
@@ -175,7 +186,10 @@ fn chosen_filter(config: &TelemetryConfig) -> Result<EnvFilter, TelemetryError> 
     let filter = from_environment
         .or_else(|| config.filter.clone())
         .unwrap_or_else(|| "info".to_owned());
-    EnvFilter::try_new(&filter).map_err(|source| TelemetryError::Filter { filter, source })
+    EnvFilter::try_new(&filter).map_err(|error| TelemetryError::Filter {
+        filter: plain(&filter),
+        detail: plain(&error.to_string()),
+    })
 }
 
 fn provider() -> SdkTracerProvider {

@@ -16,13 +16,17 @@ mod targets {
     pub(crate) mod configuration;
     pub(crate) mod entry;
     pub(crate) mod events;
+    pub(crate) mod homes;
     pub(crate) mod requests;
+    pub(crate) mod routes;
     pub(crate) mod updates;
 }
 
 use arbitrary::Unstructured;
 
-use targets::{bundles, certificates, commands, configuration, entry, events, requests, updates};
+use targets::{
+    bundles, certificates, commands, configuration, entry, events, homes, requests, routes, updates,
+};
 
 /// One target.
 pub struct Target {
@@ -70,6 +74,16 @@ pub const TARGETS: &[Target] = &[
         name: "configuration",
         holds: "settings and identity files are read within their limits, or refused without a value being shown",
         run: configuration::run,
+    },
+    Target {
+        name: "homes",
+        holds: "the control plane's files are read within their limits and written the same, and no password is shown",
+        run: homes::run,
+    },
+    Target {
+        name: "routes",
+        holds: "a request has one route and one meaning, the same as our own clients write it, or is refused in a line",
+        run: routes::run,
     },
     Target {
         name: "updates",

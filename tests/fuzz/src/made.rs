@@ -39,6 +39,8 @@ pub struct Made {
     pub next: (KeyPair, CaCert),
     /// The user authority.
     pub user: (KeyPair, CaCert),
+    /// What the cluster began with.
+    pub genesis: Genesis,
     /// The key that signs bundles.
     pub bundle_key: KeyPair,
     /// The key of the one node, and that of whoever asks for a certificate.
@@ -128,7 +130,7 @@ fn make() -> Made {
     let genesis = genesis(&cluster, &host, &user, &bundle_key);
     log.ask(
         Principal::System(SystemActor::Host),
-        Order::Genesis(Box::new(genesis)),
+        Order::Genesis(Box::new(genesis.clone())),
     )
     .expect("a cluster begins");
     let node = log.join(&node_key);
@@ -155,6 +157,7 @@ fn make() -> Made {
         host,
         next,
         user,
+        genesis,
         bundle_key,
         node_key,
         node,

@@ -70,7 +70,7 @@ impl Core {
         if if_empty == IfEmpty::Refuse && home.description.log.is_none() {
             return Err(PlaneError::NeverBegun(home.path().into()));
         }
-        let chosen = home.choose_log(asked)?;
+        let chosen = home.description.choose_log(asked)?;
         // A file opens soon, and a file that is left half opened is still locked for whoever comes next.
         let log = match &*chosen {
             EMBEDDED => Box::pin(open_log(home, EMBEDDED)).await?,
@@ -123,6 +123,10 @@ impl Core {
     async fn begin(&mut self, home: &mut Home, chosen: &str, if_empty: IfEmpty) -> Result<(), PlaneError> {
         let genesis: Genesis = signer::load_genesis(&home.keys())?;
         let own = home.description.cluster.clone();
+        if genesis.cluster != own {
+            let keys = genesis.cluster;
+            return Err(PlaneError::OtherKeys { keys, own });
+        }
         let found = self
             .fold
             .read(|s| s.cluster.as_ref().map(|c| (c.name.clone(), c.bundle_key)));

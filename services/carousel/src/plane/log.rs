@@ -16,7 +16,7 @@ pub async fn open_log_to_read(home: &Home, chosen: &str) -> Result<SharedLog, Pl
     if chosen == EMBEDDED {
         return Ok(SqliteLog::open_read_only(home.log_file()).await?);
     }
-    let (bus, options) = stream_of(home, chosen)?;
+    let (bus, options) = stream_of(home, chosen);
     Ok(JetStreamLog::connect_existing(&bus, &options).await?)
 }
 
@@ -35,7 +35,7 @@ pub(super) async fn open_log(home: &Home, chosen: &str) -> Result<SharedLog, Pla
             SqliteLog::open(home.log_file()).await?
         });
     }
-    let (bus, options) = stream_of(home, chosen)?;
+    let (bus, options) = stream_of(home, chosen);
     Ok(if home.was_begun() {
         JetStreamLog::connect_existing(&bus, &options)
             .await
@@ -45,10 +45,7 @@ pub(super) async fn open_log(home: &Home, chosen: &str) -> Result<SharedLog, Pla
     })
 }
 
-fn stream_of(home: &Home, chosen: &str) -> Result<(BusOptions, JetStreamOptions), PlaneError> {
-    if !chosen.contains("://") {
-        return Err(PlaneError::UnknownLog(chosen.into()));
-    }
+fn stream_of(home: &Home, chosen: &str) -> (BusOptions, JetStreamOptions) {
     let options = JetStreamOptions {
         cluster: home.description.cluster.to_string(),
         replicas: 1,
@@ -58,7 +55,7 @@ fn stream_of(home: &Home, chosen: &str) -> Result<(BusOptions, JetStreamOptions)
         name: "carousel".into(),
         ..BusOptions::default()
     };
-    Ok((bus, options))
+    (bus, options)
 }
 
 fn lost_file(error: SqliteOpenError) -> PlaneError {

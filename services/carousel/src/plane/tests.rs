@@ -58,6 +58,15 @@ async fn a_start_without_its_key_begins_nothing_and_chooses_no_log() {
 }
 
 #[tokio::test]
+async fn a_directory_of_two_clusters_files_begins_neither() {
+    let (_dir, _kek, mut home) = made();
+    home.description.cluster = "other.cluster".parse().unwrap();
+    let refused = start(&mut home, IfEmpty::Begin).await.err().unwrap();
+    assert!(matches!(refused, PlaneError::OtherKeys { .. }), "{refused}");
+    assert_eq!(facts(&home).await, []);
+}
+
+#[tokio::test]
 async fn a_crash_before_the_first_facts_leaves_the_choice_of_the_log() {
     let (_dir, _kek, mut home) = made();
     home.remember_log("embedded").unwrap();

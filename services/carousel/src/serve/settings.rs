@@ -1,6 +1,7 @@
 //! The settings of `serve`, each with where it comes from: flag, then environment, then file, then default.
 
 use cli::args::ServeArgs;
+use eventlog::bus::redacted;
 use runtime::config::ConfigError;
 
 use super::FileConfig;
@@ -120,10 +121,10 @@ impl Settings {
     /// # Errors
     /// [`ConfigError::NotUnicode`].
     pub(super) fn read(args: &ServeArgs, file: &FileConfig) -> Result<Self, ConfigError> {
-        Self::from(args, file, runtime::config::env)
+        Self::read_from(args, file, runtime::config::env)
     }
 
-    fn from(
+    pub(super) fn read_from(
         args: &ServeArgs,
         file: &FileConfig,
         env: impl Fn(&str) -> Result<Option<String>, ConfigError>,
@@ -154,11 +155,12 @@ impl Settings {
         })
     }
 
-    /// One line per key: where it comes from, the key, its value as the file would say it.
+    /// One line per key: where it comes from, the key, its value as the file would say it; the log without
+    /// credentials.
     pub(super) fn with_origins(&self) -> String {
         let quoted = |value: &str| format!("{value:?}");
         let names: Vec<_> = self.advertise.value.iter().map(|name| quoted(name)).collect();
-        let log = self.log.value.as_deref().unwrap_or(LOG);
+        let log = redacted(self.log.value.as_deref().unwrap_or(LOG));
         let rows = [
             (&self.listen.origin, "listen", quoted(&self.listen.value)),
             (
@@ -171,7 +173,7 @@ impl Settings {
                 "admin_listen",
                 quoted(&self.admin_listen.value),
             ),
-            (&self.log.origin, "log", quoted(log)),
+            (&self.log.origin, "log", quoted(&log)),
             (
                 &self.log_format.origin,
                 "log_format",
@@ -226,7 +228,7 @@ mod tests {
                 _ => None,
             })
         };
-        let found = Settings::from(&args("--config f.toml --listen 10.0.0.1:1"), &file, env).unwrap();
+        let found = Settings::read_from(&args("--config f.toml --listen 10.0.0.1:1"), &file, env).unwrap();
         let expected = "\
 --listen               listen = \"10.0.0.1:1\"
 CAROUSEL_ADVERTISE     advertise = [\"cp.example\", \"[2001:db8::1]\"]
@@ -239,8 +241,25 @@ default                log_filter = \"info\"
     }
 
     #[test]
+    fn what_is_printed_is_refused_as_at_the_start_and_shows_no_credential() {
+        let printed = |text: &str| crate::serve::printed(&args("--config f.toml"), text);
+        let shown = printed("log = \"nats://u:hunter2@a:4222,nats://b\"\n").unwrap();
+        assert!(shown.contains("log = \"nats://a:4222,nats://b\"\n"), "{shown}");
+        for text in [
+            "log = \"nats://u:hunter2,3@a\"",
+            "log_filter = \"gateway=loud\"",
+            "listen = \"0.0.0.0:1\"",
+            "log_format = \"xml\"",
+            "log_formt = \"json\"",
+        ] {
+            let refused = printed(text).unwrap_err().to_string();
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+    }
+
+    #[test]
     fn without_a_word_everything_is_the_default_and_the_log_is_the_remembered_one() {
-        let found = Settings::from(&args(""), &FileConfig::default(), |_| Ok(None)).unwrap();
+        let found = Settings::read_from(&args(""), &FileConfig::default(), |_| Ok(None)).unwrap();
         assert_eq!((found.listen.value.as_str(), found.log.value), (LISTEN, None));
     }
 }

@@ -9,6 +9,7 @@ use domain::{
     ClusterName, MemberId, SpkiPin, UserName,
     command::{Genesis, Settings},
     event::{AuthorityActivated, AuthorityKeyGenerated, AuthorizationGranted, CertificateIssued},
+    plain,
 };
 use runtime::harden::{self, OWNER_ONLY, SecretFileError};
 use serde::{Deserialize, Serialize};
@@ -54,7 +55,8 @@ struct GenesisFile {
     certificates: Vec<(AuthorizationGranted, CertificateIssued)>,
 }
 
-pub(super) fn save(key_dir: &Path, genesis: &Genesis) -> Result<(), GenesisFileError> {
+/// The text of the file.
+pub fn genesis_file(genesis: &Genesis) -> Vec<u8> {
     let Genesis {
         cluster,
         settings,
@@ -75,9 +77,13 @@ pub(super) fn save(key_dir: &Path, genesis: &Genesis) -> Result<(), GenesisFileE
         gateway,
         certificates,
     };
+    serde_json::to_vec_pretty(&content).expect("facts are plain data")
+}
+
+pub(super) fn save(key_dir: &Path, genesis: &Genesis) -> Result<(), GenesisFileError> {
     let path = key_dir.join(FILE);
-    let bytes = serde_json::to_vec_pretty(&content).expect("facts are plain data");
-    harden::atomic_write(&path, &bytes, OWNER_ONLY).map_err(|source| GenesisFileError::Write { path, source })
+    harden::atomic_write(&path, &genesis_file(genesis), OWNER_ONLY)
+        .map_err(|source| GenesisFileError::Write { path, source })
 }
 
 /// Reads the genesis that `init` left in the key directory, for the first `serve`. It is never removed: it is
@@ -88,7 +94,15 @@ pub(super) fn save(key_dir: &Path, genesis: &Genesis) -> Result<(), GenesisFileE
 pub fn load_genesis(key_dir: &Path) -> Result<Genesis, GenesisFileError> {
     let path = key_dir.join(FILE);
     let bytes = harden::read_owner_only(&path, MAX_BYTES)?;
-    let read: Result<GenesisFile, _> = serde_json::from_slice(&bytes);
+    parse_genesis(&bytes, &path)
+}
+
+/// Reads the text of that file; `path` is for the message only.
+///
+/// # Errors
+/// [`GenesisFileError::Damaged`].
+pub fn parse_genesis(bytes: &[u8], path: &Path) -> Result<Genesis, GenesisFileError> {
+    let read: Result<GenesisFile, _> = serde_json::from_slice(bytes);
     let GenesisFile {
         cluster,
         settings,
@@ -99,8 +113,8 @@ pub fn load_genesis(key_dir: &Path) -> Result<Genesis, GenesisFileError> {
         gateway,
         certificates,
     } = read.map_err(|error| GenesisFileError::Damaged {
-        path,
-        detail: error.to_string(),
+        path: path.into(),
+        detail: plain(error),
     })?;
     Ok(Genesis {
         cluster,

@@ -86,7 +86,10 @@ fn check(genesis: &Genesis) -> Result<(), Refusal> {
     });
     let has_doors = types.contains(&AuthorityType::Host) && types.contains(&AuthorityType::User);
     if activated && authorised && has_doors {
-        return Ok(());
+        return genesis.settings.check().map_err(|unusable| {
+            let text = format!("{unusable}: run `carousel init` into an empty directory");
+            Refusal::new(Code::BadRequest, text)
+        });
     }
     let text =
         "the data directory's first facts do not fit together: run `carousel init` into an empty directory";

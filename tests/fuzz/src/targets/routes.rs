@@ -1,0 +1,85 @@
+//! What a request asks for: its method, its path and its query.
+
+use std::fmt::Display;
+
+use api::route::{encode, fill};
+use domain::{AuthorityType, NodeId, Phase, Timestamp, UserName};
+use gateway::route::{self, Unmatched};
+use http::{Method, Uri};
+
+use crate::{Form, edit, line};
+
+/// Good requests, the first lines of HTTP without its version.
+const GOOD: [&str; 8] = [
+    "GET /v1/trust/host",
+    "POST /v1/nodes/n1.example.com/exclude",
+    "POST /v1/users/self/certificate",
+    "POST /v1/users/alice/remove",
+    "GET /v1/plan/host?phase=update_clients",
+    "GET /v1/events?after=12&limit=3&since=2026-09-20T01%3A44%3A36Z",
+    "GET /v1/audit/replay?at=7&format=json",
+    "GET /v1/watch/user?node=n%201",
+];
+
+pub(crate) fn run(input: &[u8]) {
+    match Form::of(input) {
+        Form::Raw(raw) => ask(raw),
+        Form::Edits(which, mut u) => {
+            let mut request = GOOD[which % GOOD.len()].as_bytes().to_vec();
+            let _ = edit::bytes(&mut u, &mut request);
+            ask(&request);
+        }
+    }
+}
+
+fn ask(request: &[u8]) {
+    let Some((method, target)) = std::str::from_utf8(request).ok().and_then(|r| r.split_once(' ')) else {
+        return;
+    };
+    let (Ok(method), Ok(uri)) = (method.parse::<Method>(), target.parse::<Uri>()) else {
+        return;
+    };
+    path(&method, uri.path());
+    for name in ["after", "limit", "since", "phase", "at", "format", "node"] {
+        if let Some(value) = route::parameter(uri.query(), name) {
+            // As our own clients would write it, among others.
+            let query = format!("x&=1&y=%zz&{name}={}&{name}=2", encode(&value));
+            assert_eq!(route::parameter(Some(&query), name).as_deref(), Some(&*value));
+            parsed(&value);
+        }
+    }
+}
+
+/// One path leads to one route, and to the same again as our own clients would write it.
+fn path(method: &Method, path: &str) {
+    let allowed = route::methods(path);
+    let is_allowed = allowed.split(", ").any(|one| one == method.as_str());
+    match route::find(method, path) {
+        Ok(found) => {
+            assert!(is_allowed, "{path} takes {method} and says {allowed:?}");
+            assert_eq!(found.part.is_empty(), !found.path().contains('{'));
+            assert_eq!(
+                route::find(method, &fill(found.path(), &found.part)),
+                Ok(found.clone())
+            );
+            parsed(&found.part);
+        }
+        Err(Unmatched::NoMethod) => assert!(!is_allowed && !allowed.is_empty()),
+        Err(Unmatched::NoPath) => assert!(allowed.is_empty()),
+    }
+}
+
+/// What stands there is what it should be, or is refused in a line.
+fn parsed(text: &str) {
+    fn one<T: std::str::FromStr<Err: Display>>(text: &str) {
+        if let Err(error) = text.parse::<T>() {
+            line(&error.to_string());
+        }
+    }
+    one::<AuthorityType>(text);
+    one::<NodeId>(text);
+    one::<Phase>(text);
+    one::<Timestamp>(text);
+    one::<UserName>(text);
+    one::<u64>(text);
+}
