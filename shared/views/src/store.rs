@@ -12,6 +12,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// What sled may keep in memory. Its own default is a gigabyte.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// A leaf of the tree, sixteen documents, that is larger than a quarter of this is a file of its own. Those that a killed
+/// process had replaced are never removed, so that they should be rare.
+const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+/// On the disk views may weigh so many times what their documents weigh, and this much more.
+const MOST_TIMES: u64 = 8;
+const MOST_MORE: u64 = 64 * 1024 * 1024;
 /// Keys of this crate begin with a byte that no document key begins with.
 const MARK_KEY: &[u8] = b"\0mark";
 const SCHEMA_KEY: &[u8] = b"\0schema";
@@ -36,6 +42,8 @@ pub enum Doubt {
     Schema,
     /// They are of another log, or ahead of this one.
     OtherLog,
+    /// They had grown far beyond their documents.
+    Bloated,
 }
 
 impl Doubt {
@@ -46,6 +54,7 @@ impl Doubt {
             Self::Damaged => "damaged",
             Self::Schema => "schema",
             Self::OtherLog => "other_log",
+            Self::Bloated => "bloated",
         }
     }
 }
@@ -277,11 +286,16 @@ fn open_or_begin(path: &Path, schema: u32) -> Result<(sled::Db, Option<Doubt>), 
     let doubt = match open_sled(path) {
         Ok(db) => {
             let found = db.get(SCHEMA_KEY).ok().flatten();
-            if found.is_some_and(|version| *version == schema.to_be_bytes()) {
+            let is_known = found.is_some_and(|version| *version == schema.to_be_bytes());
+            if is_known && !is_bloated(&db) {
                 return Ok((db, None));
             }
             drop(db);
-            if is_new { Doubt::Absent } else { Doubt::Schema }
+            match (is_new, is_known) {
+                (true, _) => Doubt::Absent,
+                (false, true) => Doubt::Bloated,
+                (false, false) => Doubt::Schema,
+            }
         }
         Err(error) => {
             tracing::warn!(path = %path.display(), error, "the views cannot be opened");
@@ -302,9 +316,29 @@ fn open_or_begin(path: &Path, schema: u32) -> Result<(sled::Db, Option<Doubt>), 
     Ok((db, Some(doubt)))
 }
 
+/// Do they take far more of the disk than their documents weigh? Documents are only read where they take much.
+fn is_bloated(db: &sled::Db) -> bool {
+    let Some(beyond) = db
+        .size_on_disk()
+        .ok()
+        .and_then(|size| size.checked_sub(MOST_MORE))
+    else {
+        return false;
+    };
+    let documents: usize = db
+        .iter()
+        .flatten()
+        .map(|(key, document)| key.len() + document.len())
+        .sum();
+    beyond > MOST_TIMES * documents as u64
+}
+
 /// Opens sled. It may panic on files that are none of its own; that is a doubt like any other error.
 fn open_sled(path: &Path) -> Result<sled::Db, String> {
-    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(CACHE_BYTES)
+        .segment_size(SEGMENT_BYTES);
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open())) {
         Ok(opened) => opened.map_err(|error| error.to_string()),
         Err(_) => Err("sled gave up on what it found".into()),

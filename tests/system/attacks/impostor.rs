@@ -4,6 +4,7 @@
 use std::{fs, path::Path};
 
 use api::node::DesiredUpdate;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use carousel_tests::PATIENCE;
 use domain::{
     AuthorityType, DesiredState, MemberId, Position, Principal,
@@ -13,7 +14,7 @@ use domain::{
     time::DAY_MS,
     trust::{AuthorityStatus, Bundle, BundleAuthority, KeyReplacement, SignedBundle},
 };
-use pki::KeyPair;
+use pki::{KeyPair, PublicKey};
 use uuid::Uuid;
 
 use crate::{
@@ -153,9 +154,15 @@ fn forgeries(old: &Authority, genuine: &SignedBundle) -> Vec<Refused<SignedBundl
         document: by_own.document.clone(),
         ..genuine.clone()
     };
-    // A replacement of the bundle key that only the new key has signed.
-    let mut replacement: KeyReplacement = pki::bundle::replace_key(&own, &own);
-    replacement.old_key.clone_from(&genuine.public_key);
+    // A replacement of the bundle key that only the new key has signed, in the right words.
+    let pinned = PublicKey::from_base64(&genuine.public_key).expect("a key");
+    let by_new = own.sign_der(&[pinned.spki_der(), own.spki_der()].concat());
+    let replacement = KeyReplacement {
+        old_key: genuine.public_key.clone(),
+        new_key: own.public().to_base64(),
+        by_old: STANDARD.encode(&by_new),
+        by_new: STANDARD.encode(&by_new),
+    };
     let by_successor = pki::bundle::sign(&evil, &own, vec![replacement]);
     vec![
         ("a bundle by another key", by_own, "not by the pinned bundle key"),

@@ -271,3 +271,12 @@ fn a_query_value_is_decoded_and_a_missing_one_is_none() {
     assert_eq!(parameter(query, "y"), None);
     assert_eq!(parameter(None, "at"), None);
 }
+
+#[test]
+fn a_broken_escape_is_no_byte() {
+    assert_eq!(decode("a%2Fb%20é").as_deref(), Some("a/b é"));
+    for broken in ["%", "%2", "%+1", "%-1", "%zz", "%ff"] {
+        assert_eq!(decode(broken), None, "{broken}");
+    }
+    assert_eq!(parameter(Some("a=1&b=x+y%2B&b=2"), "b").as_deref(), Some("x y+"));
+}

@@ -52,6 +52,42 @@ fn another_schema_and_files_of_somebody_else_begin_anew() {
 }
 
 #[test]
+fn files_that_crashes_left_are_removed_with_the_views_once_they_weigh_much() {
+    let dir = TempDir::new().unwrap();
+    drop(filled(&dir));
+    let path = dir.path().join("views");
+    let left = path.join("blobs/7");
+    File::create(&left).unwrap().set_len(MOST_MORE / 2).unwrap();
+    let (store, doubt) = ViewStore::open(&path, 1).unwrap();
+    assert_eq!((doubt, store.mark().unwrap()), (None, mark(7)), "not much yet");
+    drop(store);
+    File::create(path.join("blobs/8"))
+        .unwrap()
+        .set_len(MOST_MORE)
+        .unwrap();
+    let (store, doubt) = ViewStore::open(&path, 1).unwrap();
+    assert_eq!((doubt, store.mark().unwrap()), (Some(Doubt::Bloated), mark(0)));
+    assert!(!left.exists());
+}
+
+#[test]
+fn leaves_of_large_documents_make_no_files_of_their_own() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("views");
+    let (store, _) = ViewStore::open(&path, 1).unwrap();
+    let large = "x".repeat(40_000);
+    for n in 0..400_u64 {
+        let mut batch = Batch::new();
+        batch.put(format!("rotation/{:02}", n % 40), &large);
+        store.apply(batch, &mark(n)).unwrap();
+    }
+    let files = || fs::read_dir(path.join("blobs")).unwrap().count();
+    assert_eq!(files(), 0);
+    drop(store);
+    assert_eq!(files(), 0);
+}
+
+#[test]
 fn a_second_process_is_told_that_the_views_are_in_use() {
     let dir = TempDir::new().unwrap();
     let store = filled(&dir);

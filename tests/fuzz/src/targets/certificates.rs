@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use domain::{AuthorityType, Principal, identity::parse_uri};
+use domain::{AuthorityType, Principal, SpkiPin, identity::parse_uri};
 use mtls::{Now, PeerRole, TrustEpoch};
 use pki::{CaCert, Certificate, issuer_among, verify_signed_by};
 
@@ -15,9 +15,9 @@ use crate::{
 pub(crate) fn run(input: &[u8]) {
     match Form::of(input) {
         Form::Raw(raw) => {
-            read(raw);
+            read(raw, None);
             if let Some(all) = std::str::from_utf8(raw).ok().and_then(pki::pem::certificates) {
-                all.iter().for_each(|der| read(der));
+                all.iter().for_each(|der| read(der, None));
             }
         }
         Form::Edits(which, mut u) => {
@@ -27,15 +27,16 @@ pub(crate) fn run(input: &[u8]) {
                 let Ok(edited) = edit::der(&mut u, good) else {
                     return;
                 };
-                read(&edited);
+                read(&edited, (edited == good).then(|| host.1.pin()));
             } else {
                 // Signed by the authority, or by one that is not trusted.
                 let (body, algorithm) = edit::parts(good);
                 let Ok(body) = edit::der(&mut u, &body) else {
                     return;
                 };
-                let key = if which < 8 { &host.0 } else { &next.0 };
-                read(&edit::resigned(&body, &algorithm, &key.sign_der(&body)));
+                let (key, ca) = if which < 8 { host } else { next };
+                let signed = edit::resigned(&body, &algorithm, &key.sign_der(&body));
+                read(&signed, Some(ca.pin()));
             }
         }
     }
@@ -52,7 +53,8 @@ fn epoch() -> &'static Arc<TrustEpoch> {
     })
 }
 
-fn read(der: &[u8]) {
+/// `signer`: who has signed it; no input can hold a signature of a key that this process made.
+fn read(der: &[u8], signer: Option<SpkiPin>) {
     let Made {
         host,
         user,
@@ -85,9 +87,10 @@ fn read(der: &[u8]) {
             Err(fault) => speaks(&fault),
             Ok(peer) => {
                 let certificate = parsed.as_ref().expect("who is accepted can be read");
+                assert_eq!(Some(peer.issuer), signer, "accepted without a signature");
                 assert!(
-                    signed_by[..2].contains(&Some(peer.issuer)),
-                    "accepted without a trusted signature"
+                    [host.1.pin(), user.1.pin()].contains(&peer.issuer),
+                    "accepted by an authority that is not trusted"
                 );
                 assert!(
                     certificate.not_before <= NOW && NOW <= certificate.not_after,

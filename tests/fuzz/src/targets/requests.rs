@@ -14,7 +14,9 @@ pub(crate) fn run(input: &[u8]) {
     match Form::of(input) {
         Form::Raw(raw) => drop(read(raw)),
         Form::Edits(which, mut u) => {
-            let Made { node_key, .. } = made();
+            let Made {
+                node_key, bundle_key, ..
+            } = made();
             let good = csr::make(node_key);
             let Ok(edited) = edit::der(&mut u, &good) else {
                 return;
@@ -34,7 +36,8 @@ pub(crate) fn run(input: &[u8]) {
                     let _ = edit::bytes(&mut u, &mut pem);
                     drop(read(&pem));
                 }
-                // Edited and signed: the key's holder may write what it likes around the key.
+                // Edited and signed: the key's holder may write what it likes around the key, and names no other.
+                2 => signed(node_key, &csr::make(bundle_key), &mut u),
                 _ => signed(node_key, &good, &mut u),
             }
         }
