@@ -79,6 +79,10 @@ fn read(der: &[u8], signer: Option<SpkiPin>) {
     }
     let signed_by =
         [&host.1, &user.1, &next.1].map(|ca| verify_signed_by(der, ca.der()).is_ok().then(|| ca.pin()));
+    assert!(
+        signed_by.iter().flatten().all(|ca| Some(*ca) == signer),
+        "an authority that did not sign"
+    );
     if let Some(issuer) = issuer_among(der, [&host.1, &user.1, &next.1]) {
         assert!(signed_by.contains(&Some(issuer)), "an issuer that did not sign");
     }

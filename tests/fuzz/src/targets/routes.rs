@@ -10,7 +10,8 @@ use http::{Method, Uri};
 use crate::{Form, edit, line};
 
 /// Good requests, the first lines of HTTP without its version.
-const GOOD: [&str; 8] = [
+const GOOD: [&str; 9] = [
+    "POST /v1/nodes/50%25/exclude",
     "GET /v1/trust/host",
     "POST /v1/nodes/n1.example.com/exclude",
     "POST /v1/users/self/certificate",
