@@ -83,6 +83,11 @@ pub enum PlaneError {
         /// Whose directory.
         own: ClusterName,
     },
+    /// What `init` left was changed.
+    #[error(
+        "the first facts of the cluster are not what `carousel init` wrote: {0}; nothing was written: restore keys/genesis.json from a copy"
+    )]
+    Settings(#[from] domain::command::UnusableSetting),
     /// Files of two directories in one.
     #[error(
         "the keys in this data directory are those of the cluster {keys}, and cluster.json says {own}; nothing was written: restore the directory as one"

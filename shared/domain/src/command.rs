@@ -90,14 +90,15 @@ pub struct UnusableSetting {
 }
 
 impl Settings {
-    /// Settings are for a cluster's life, so that one mistyped would be too.
+    /// Settings are for a cluster's life, so that one mistyped would be too. Looked at where a cluster is made, and not
+    /// where it is decided: a log of before keeps its settings, and is decided again as it was.
     ///
     /// # Errors
-    /// The first that is out of bounds: certificates live a second to a hundred days (an authority lives ten years),
-    /// whoever was offline is let in again for up to ten years, and a phase does not wait longer than a day for
-    /// sessions and for tokens that were handed out.
+    /// The first that is out of bounds: certificates live a second to a year (an authority lives ten), whoever was
+    /// offline is let in again for up to ten years, and a phase does not wait longer than a day for sessions and for
+    /// tokens that were handed out.
     pub fn check(&self) -> Result<(), UnusableSetting> {
-        let life = SECOND_MS..=100 * DAY_MS;
+        let life = SECOND_MS..=366 * DAY_MS;
         let wait = 0..=DAY_MS;
         let bounds = [
             ("node_ttl_ms", self.node_ttl_ms, life.clone()),

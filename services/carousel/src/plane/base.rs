@@ -140,7 +140,10 @@ impl Core {
                 });
             }
             None if if_empty == IfEmpty::Refuse => return Err(PlaneError::NeverBegun(home.path().into())),
-            None => true,
+            None => {
+                genesis.settings.check()?;
+                true
+            }
         };
         // Before the first fact: a cluster whose keys do not open must not begin, least of all in the wrong log.
         let part = self.readiness.part("signer", "its keys and what it owes");

@@ -67,6 +67,19 @@ async fn a_directory_of_two_clusters_files_begins_neither() {
 }
 
 #[tokio::test]
+async fn first_facts_with_a_duration_that_nobody_can_live_with_begin_nothing() {
+    let (_dir, _kek, mut home) = made();
+    let file = home.keys().join("genesis.json");
+    let written = std::fs::read_to_string(&file).unwrap();
+    let edited = written.replace("\"node_ttl_ms\": 86400000", "\"node_ttl_ms\": 0");
+    assert_ne!(edited, written);
+    std::fs::write(&file, edited).unwrap();
+    let refused = start(&mut home, IfEmpty::Begin).await.err().unwrap();
+    assert!(refused.to_string().contains("node_ttl_ms is 0 ms"), "{refused}");
+    assert_eq!(facts(&home).await, []);
+}
+
+#[tokio::test]
 async fn a_crash_before_the_first_facts_leaves_the_choice_of_the_log() {
     let (_dir, _kek, mut home) = made();
     home.remember_log("embedded").unwrap();
