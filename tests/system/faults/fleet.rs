@@ -247,11 +247,22 @@ impl Fleet {
 impl Node {
     /// Where it listens and which node it is, while it serves.
     pub(crate) fn listens(&self) -> Option<(String, String)> {
-        let text = fs::read_to_string(self.dir.join("status.json")).ok()?;
-        let status: Value = serde_json::from_str(&text).ok()?;
+        let status = self.says()?;
         let serves = status["stage"] == "serving" && status["proven"] == true;
         let (at, id) = (status["listen"].as_str()?, status["node"].as_str()?);
         serves.then(|| (at.to_owned(), id.to_owned()))
+    }
+
+    /// Does a gateway hear it, by its own word?
+    pub(crate) fn is_heard(&self) -> bool {
+        self.says()
+            .is_some_and(|status| status["connected"] == true && status["synced"] == true)
+    }
+
+    /// What it wrote down of itself last.
+    fn says(&self) -> Option<Value> {
+        let text = fs::read_to_string(self.dir.join("status.json")).ok()?;
+        serde_json::from_str(&text).ok()
     }
 
     pub(crate) fn excuse(&self, why: Option<&'static str>) {

@@ -1,6 +1,10 @@
 //! What is done to nodes, and what one of them does to the others.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    fs,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use carousel_tests::{Dice, PATIENCE, eventually};
 use domain::TokenHash;
@@ -187,16 +191,19 @@ fn restored(fleet: &Fleet, node: &Node, time: Duration) {
     }
     node.excuse(Some("restored"));
     disk::replace(&backup, &node.dir);
+    // What the agent of before said of itself is no word of the one that starts now.
+    let _ = fs::remove_file(node.dir.join("status.json"));
     lock(&node.agent).start();
     comes_back(fleet, node);
 }
 
-/// Waits until the node serves by the current row again; joins it anew when its agent has ended with the word that only
-/// a person can help.
+/// Waits until a gateway hears the node and it serves by the current row again; joins it anew when its agent has ended
+/// with the word that only a person can help. What the control plane believes alone may be what it held before.
 fn comes_back(fleet: &Fleet, node: &Node) {
-    let mut asked = false;
+    let (mut asked, end) = (false, Instant::now() + PATIENCE * 10);
     while !fleet.is_over() {
-        if reached(fleet, node) {
+        assert!(Instant::now() < end, "{} does not come back", node.name);
+        if node.is_heard() && reached(fleet, node) {
             node.excuse(None);
             return;
         }
@@ -280,13 +287,7 @@ pub(crate) fn heal(fleet: &Fleet) {
             agent.start();
         }
     }
-    eventually("every node has reached the phase", || {
-        fleet.nodes.iter().all(|node| {
-            if node.excused().is_some() && !reached(fleet, node) {
-                return false;
-            }
-            node.excuse(None);
-            true
-        })
-    });
+    for node in fleet.nodes.iter().filter(|node| node.excused().is_some()) {
+        comes_back(fleet, node);
+    }
 }
