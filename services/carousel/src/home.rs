@@ -71,8 +71,8 @@ pub enum HomeError {
     },
     /// The text that should name a log does not. It is not shown: it may hold a password.
     #[error(
-        "a log is `embedded`, or nats://HOST:PORT for each broker with commas between them (a comma in a password \
-         is written %2C): that is not what --log, CAROUSEL_EVENT_LOG, the configuration or cluster.json says"
+        "--log, CAROUSEL_EVENT_LOG or the configuration names no log: write `embedded`, or nats://HOST:PORT for each \
+         broker with commas between them (a comma in a password is written %2C)"
     )]
     NoLog,
     /// Another log was chosen before.
@@ -116,14 +116,20 @@ impl Description {
         struct Format {
             format: u32,
         }
-        let found: Format = serde_json::from_slice(bytes).map_err(|error| broken(home, &error))?;
+        let found: Format = serde_json::from_slice(bytes).map_err(|error| broken(home, error))?;
         if found.format > FORMAT {
             return Err(HomeError::Newer {
                 path: home.into(),
                 found: found.format,
             });
         }
-        serde_json::from_slice(bytes).map_err(|error| broken(home, &error))
+        let read: Self = serde_json::from_slice(bytes).map_err(|error| broken(home, error))?;
+        if !read.log.as_deref().is_none_or(names_a_log) {
+            let detail = "its `log` names none: write `embedded`, or nats://HOST:PORT for each broker, without user and \
+                          password";
+            return Err(broken(home, detail));
+        }
+        Ok(read)
     }
 
     /// The log to open: the one asked for, with its credentials, or the one remembered, or the embedded one.
@@ -131,18 +137,17 @@ impl Description {
     /// # Errors
     /// [`HomeError::NoLog`]; [`HomeError::OtherLog`], from the first start that chose one on.
     pub fn choose_log(&self, asked: Option<&str>) -> Result<String, HomeError> {
-        if ![asked, self.log.as_deref()]
-            .into_iter()
-            .flatten()
-            .all(names_a_log)
-        {
+        if !asked.is_none_or(names_a_log) {
             return Err(HomeError::NoLog);
         }
         match (&self.log, asked) {
-            (Some(remembered), Some(asked)) if *remembered != redacted(asked) => Err(HomeError::OtherLog {
-                remembered: remembered.clone(),
-                asked: redacted(asked),
-            }),
+            // Earlier versions remembered the spaces between the brokers too.
+            (Some(remembered), Some(asked)) if redacted(remembered) != redacted(asked) => {
+                Err(HomeError::OtherLog {
+                    remembered: redacted(remembered),
+                    asked: redacted(asked),
+                })
+            }
             (_, Some(asked)) => Ok(asked.to_owned()),
             (Some(remembered), None) => Ok(remembered.clone()),
             (None, None) => Ok(EMBEDDED.to_owned()),
@@ -150,7 +155,7 @@ impl Description {
     }
 }
 
-fn broken(home: &Path, detail: &dyn std::error::Error) -> HomeError {
+fn broken(home: &Path, detail: impl std::fmt::Display) -> HomeError {
     HomeError::Broken {
         path: home.join(FILE),
         detail: plain(detail),
@@ -225,7 +230,7 @@ impl Home {
         if !file.exists() {
             return Err(HomeError::Missing(path.into()));
         }
-        let bytes = harden::read_owner_only(&file, MAX_BYTES).map_err(|error| broken(path, &error))?;
+        let bytes = harden::read_owner_only(&file, MAX_BYTES).map_err(|error| broken(path, error))?;
         Ok(Self {
             path: path.into(),
             description: Description::parse(&bytes, path)?,
@@ -325,17 +330,20 @@ impl Home {
     }
 }
 
-/// Is it the name of a log: `embedded`, or brokers as URLs with commas between them?
+/// Is it the name of a log: `embedded`, or brokers as URLs with commas between them, of which only the first must say
+/// how it is spoken to?
 ///
-/// A comma in a password would cut the URL in two, and one half would be taken for a host and written down.
+/// A comma in a password would cut the URL in two, and one half would be taken for a host and written down: what stands
+/// without a scheme has no `@`.
 pub(crate) fn names_a_log(text: &str) -> bool {
-    let is_broker = |one: &str| {
-        one.trim()
-            .split_once("://")
-            .is_some_and(|(scheme, _)| SCHEMES.contains(&scheme))
+    let has_scheme = |one: &str| {
+        let scheme = one.trim().split_once("://").map(|(scheme, _)| scheme);
+        scheme.is_some_and(|scheme| SCHEMES.contains(&scheme))
     };
+    let is_bare = |one: &str| !one.trim().is_empty() && !one.contains('@') && !one.contains("://");
     let is_plain = !text.contains(char::is_control) && redacted(text).len() <= MAX_LOG_BYTES;
-    text == EMBEDDED || is_plain && text.split(',').all(is_broker)
+    text == EMBEDDED
+        || is_plain && has_scheme(text) && text.split(',').all(|one| has_scheme(one) || is_bare(one))
 }
 
 #[cfg(test)]
@@ -369,12 +377,33 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_version_remembered_is_the_same_log() {
+        for (remembered, asked) in [
+            ("nats://a:4222, tls://b:4222", "nats://u:p@a:4222, tls://b:4222"),
+            ("nats://a,b:4222", "nats://a,b:4222"),
+        ] {
+            let kept = serde_json::to_vec(&with(Some(remembered))).unwrap();
+            let kept = Description::parse(&kept, Path::new("d")).unwrap();
+            assert_eq!(kept.choose_log(Some(asked)).unwrap(), asked);
+        }
+        let kept = serde_json::to_vec(&with(Some("nats://a,u:hunter2@b"))).unwrap();
+        let refused = Description::parse(&kept, Path::new("d")).unwrap_err().to_string();
+        assert!(
+            refused.contains("d/cluster.json") && !refused.contains("hunter2"),
+            "{refused}"
+        );
+    }
+
+    #[test]
     fn what_names_no_log_is_refused_and_not_shown() {
         for asked in [
             "nats://u:hunter2,1@c",
             "u:hunter2@c",
             "hunter2",
             "nats://a,u:hunter2@c",
+            "nats://u:hun,ter,2@c",
+            "a,nats://b",
+            "nats://a,",
             "nats://a\n",
             "",
         ] {
