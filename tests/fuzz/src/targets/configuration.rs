@@ -5,7 +5,7 @@ use std::path::Path;
 use agent::{Server, Settings, Token};
 use cli::identity::Identity;
 use domain::{
-    AuthorityType, ClusterName, Hostname, Phase, Position, Principal, SpkiPin, Timestamp, UserName,
+    AuthorityType, ClusterName, Hostname, NodeId, Phase, Position, Principal, SpkiPin, Timestamp, UserName,
     access::NamePattern, trust::Bundle,
 };
 use serde_json::{Value, json};
@@ -105,7 +105,7 @@ fn identity(bytes: &[u8]) {
 }
 
 /// What is read is written so that it reads again to the same.
-fn typed(text: &str) {
+pub(super) fn typed(text: &str) {
     fn again<T: std::str::FromStr<Err: std::fmt::Display> + ToString + PartialEq + std::fmt::Debug>(
         text: &str,
     ) {
@@ -118,6 +118,7 @@ fn typed(text: &str) {
     again::<ClusterName>(text);
     again::<Hostname>(text);
     again::<NamePattern>(text);
+    again::<NodeId>(text);
     again::<Phase>(text);
     again::<Principal>(text);
     again::<SpkiPin>(text);

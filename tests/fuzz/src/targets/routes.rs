@@ -1,13 +1,11 @@
 //! What a request asks for: its method, its path and its query.
 
-use std::fmt::Display;
-
 use api::route::{encode, fill};
-use domain::{AuthorityType, NodeId, Phase, Timestamp, UserName};
 use gateway::route::{self, Unmatched};
 use http::{Method, Uri};
 
-use crate::{Form, edit, line};
+use super::configuration::typed;
+use crate::{Form, edit};
 
 /// Good requests, the first lines of HTTP without its version.
 const GOOD: [&str; 9] = [
@@ -46,7 +44,7 @@ fn ask(request: &[u8]) {
             // As our own clients would write it, among others.
             let query = format!("x&=1&y=%zz&{name}={}&{name}=2", encode(&value));
             assert_eq!(route::parameter(Some(&query), name).as_deref(), Some(&*value));
-            parsed(&value);
+            typed(&value);
         }
     }
 }
@@ -63,24 +61,9 @@ fn path(method: &Method, path: &str) {
                 route::find(method, &fill(found.path(), &found.part)),
                 Ok(found.clone())
             );
-            parsed(&found.part);
+            typed(&found.part);
         }
         Err(Unmatched::NoMethod) => assert!(!is_allowed && !allowed.is_empty()),
         Err(Unmatched::NoPath) => assert!(allowed.is_empty()),
     }
-}
-
-/// What stands there is what it should be, or is refused in a line.
-fn parsed(text: &str) {
-    fn one<T: std::str::FromStr<Err: Display>>(text: &str) {
-        if let Err(error) = text.parse::<T>() {
-            line(&error.to_string());
-        }
-    }
-    one::<AuthorityType>(text);
-    one::<NodeId>(text);
-    one::<Phase>(text);
-    one::<Timestamp>(text);
-    one::<UserName>(text);
-    one::<u64>(text);
 }
