@@ -125,7 +125,10 @@ impl Server {
     /// # Errors
     /// In words.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let bad = |why: &str| format!("{text:?} is not a server address ({why}); write https://HOST:PORT");
+        let bad = |why: &str| {
+            let shown: String = text.chars().take(120).collect();
+            format!("{shown:?} is not a server address ({why}); write https://HOST:PORT")
+        };
         let rest = match text.split_once("://") {
             Some(("https", rest)) => rest,
             Some(_) => return Err(bad("only https is spoken")),
@@ -283,6 +286,8 @@ mod tests {
         ] {
             assert!(Server::parse(bad).is_err(), "{bad:?}");
         }
+        let flood = Server::parse(&"a b".repeat(10_000)).unwrap_err();
+        assert!(flood.len() < 300, "{flood:.300}");
     }
 
     #[test]
