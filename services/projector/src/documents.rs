@@ -166,7 +166,8 @@ fn sliced<K, D>(
     .flatten()
 }
 
-/// A holder's certificates as a whole: what the state has forgotten goes.
+/// A holder's certificates as a whole: what the state has forgotten goes, and of those that it has had for weeks none is
+/// written again.
 fn put_certificates(
     batch: &mut Batch,
     fold: &Fold,
@@ -174,20 +175,10 @@ fn put_certificates(
     holders: BTreeSet<Principal>,
 ) -> Result<(), ViewError> {
     for (holder, docs) in sliced(fold, holders, shape::certificates_of) {
-        let keys: BTreeSet<String> = docs
-            .iter()
-            .map(|doc| key::certificate(&holder, doc.position))
-            .collect();
-        for gone in store
-            .keys(&key::certificates_of(&holder))?
+        let docs = docs
             .into_iter()
-            .filter(|key| !keys.contains(key))
-        {
-            batch.remove(gone);
-        }
-        for doc in docs {
-            batch.put(key::certificate(&holder, doc.position), &doc);
-        }
+            .map(|doc| (key::certificate(&holder, doc.position), doc));
+        store.replace(batch, &key::certificates_of(&holder), docs)?;
     }
     Ok(())
 }

@@ -6,7 +6,6 @@ use domain::{
     command::{LaggingPolicy, Mode},
     event::RotationPhaseEntered,
 };
-use eventlog::Subject;
 
 /// The rotation that an event belongs to, if its document shows something of it.
 pub(crate) fn rotation_of(event: &Event) -> Option<RotationId> {
@@ -16,11 +15,6 @@ pub(crate) fn rotation_of(event: &Event) -> Option<RotationId> {
         Fact::RotationSettled(f) => Some(f.rotation),
         _ => None,
     }
-}
-
-/// May an event on this subject belong to one? Of a long log few do, and only those need to be read.
-pub(crate) fn may_be_of(subject: &Subject) -> bool {
-    subject.as_str().contains(".evt.rotation.")
 }
 
 /// The document after the event.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use api::shape::Status;
 use domain::{Event, Phase, Position};
-use eventlog::ReadError;
+use eventlog::{ReadError, Stored};
 use execution::{Fold, FoldError, Now, codec};
 use runtime::{backoff::Backoff, metrics::Metrics, readiness::Part};
 use tokio::{
@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use views::{Doubt, Mark, ViewError, ViewStore};
 
-use crate::{Answers, documents, history};
+use crate::{Answers, documents};
 
 /// Raised whenever a document changes its shape: older views are then made anew.
 const SCHEMA: u32 = 2;
@@ -225,7 +225,7 @@ impl Projector {
     }
 
     /// All documents at once, for views that hold nothing yet: those of the state as it is, and the history of
-    /// rotations from their own events, which are looked for meanwhile. A crash on the way leaves no mark, and they are
+    /// rotations from their own events, which are read meanwhile. A crash on the way leaves no mark, and they are
     /// made anew.
     async fn make_all(&self, end: Position) -> Result<Mark, ProjectorError> {
         if end == Position(0) {
@@ -255,25 +255,21 @@ impl Projector {
     /// may end here.
     async fn history(&self, end: Position) -> Result<(Vec<Event>, Mark), ProjectorError> {
         let mut rotations = Vec::new();
-        let mut mark = Mark::default();
-        while mark.position < end {
-            let mut records = self.fold.log().read(mark.position.0 + 1, BATCH).await?;
-            records.retain(|record| record.position <= end.0);
-            let Some(last) = records.last() else {
-                return Err(FoldError::Stopped("the log is shorter than it was".into()).into());
-            };
-            mark = Mark {
-                position: Position(last.position),
-                event: eventlog::event_id(&last.data).map(domain::EventId),
-            };
-            for record in records
-                .iter()
-                .filter(|record| history::may_be_of(&record.subject))
-            {
-                rotations.push(codec::decode(record)?);
-            }
+        for position in self.fold.rotations().into_iter().filter(|at| *at <= end) {
+            rotations.push(codec::decode(&self.record(position).await?)?);
         }
+        let last = self.record(end).await?;
+        let mark = Mark {
+            position: end,
+            event: eventlog::event_id(&last.data).map(domain::EventId),
+        };
         Ok((rotations, mark))
+    }
+
+    /// What the log holds where the state has been.
+    async fn record(&self, at: Position) -> Result<Stored, ProjectorError> {
+        let found = self.fold.log().read(at.0, 1).await?.into_iter().next();
+        Ok(found.ok_or_else(|| FoldError::Stopped("the log is shorter than it was".into()))?)
     }
 
     /// Are the views of this log? The event at their mark must be the one that they saw there.

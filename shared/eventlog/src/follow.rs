@@ -10,7 +10,7 @@ use futures::{
 use crate::{ReadError, Stored};
 
 /// How many records a follower holds at once; it reads the next ones only when these are taken.
-const BATCH: usize = 512;
+const BATCH: usize = 2_048;
 
 /// What a follower needs of a log. It must not keep the log open: a follower may outlive it.
 pub(crate) trait Source: Send + Sync + 'static {

@@ -2,32 +2,27 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, RwLock, Weak},
+    sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
 
 use domain::{AuthorizationId, ClusterState, Event, Position, evolve::apply};
-use eventlog::{ReadError, SharedLog, Stored, Subject};
-use futures::StreamExt;
+use eventlog::{ReadError, SharedLog, Subject};
 use tokio::{
-    sync::{broadcast, mpsc, watch},
-    task::{JoinError, JoinSet, spawn_blocking},
+    sync::{broadcast, watch},
+    task::JoinSet,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Events,
-    codec::{self, DecodeError},
+    codec::DecodeError,
     settlement::{Settlement, Settlements},
 };
 
 /// How many records are folded under one lock: long enough to amortise it, short enough not to hold up readers.
 const CHUNK: usize = 512;
-/// From this many on records are decoded on a thread of their own, beside what is folded and read meanwhile.
-const LARGE: usize = 64;
-/// Chunks that are decoded at once: as many as a small machine has cores, and one that is ready.
-const AHEAD: usize = 3;
 /// Live events that a slow subscriber may fall behind; then it reads the log or the state instead.
 const LIVE_EVENTS: usize = 16_384;
 
@@ -78,6 +73,8 @@ struct Folded {
     state: ClusterState,
     /// The last position on each subject: what conditions are made of.
     tails: HashMap<Subject, u64>,
+    /// Where the log tells of rotations.
+    rotations: Vec<Position>,
 }
 
 impl Drop for Inner {
@@ -93,8 +90,9 @@ impl Fold {
     /// If the log cannot be read, has a hole, or holds an event that this version does not know.
     pub async fn start(log: SharedLog, shutdown: CancellationToken) -> Result<Self, FoldError> {
         let end = Position(log.last_position().await?);
+        let records = log.follow(0);
         let inner = Arc::new(Inner {
-            log: log.clone(),
+            log,
             folded: RwLock::default(),
             position: watch::Sender::new(Position(0)),
             failed: watch::Sender::new(None),
@@ -103,15 +101,14 @@ impl Fold {
             stop: shutdown.child_token(),
             tasks: Mutex::new(JoinSet::new()),
         });
-        let fold = Self { inner: inner.clone() };
-        let (read, chunks) = mpsc::channel(1);
+        let records = reading::catch_up(&inner, records, end)
+            .await
+            .map_err(FoldError::Stopped)?;
         {
             let mut tasks = inner.tasks.lock().expect("no panic while spawning");
-            tasks.spawn(read_ahead(log, read));
-            tasks.spawn(fold_all(Arc::downgrade(&inner), chunks, inner.stop.clone()));
+            reading::follow(&inner, records, &mut tasks);
         }
-        fold.reach(end).await.map_err(FoldError::Stopped)?;
-        Ok(fold)
+        Ok(Self { inner })
     }
 
     /// Looks at the state. Short: the lock is held meanwhile, so nothing is awaited inside.
@@ -125,6 +122,16 @@ impl Fold {
         look(&folded.state, &|subject| {
             folded.tails.get(subject).copied().unwrap_or(0)
         })
+    }
+
+    /// Where the log tells of rotations, up to where it is folded: what the state forgets of them is read there again.
+    pub fn rotations(&self) -> Vec<Position> {
+        self.inner
+            .folded
+            .read()
+            .expect("folding does not panic")
+            .rotations
+            .clone()
     }
 
     /// The last position folded in.
@@ -215,19 +222,31 @@ impl Fold {
 }
 
 impl Inner {
-    fn fold(&self, chunk: Decoded) -> Result<(), String> {
-        let mut folded = Vec::with_capacity(chunk.events.len());
-        let mut stopped = chunk.stopped;
+    /// Events in their order. Those before a hole are folded.
+    fn fold(&self, events: Vec<(Subject, Arc<Event>)>) -> Result<(), String> {
+        let mut events = events.into_iter();
+        while events.len() > 0 {
+            self.fold_some(events.by_ref().take(CHUNK))?;
+        }
+        Ok(())
+    }
+
+    fn fold_some(&self, events: impl Iterator<Item = (Subject, Arc<Event>)>) -> Result<(), String> {
+        let mut folded = Vec::with_capacity(CHUNK);
+        let mut stopped = Ok(());
         {
             let mut guard = self.folded.write().expect("folding does not panic");
-            for (subject, event) in chunk.events {
-                let (expected, found) = (guard.state.position.0 + 1, event.header.position.0);
-                if found != expected {
-                    stopped = Some(format!("position {expected} is missing: the log gave {found}"));
+            for (subject, event) in events {
+                let (expected, found) = (guard.state.position.0 + 1, event.header.position);
+                if found.0 != expected {
+                    stopped = Err(format!("position {expected} is missing: the log gave {found}"));
                     break;
                 }
                 apply(&mut guard.state, &event);
-                guard.tails.insert(subject, found);
+                guard.tails.insert(subject, found.0);
+                if event.fact.family() == "rotation" {
+                    guard.rotations.push(found);
+                }
                 folded.push(event);
             }
         }
@@ -240,93 +259,10 @@ impl Inner {
             // Nobody listening is no error.
             let _ = self.events.send(event);
         }
-        stopped.map_or(Ok(()), Err)
+        stopped
     }
 }
 
-/// Reads and decodes what comes next while the chunk before it is folded. Ends when nobody folds any more.
-async fn read_ahead(log: SharedLog, read: mpsc::Sender<Decoded>) {
-    let mut decoded = log.follow(0).ready_chunks(CHUNK).map(decode).buffered(AHEAD);
-    loop {
-        let chunk = tokio::select! {
-            () = read.closed() => return,
-            chunk = decoded.next() => chunk,
-        };
-        let is_over = chunk.is_none();
-        let chunk = chunk.unwrap_or_else(|| Decoded::stopped("the log ended its stream".into()));
-        if read.send(chunk).await.is_err() || is_over {
-            return;
-        }
-    }
-}
-
-async fn fold_all(fold: Weak<Inner>, mut chunks: mpsc::Receiver<Decoded>, stop: CancellationToken) {
-    loop {
-        let chunk = tokio::select! {
-            () = stop.cancelled() => return,
-            chunk = chunks.recv() => chunk,
-        };
-        // The last handle is gone: nobody reads this state any more.
-        let Some(inner) = fold.upgrade() else { return };
-        let outcome = match chunk {
-            Some(chunk) => inner.fold(chunk),
-            None => Err("the task that reads the log ended unexpectedly".into()),
-        };
-        if let Err(why) = outcome {
-            tracing::error!(%why, "the fold stopped: nothing behind this position is used");
-            inner.failed.send_replace(Some(why));
-            return;
-        }
-    }
-}
-
-/// Records as events, up to the first that is none.
-struct Decoded {
-    events: Vec<(Subject, Arc<Event>)>,
-    stopped: Option<String>,
-}
-
-impl Decoded {
-    fn stopped(why: String) -> Self {
-        Self {
-            events: vec![],
-            stopped: Some(why),
-        }
-    }
-}
-
-/// Before the state is locked, so that its readers wait for no decoding.
-async fn decode(chunk: Vec<Result<Stored, ReadError>>) -> Decoded {
-    if chunk.len() < LARGE {
-        return decoded(chunk);
-    }
-    let stopped =
-        |error: JoinError| Decoded::stopped(format!("the decoding task ended unexpectedly: {error}"));
-    spawn_blocking(|| decoded(chunk)).await.unwrap_or_else(stopped)
-}
-
-fn decoded(chunk: Vec<Result<Stored, ReadError>>) -> Decoded {
-    let mut events = Vec::with_capacity(chunk.len());
-    for record in chunk {
-        let event = record.map_err(|e| e.to_string()).and_then(|stored| {
-            let event = codec::decode(&stored).map_err(|e| e.to_string())?;
-            Ok((stored.subject, Arc::new(event)))
-        });
-        match event {
-            Ok(event) => events.push(event),
-            Err(why) => {
-                return Decoded {
-                    events,
-                    stopped: Some(why),
-                };
-            }
-        }
-    }
-    Decoded {
-        events,
-        stopped: None,
-    }
-}
-
+mod reading;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The store: one sled tree, locked by one process.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -108,8 +109,7 @@ impl Batch {
     /// # Panics
     /// If the document has a map with keys that are no text: a bug of its shape.
     pub fn put(&mut self, key: impl Into<String>, document: &impl Serialize) {
-        let bytes = serde_json::to_vec(document).expect("documents have string keys");
-        self.changes.push((key.into(), Some(bytes)));
+        self.changes.push((key.into(), Some(encoded(document))));
     }
 
     /// Removes a document; one that is not there is no error.
@@ -197,15 +197,21 @@ impl ViewStore {
             .map_err(|source| self.failed(source))
     }
 
-    /// Writes a part of many changes; the mark comes with the last part, by [`ViewStore::apply`]. After a crash in between
-    /// these documents may be newer than the mark.
+    /// Writes a part of many changes, one after the other; the mark comes with the last part, by [`ViewStore::apply`]. After
+    /// a crash in between these documents may be newer than the mark. Quickest in the order of the keys.
     ///
     /// # Errors
     /// `Store`.
     pub fn fill(&self, part: Batch) -> Result<(), ViewError> {
-        self.db()?
-            .apply_batch(part.into_sled())
-            .map_err(|source| self.failed(source))
+        let db = self.db()?;
+        for (key, document) in part.changes {
+            let written = match document {
+                Some(bytes) => db.insert(key, bytes),
+                None => db.remove(key),
+            };
+            written.map_err(|source| self.failed(source))?;
+        }
+        Ok(())
     }
 
     /// One document.
@@ -231,15 +237,34 @@ impl ViewStore {
             .collect()
     }
 
-    /// Every key that begins so, in order.
+    /// Makes the documents whose keys begin so exactly these, with the rest of the batch: what is written already is not
+    /// written again, and what is not among them goes. None of the keys may be in the batch before.
     ///
     /// # Errors
     /// `Store`: the views are in doubt.
-    pub fn keys(&self, prefix: &str) -> Result<Vec<String>, ViewError> {
-        let db = self.db()?;
-        let keys = db.scan_prefix(prefix.as_bytes()).keys();
-        keys.map(|key| Ok(String::from_utf8_lossy(&key.map_err(|source| self.failed(source))?).into_owned()))
-            .collect()
+    ///
+    /// # Panics
+    /// As [`Batch::put`].
+    pub fn replace<D: Serialize>(
+        &self,
+        batch: &mut Batch,
+        prefix: &str,
+        documents: impl IntoIterator<Item = (String, D)>,
+    ) -> Result<(), ViewError> {
+        let entries = self.db()?.scan_prefix(prefix.as_bytes());
+        let mut before = entries
+            .collect::<Result<BTreeMap<_, _>, _>>()
+            .map_err(|source| self.failed(source))?;
+        for (key, document) in documents {
+            let bytes = encoded(&document);
+            if before.remove(key.as_bytes()).is_none_or(|was| *was != *bytes) {
+                batch.changes.push((key, Some(bytes)));
+            }
+        }
+        for gone in before.into_keys() {
+            batch.remove(String::from_utf8_lossy(&gone));
+        }
+        Ok(())
     }
 
     /// Throws every document away, to begin anew at position 0. The schema stays.
@@ -269,6 +294,10 @@ impl ViewStore {
             source,
         }
     }
+}
+
+fn encoded(document: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).expect("documents have string keys")
 }
 
 fn document<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, ViewError> {

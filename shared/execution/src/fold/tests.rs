@@ -2,15 +2,24 @@
 
 use std::sync::Arc;
 
-use domain::{Principal, Timestamp, event::ClusterClockAccepted, id::SystemActor};
+use domain::{
+    AuthorityType, Fact, Principal, Timestamp,
+    event::{ClusterClockAccepted, RotationResumed},
+    id::SystemActor,
+};
 use eventlog::{Append, EventLog, MemoryLog, NewEvent};
 
 use super::*;
+use crate::codec;
 
 const SOON: Duration = Duration::from_secs(20);
 
 /// An event that folds into any state; its time, in seconds, tells which one it was.
 fn event(second: i64) -> NewEvent {
+    event_of(second, &ClusterClockAccepted { behind_ms: 0 }.into())
+}
+
+fn event_of(second: i64, fact: &Fact) -> NewEvent {
     let of = codec::Circumstances {
         time: Timestamp(second * 1_000),
         actor: Principal::System(SystemActor::Host),
@@ -21,8 +30,7 @@ fn event(second: i64) -> NewEvent {
         traceparent: None,
         service: "orchestrator",
     };
-    let fact = ClusterClockAccepted { behind_ms: 0 }.into();
-    codec::encode(&"acme.cluster".parse().unwrap(), &fact, &of)
+    codec::encode(&"acme.cluster".parse().unwrap(), fact, &of)
 }
 
 fn garbage() -> NewEvent {
@@ -97,9 +105,75 @@ async fn a_log_that_skips_a_position_is_not_believed() {
     let mut records = log.read(1, 10).await.unwrap();
     // Nothing was folded yet: the task had no turn.
     records.remove(2);
-    let folded = fold.inner.fold(decoded(records.into_iter().map(Ok).collect()));
+    let decoded = reading::decoded(records.into_iter().map(Ok).collect());
+    let folded = decoded.fold_into(&fold.inner);
     assert_eq!(folded, Err("position 3 is missing: the log gave 4".into()));
     assert_eq!(fold.read(|state| state.position), Position(2));
+}
+
+/// More than is decoded and folded together.
+const LONG: i64 = 5_000;
+
+#[tokio::test(start_paused = true)]
+async fn a_long_log_is_folded_before_the_start_is_over_and_then_followed() {
+    let log = MemoryLog::new();
+    for second in 1..=LONG {
+        append(&log, event(second)).await;
+    }
+    let fold = folding(&log).await.unwrap();
+    assert_eq!(
+        fold.read(|state| (state.position.0, state.time)),
+        (LONG.unsigned_abs(), Timestamp(LONG * 1_000))
+    );
+    append(&log, event(LONG + 1)).await;
+    fold.wait_for(Position(LONG.unsigned_abs() + 1), SOON)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_start_goes_beyond_damage_deep_in_a_log() {
+    let log = MemoryLog::new();
+    for second in 1..=LONG {
+        append(&log, event(second)).await;
+    }
+    append(&log, garbage()).await;
+    append(&log, event(LONG + 2)).await;
+    let refused = folding(&log).await;
+    assert!(
+        matches!(&refused, Err(FoldError::Stopped(why)) if why.contains("position 5001")),
+        "{:?}",
+        refused.err()
+    );
+    log.lose(3_000);
+    let refused = folding(&log).await;
+    assert!(
+        matches!(&refused, Err(FoldError::Stopped(why)) if why.contains("position 3000 is missing")),
+        "{:?}",
+        refused.err()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fold_knows_where_the_log_tells_of_rotations() {
+    let log = MemoryLog::new();
+    let resumed = RotationResumed {
+        due: domain::Phase::UpdateClients,
+        authority_type: AuthorityType::Host,
+        rotation: domain::RotationId(uuid::Uuid::nil()),
+    };
+    for (second, fact) in [
+        (1, ClusterClockAccepted { behind_ms: 0 }.into()),
+        (2, resumed.clone().into()),
+        (3, ClusterClockAccepted { behind_ms: 0 }.into()),
+    ] {
+        append(&log, event_of(second, &fact)).await;
+    }
+    let fold = folding(&log).await.unwrap();
+    assert_eq!(fold.rotations(), [Position(2)]);
+    append(&log, event_of(4, &resumed.into())).await;
+    fold.wait_for(Position(4), SOON).await.unwrap();
+    assert_eq!(fold.rotations(), [Position(2), Position(4)]);
 }
 
 fn positions(events: &[Arc<Event>]) -> Vec<u64> {

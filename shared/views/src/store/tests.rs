@@ -27,8 +27,24 @@ fn documents_and_their_mark_outlive_the_process() {
     let (store, doubt) = ViewStore::open(&dir.path().join("views"), 1).unwrap();
     assert_eq!((doubt, store.mark().unwrap()), (None, mark(7)));
     assert_eq!(store.scan::<u8>("node/").unwrap(), [1, 2]);
-    assert_eq!(store.keys("node/").unwrap(), ["node/a", "node/b"]);
     assert_eq!(store.get::<u8>("node/c").unwrap(), None);
+}
+
+#[test]
+fn of_documents_that_are_replaced_only_the_changed_ones_are_written() {
+    let dir = TempDir::new().unwrap();
+    let store = filled(&dir);
+    let mut batch = Batch::new();
+    let documents = [("node/b", 2), ("node/c", 5)].map(|(key, n)| (key.to_owned(), n));
+    store.replace(&mut batch, "node/", documents).unwrap();
+    let changes: Vec<_> = batch
+        .changes
+        .iter()
+        .map(|(key, to)| (&**key, to.as_deref()))
+        .collect();
+    assert_eq!(changes, [("node/c", Some(&b"5"[..])), ("node/a", None)]);
+    store.apply(batch, &mark(8)).unwrap();
+    assert_eq!(store.scan::<u8>("node").unwrap(), [2, 5, 3]);
 }
 
 #[test]
@@ -104,7 +120,7 @@ fn cleared_views_have_no_document_and_no_mark() {
     let store = filled(&dir);
     store.clear().unwrap();
     assert_eq!(store.mark().unwrap(), mark(0));
-    assert_eq!(store.keys("n").unwrap(), Vec::<String>::new());
+    assert_eq!(store.scan::<u8>("n").unwrap(), Vec::<u8>::new());
 }
 
 #[test]
