@@ -34,7 +34,7 @@ const SERVICES: [&str; 7] = [
 ];
 
 /// Crates of others that only some of ours may import, so that what they do has one home.
-const RESERVED: [(&str, &[&str]); 13] = [
+const RESERVED: [(&str, &[&str]); 14] = [
     ("async-nats", &["eventlog"]),
     ("rusqlite", &["eventlog"]),
     ("tracing-subscriber", &["runtime"]),
@@ -45,6 +45,7 @@ const RESERVED: [(&str, &[&str]); 13] = [
     ("rcgen", &["pki"]),
     ("x509-parser", &["pki"]),
     ("ssh-key", &["pki"]),
+    ("cryptoki", &["signer"]),
     ("sled", &["views"]),
     ("axum", &["gateway", "runtime"]),
     ("clap", &["agent", "carousel", "cli"]),

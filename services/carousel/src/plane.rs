@@ -56,6 +56,9 @@ pub enum PlaneError {
     /// The genesis file.
     #[error(transparent)]
     Genesis(#[from] signer::founding::GenesisFileError),
+    /// The place where keys are to be made.
+    #[error("keys cannot be made there")]
+    Keys(#[from] signer::KeyStoreError),
     /// The genesis was refused or not stored.
     #[error("the cluster could not be begun in this log")]
     Begin(#[source] ExecuteError),
@@ -154,6 +157,8 @@ pub struct Options {
     pub advertise: Option<String>,
     /// The admin endpoint; none: not served.
     pub admin_listen: Option<SocketAddr>,
+    /// Where new keys of authorities are made; none: where they were made before.
+    pub keys: Option<signer::KeyPlace>,
 }
 
 /// The control plane, serving.
@@ -177,6 +182,11 @@ impl Plane {
         options: Options,
         stop: CancellationToken,
     ) -> Result<Self, PlaneError> {
+        if let Some(place) = options.keys.clone() {
+            let keys = home.keys();
+            let placed = tokio::task::spawn_blocking(move || signer::make_keys_in(&keys, &place));
+            placed.await.expect("opening a key store does not panic")?;
+        }
         let asked = options.log.clone();
         let mut core = Core::start(home, asked.as_deref(), IfEmpty::Begin, stop).await?;
         match open_doors(&mut core, home, &options).await {

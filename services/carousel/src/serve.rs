@@ -37,6 +37,8 @@ pub struct FileConfig {
     pub admin_listen: Option<String>,
     /// As `--log`.
     pub log: Option<String>,
+    /// As `--keys`.
+    pub keys: Option<String>,
     /// How log lines look: `text` or `json`. Read again at SIGHUP.
     pub log_format: Option<String>,
     /// What is logged, such as `info,gateway=debug`. Read again at SIGHUP.
@@ -206,6 +208,8 @@ fn options(settings: &Settings) -> Result<Options, ServeError> {
     if !settings.log.value.as_deref().is_none_or(names_a_log) {
         return Err(HomeError::NoLog.into());
     }
+    let keys = settings.keys.value.as_deref().map(str::parse).transpose();
+    let keys = keys.map_err(|error: signer::TokenUriError| ServeError::Usage(format!("--keys: {error}")))?;
     let mut options = Options {
         log: settings.log.value.clone(),
         listen,
@@ -213,6 +217,7 @@ fn options(settings: &Settings) -> Result<Options, ServeError> {
         addresses: vec![],
         advertise: advertise.first().map(|entry| host_of_url(entry)),
         admin_listen: Some(admin),
+        keys,
     };
     if !listen.ip().is_unspecified() {
         options.addresses.push(listen.ip());

@@ -143,19 +143,16 @@ impl Signer {
             return Ok(Progress::Some);
         };
         let authorities = self.authorities.clone();
-        let store = tokio::task::spawn_blocking(move || {
+        let stores = tokio::task::spawn_blocking(move || {
             authorities.forget(&authority);
-            authorities
-                .store()
-                .destroy(&authority)
-                .map(|()| authorities.store().name())
+            authorities.store().destroy(&authority)
         })
         .await??;
         // Crash point: destroyed, but not recorded. The duty stands, and destroying again is fine.
         let fact = AuthorityDestroyed {
             authority_type,
             authority,
-            stores: vec![store.into()],
+            stores,
         };
         let done = self.append(&[fact.into()], seen).await?;
         tracing::info!(%authority_type, key = %authority.short(), "destroyed the key of a retired authority");

@@ -38,7 +38,10 @@ pub enum KekError {
     #[error("{0:?} names no key-encryption key; write file:PATH, env:VARIABLE or pkcs11:URI")]
     Unknown(String),
     /// Understood, but not built yet.
-    #[error("keys in a PKCS#11 module come with a later version; use file:PATH or env:VARIABLE")]
+    #[error(
+        "a key-encryption key in a PKCS#11 token comes with a later version; use file:PATH or env:VARIABLE (the keys \
+         themselves can be made in a token: carousel serve --keys)"
+    )]
     Pkcs11Later,
     /// The file cannot be read, or others can read it.
     #[error("the key-encryption key cannot be read")]

@@ -10,8 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::kek::KekError;
 
 pub use files::FileStore;
+pub use hardware::{HardwareError, HardwareStore, Library};
+pub use stores::{KeyPlace, Stores, make_keys_in};
+pub use uri::{TokenUri, TokenUriError};
 
 mod files;
+mod hardware;
+mod stores;
+mod uri;
 
 /// What a key was made for; public, stored beside the sealed key and authenticated with it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -32,12 +38,9 @@ pub struct KeyPurpose {
 
 /// A store of private keys. Blocking: callers are on a thread that may wait.
 ///
-/// Today the files of [`FileStore`]; a hardware module makes and uses keys behind the same methods, which is
-/// why nothing here hands out a private key of an authority.
+/// Sealed files ([`FileStore`]), PKCS#11 tokens ([`HardwareStore`]), and both together ([`Stores`]): nothing here hands
+/// out a private key of an authority.
 pub trait KeyStore: Send + Sync {
-    /// What `authority.destroyed` calls this store.
-    fn name(&self) -> &'static str;
-
     /// Makes a key and returns once it is durable: the event that names it comes after.
     fn make(&self, purpose: &KeyPurpose) -> Result<(AuthorityId, Arc<dyn CaSigner>), KeyStoreError>;
 
@@ -47,8 +50,9 @@ pub trait KeyStore: Send + Sync {
     /// Every authority key in the store: after a crash some are in no event.
     fn keys(&self) -> Result<Vec<(AuthorityId, KeyPurpose)>, KeyStoreError>;
 
-    /// Destroys a key for good and returns once that is durable. Destroying it again is fine.
-    fn destroy(&self, id: &AuthorityId) -> Result<(), KeyStoreError>;
+    /// Destroys a key for good and returns once that is durable, with the names of the places that confirm that they hold
+    /// it no more, as they stand in `authority.destroyed`. Destroying it again is fine.
+    fn destroy(&self, id: &AuthorityId) -> Result<Vec<String>, KeyStoreError>;
 
     /// The key that signs trust bundles.
     fn bundle_key(&self) -> Result<KeyPair, KeyStoreError>;
@@ -82,6 +86,9 @@ pub enum KeyStoreError {
         /// What was found.
         detail: String,
     },
+    /// A token.
+    #[error(transparent)]
+    Hardware(#[from] HardwareError),
     /// The key-encryption key is not at hand.
     #[error(transparent)]
     Kek(#[from] KekError),

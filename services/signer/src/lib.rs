@@ -10,7 +10,7 @@
 //! every serve:     Signer::open(Config { key_dir, .. }, fold, now, ..).await?.run(shutdown).await
 //! ```
 //!
-//! - [`keystore`]: sealed files now, a hardware module later;
+//! - [`keystore`]: sealed files, and PKCS#11 tokens;
 //! - [`founding`]: the genesis;
 //! - [`Signer`]: duties, one after the other, certificates in batches;
 //! - [`recheck`]: the signer's own judgement of an authorisation;
@@ -31,7 +31,7 @@ mod signing;
 pub use checkpoints::{CheckpointError, Checkpoints};
 pub use founding::{Credentials, Founded, Founding, FoundingError, first_order, found, load_genesis};
 pub use kek::{KekError, KekSource};
-pub use keystore::{FileStore, KeyStore, KeyStoreError};
+pub use keystore::{FileStore, KeyPlace, KeyStore, KeyStoreError, TokenUriError, make_keys_in};
 pub use service::{Config, Signer, SignerError};
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{
     bundles::Told,
     checkpoints::{CheckpointError, Checkpoints},
     founding,
-    keystore::{FileStore, KeyStore, KeyStoreError},
+    keystore::{KeyStore, KeyStoreError, Stores},
 };
 
 /// What only time makes due (a bundle at half its life) is looked for this often.
@@ -116,7 +116,7 @@ impl Signer {
             let genesis = founding::load_genesis(&dir).ok();
             let first = genesis.into_iter().flat_map(|genesis| genesis.keys);
             let founders = first.map(|(generated, _)| generated.key.id).collect();
-            FileStore::open(&dir).map(|store| (store, founders))
+            Stores::open(&dir).map(|store| (store, founders))
         })
         .await??;
         let checkpoints = Checkpoints::open(&config.key_dir, fold.log().clone(), now.clone()).await?;
@@ -124,7 +124,7 @@ impl Signer {
     }
 
     fn with_store(
-        store: Arc<FileStore>,
+        store: Arc<Stores>,
         founders: BTreeSet<AuthorityId>,
         fold: Fold,
         now: Now,

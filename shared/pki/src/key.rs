@@ -87,6 +87,16 @@ impl PublicKey {
         Self::from_spki_der(&STANDARD.decode(text).map_err(|_| KeyError::PublicNotP256)?)
     }
 
+    /// Reads an uncompressed point (SEC 1, section 2.3.3).
+    pub fn from_sec1(point: &[u8]) -> Result<Self, KeyError> {
+        let point: &[u8; POINT_LEN] = point.try_into().map_err(|_| KeyError::PublicNotP256)?;
+        if point[0] == 4 {
+            Ok(Self::from_point(point))
+        } else {
+            Err(KeyError::PublicNotP256)
+        }
+    }
+
     fn from_point(point: &[u8; POINT_LEN]) -> Self {
         let mut spki = [0; SPKI_LEN];
         spki[..SPKI_PREFIX.len()].copy_from_slice(&SPKI_PREFIX);

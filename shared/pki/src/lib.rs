@@ -1,9 +1,10 @@
-//! X.509 without files, clocks or networks: bytes in, bytes out.
+//! X.509, SSH and JWT without files, clocks or networks: bytes in, bytes out.
 //!
 //! Everything a CA has to get right about certificates stands here once: keys ([`key`]), requests
 //! ([`csr`]), authorities ([`authority`]), leaves ([`issue()`], checked again by [`lint()`]), the signed
-//! trust documents ([`bundle`]), keys at rest ([`sealed`]), reading certificates ([`inspect`]) and
-//! signing a statement with the key of a certificate ([`statement`]).
+//! trust documents ([`bundle`]), keys at rest ([`sealed`]), reading certificates ([`inspect`]),
+//! signing a statement with the key of a certificate ([`statement`]), and what authorities sign beside X.509: SSH
+//! certificates with their revocation lists ([`ssh`]) and tokens with their key sets ([`jwt`]).
 //!
 //! What callers use most:
 //!
@@ -17,6 +18,8 @@
 //! bundle::anchors(&Bundle) -> Vec<CertificateDer> · bundle::replace_key(&KeyPair, &KeyPair)
 //! Kek::from_bytes([u8; 32]) · sealed::seal(&Kek, &Label, &[u8]) · sealed::unseal(&Kek, &Label, &[u8])
 //! Certificate::parse(&[u8]) · verify_signed_by(leaf, ca) · issuer_among(leaf, &[CaCert])
+//! ssh::issue(&SshProfile, &SshPublicKey, &dyn CaSigner) -> Result<SshCertificate, SshIssueError> · ssh::krl
+//! jwt::unsigned(claims, typ, &PublicKey) · jwt::sign(&str, &dyn CaSigner) · jwt::read(token, &Jwks) · jwt::thumbprint
 //! statement::sign(&KeyPair, context, &[u8]) · statement::verify(spki, context, &[u8], &[u8])
 //! ```
 
@@ -25,10 +28,12 @@ pub mod bundle;
 pub mod csr;
 pub mod inspect;
 pub mod issue;
+pub mod jwt;
 pub mod key;
 pub mod lint;
 pub mod pem;
 pub mod sealed;
+pub mod ssh;
 pub mod statement;
 
 mod adapter;

@@ -91,6 +91,7 @@ impl Fleet {
             addresses: vec![Ipv4Addr::LOCALHOST.into()],
             advertise: None,
             admin_listen: Some(loopback),
+            keys: None,
         };
         // Its own token: at the end the agents stop first and the control plane last.
         let plane = Plane::start(&mut home, options, CancellationToken::new()).await?;

@@ -145,6 +145,7 @@ fn on_loopback() -> Options {
         addresses: vec![Ipv4Addr::LOCALHOST.into()],
         advertise: None,
         admin_listen: None,
+        keys: None,
     }
 }
 

@@ -12,6 +12,8 @@ const LISTEN: &str = "127.0.0.1:3025";
 const ADMIN_LISTEN: &str = "127.0.0.1:3026";
 /// The log of a data directory that has begun none yet.
 const LOG: &str = "embedded";
+/// Where keys are made when nothing was ever said.
+const KEYS: &str = "files";
 
 /// Where a value comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -111,6 +113,8 @@ pub(super) struct Settings {
     pub(super) admin_listen: Setting<String>,
     /// None: the log that this data directory remembers, else the embedded one.
     pub(super) log: Setting<Option<String>>,
+    /// None: where keys were made before, else in files.
+    pub(super) keys: Setting<Option<String>>,
     pub(super) log_format: Setting<String>,
     pub(super) log_filter: Setting<String>,
 }
@@ -148,6 +152,7 @@ impl Settings {
                 .pick(admin, "CAROUSEL_ADMIN_LISTEN", &file.admin_listen)?
                 .or(ADMIN_LISTEN),
             log,
+            keys: sources.pick(("--keys", &args.keys), "CAROUSEL_KEYS", &file.keys)?,
             log_format: sources
                 .pick(NO_FLAG, "CAROUSEL_LOG_FORMAT", &file.log_format)?
                 .or("text"),
@@ -174,6 +179,11 @@ impl Settings {
                 quoted(&self.admin_listen.value),
             ),
             (&self.log.origin, "log", quoted(&log)),
+            (
+                &self.keys.origin,
+                "keys",
+                quoted(self.keys.value.as_deref().unwrap_or(KEYS)),
+            ),
             (
                 &self.log_format.origin,
                 "log_format",
@@ -234,6 +244,7 @@ mod tests {
 CAROUSEL_ADVERTISE     advertise = [\"cp.example\", \"[2001:db8::1]\"]
 CAROUSEL_ADMIN_LISTEN  admin_listen = \"10.0.0.2:2\"
 file:f.toml            log = \"embedded\"
+default                keys = \"files\"
 default                log_format = \"text\"
 default                log_filter = \"info\"
 ";

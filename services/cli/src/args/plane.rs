@@ -76,6 +76,11 @@ pub struct ServeArgs {
     /// `embedded` or nats://HOST:PORT; remembered after the first start.
     #[arg(long, value_name = "LOG")]
     pub log: Option<String>,
+    /// Where new keys of authorities are made: `files`, or a token as
+    /// pkcs11:token=NAME?module-path=/FULL/PATH.so&pin-source=file:/FULL/PATH; remembered. Others stay where they are
+    /// until a rotation replaces them.
+    #[arg(long, value_name = "PLACE")]
+    pub keys: Option<String>,
     /// `all`, or a list of gateway, orchestrator, projector, signer.
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub services: String,

@@ -16,11 +16,13 @@ use pki::{
 use runtime::harden::{self, OWNER_ONLY};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{KeyPurpose, KeyStore, KeyStoreError};
+use super::{KeyPurpose, KeyStore, KeyStoreError, TokenUri};
 use crate::kek::KekSource;
 
 /// Raised when an older version could no longer read the files.
 const FORMAT: u32 = 1;
+/// The format of a store with tokens: a version that knows none would miss the keys in them.
+const FORMAT_WITH_TOKENS: u32 = 2;
 /// What a sealed key ends with.
 const SUFFIX: &str = "sealed";
 /// The file that makes a directory a key store.
@@ -35,6 +37,11 @@ pub struct FileStore {
     cluster: ClusterName,
     bundle_key: SpkiPin,
     kek: Kek,
+    kek_source: KekSource,
+    /// Tokens that hold keys, or have held some.
+    pub(super) tokens: Vec<TokenUri>,
+    /// In which of them new keys are made; none: here.
+    pub(super) makes_in: Option<TokenUri>,
 }
 
 /// `store.json`: public, and needed to open anything.
@@ -44,6 +51,10 @@ struct StoreFile {
     cluster: ClusterName,
     kek: KekSource,
     bundle_key: SpkiPin,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tokens: Vec<TokenUri>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    makes_in: Option<TokenUri>,
 }
 
 /// One sealed key: what it is for, in clear, and the key.
@@ -75,6 +86,9 @@ impl FileStore {
             cluster: cluster.clone(),
             bundle_key: key.spki_pin(),
             kek: prepared,
+            kek_source: kek.clone(),
+            tokens: vec![],
+            makes_in: None,
         };
         let label = Label::BundleKey {
             cluster: cluster.clone(),
@@ -82,13 +96,7 @@ impl FileStore {
         };
         store.seal(&dir.join(BUNDLE_FILE), &label, &key, None)?;
         // The store exists from this file on; what a crash left behind before it is overwritten or in no event.
-        let content = StoreFile {
-            format: FORMAT,
-            cluster: cluster.clone(),
-            kek: kek.clone(),
-            bundle_key: key.spki_pin(),
-        };
-        write_json(&store_file, &content)?;
+        store.describe()?;
         Ok(store)
     }
 
@@ -103,7 +111,7 @@ impl FileStore {
             return Err(KeyStoreError::Absent(dir.into()));
         }
         let found: StoreFile = read_json(&path)?;
-        if found.format > FORMAT {
+        if found.format > FORMAT_WITH_TOKENS {
             return Err(KeyStoreError::Newer {
                 path,
                 format: found.format,
@@ -115,6 +123,9 @@ impl FileStore {
             cluster: found.cluster,
             bundle_key: found.bundle_key,
             kek,
+            kek_source: found.kek,
+            tokens: found.tokens,
+            makes_in: found.makes_in,
         };
         store.bundle_key()?;
         store.remove_strays()?;
@@ -146,6 +157,40 @@ impl FileStore {
                 .map_err(io_error("list", &self.dir))
         });
         paths.collect()
+    }
+
+    /// Writes `store.json`.
+    fn describe(&self) -> Result<(), KeyStoreError> {
+        let content = StoreFile {
+            format: if self.tokens.is_empty() {
+                FORMAT
+            } else {
+                FORMAT_WITH_TOKENS
+            },
+            cluster: self.cluster.clone(),
+            kek: self.kek_source.clone(),
+            bundle_key: self.bundle_key,
+            tokens: self.tokens.clone(),
+            makes_in: self.makes_in.clone(),
+        };
+        write_json(&self.dir.join(STORE_FILE), &content)
+    }
+
+    /// Remembers where new keys are made; a token once named stays known.
+    pub(super) fn make_in(&mut self, token: Option<TokenUri>) -> Result<(), KeyStoreError> {
+        if let Some(uri) = token.as_ref().filter(|uri| !self.tokens.contains(uri)) {
+            self.tokens.push(uri.clone());
+        }
+        self.makes_in = token;
+        self.describe()
+    }
+
+    pub(super) fn bundle_key_pin(&self) -> &SpkiPin {
+        &self.bundle_key
+    }
+
+    pub(super) fn holds(&self, id: &AuthorityId) -> bool {
+        self.path_of(id).exists() || self.doomed(id).exists()
     }
 
     /// The cluster whose keys these are.
@@ -213,10 +258,6 @@ impl FileStore {
 }
 
 impl KeyStore for FileStore {
-    fn name(&self) -> &'static str {
-        "files"
-    }
-
     fn make(&self, purpose: &KeyPurpose) -> Result<(AuthorityId, Arc<dyn CaSigner>), KeyStoreError> {
         let key = KeyPair::generate();
         let id = key.spki_pin();
@@ -267,7 +308,7 @@ impl KeyStore for FileStore {
         Ok(keys)
     }
 
-    fn destroy(&self, id: &AuthorityId) -> Result<(), KeyStoreError> {
+    fn destroy(&self, id: &AuthorityId) -> Result<Vec<String>, KeyStoreError> {
         // Under another name first: a file that is half overwritten and still bears a key's name would look like
         // damage. Crash points: renamed, overwritten or unlinked but not durable: the duty stands until its event is
         // in the log, and comes here again; what it no longer finds, the next start removes as a stray copy.
@@ -278,7 +319,8 @@ impl KeyStore for FileStore {
             Err(error) => return Err(io_error("rename", &path)(error)),
         }
         remove(&doomed)?;
-        harden::sync_dir(&self.dir).map_err(io_error("sync", &self.dir))
+        harden::sync_dir(&self.dir).map_err(io_error("sync", &self.dir))?;
+        Ok(vec!["files".into()])
     }
 
     fn bundle_key(&self) -> Result<KeyPair, KeyStoreError> {

@@ -84,7 +84,7 @@ async fn a_rotation_gets_its_key_and_the_key_of_the_loser_is_destroyed() {
         } else {
             (before, prepared)
         };
-        let store = FileStore::open(&cluster.keys()).unwrap();
+        let store = Stores::open(&cluster.keys()).unwrap();
         assert!(store.signer(&stays).is_ok(), "{outcome}");
         assert!(
             matches!(store.signer(&goes), Err(KeyStoreError::Unknown(_))),
@@ -205,7 +205,7 @@ async fn a_key_that_a_crash_left_out_of_the_log_is_taken_up_again() {
         rotation,
     };
     // The process died between the store and the log.
-    let (orphan, _) = FileStore::open(&cluster.keys()).unwrap().make(&purpose).unwrap();
+    let (orphan, _) = Stores::open(&cluster.keys()).unwrap().make(&purpose).unwrap();
     let _work = at_work(&cluster).await;
     cluster
         .until("the new key", |s| s.types[&t].prepared_is_complete(t))
@@ -219,7 +219,7 @@ async fn a_key_that_a_crash_left_out_of_the_log_is_taken_up_again() {
 #[tokio::test]
 async fn a_key_for_a_rotation_that_ended_before_the_log_named_it_is_destroyed() {
     let cluster = Cluster::new().await;
-    let store = FileStore::open(&cluster.keys()).unwrap();
+    let store = Stores::open(&cluster.keys()).unwrap();
     let purpose = crate::keystore::KeyPurpose {
         cluster: "acme.cluster".parse().unwrap(),
         authority_type: AuthorityType::Db,
@@ -250,7 +250,7 @@ async fn a_key_for_a_rotation_that_turned_back_before_the_log_named_it_is_destro
         generation: 2,
         rotation: cluster.fold.read(|s| s.types[&t].rotation_id()),
     };
-    let store = FileStore::open(&cluster.keys()).unwrap();
+    let store = Stores::open(&cluster.keys()).unwrap();
     let (orphan, _) = store.make(&purpose).unwrap();
     let signer = cluster.signer().await.unwrap();
     signer.sweep().await.unwrap();
@@ -270,7 +270,7 @@ async fn a_missing_key_keeps_authorisations_waiting_and_bundles_are_signed_all_t
     let user = cluster
         .fold
         .read(|s| s.types[&AuthorityType::User].client_issuer().unwrap());
-    FileStore::open(&cluster.keys()).unwrap().destroy(&user).unwrap();
+    Stores::open(&cluster.keys()).unwrap().destroy(&user).unwrap();
     let _work = at_work(&cluster).await;
     cluster
         .until("all bundles", |s| s.types.values().all(|t| t.bundle.is_some()))
@@ -307,7 +307,7 @@ async fn what_waits_for_a_lost_key_does_not_keep_the_next_authority_waiting() {
     for _ in 0..=crate::signing::BATCH {
         cluster.ask().await;
     }
-    FileStore::open(&cluster.keys()).unwrap().destroy(&lost).unwrap();
+    Stores::open(&cluster.keys()).unwrap().destroy(&lost).unwrap();
     let _work = at_work(&cluster).await;
     cluster.rotate(AuthorityType::User, Phase::Init).await;
     cluster

@@ -28,7 +28,8 @@ pub(crate) fn run(input: &[u8]) {
         Form::Edits(which, mut u) => {
             let mut document = match which {
                 0 => json!({"listen": "127.0.0.1:1", "admin_listen": "127.0.0.1:2", "advertise":
-                    ["cp.acme", "[2001:db8::1]:3"], "log": "embedded", "log_format": "json", "log_filter": "info,gateway=debug"}),
+                    ["cp.acme", "[2001:db8::1]:3"], "log": "embedded",
+                    "keys": "pkcs11:token=a?module-path=/m&pin-source=file:/p", "log_format": "json", "log_filter": "info,gateway=debug"}),
                 1 => {
                     json!({"node_ttl_ms": 8_000, "user_ttl_ms": 60_000, "max_offline_ms": 5, "drain_timeout_ms": 0,
                     "jwks_max_age_ms": 1, "jwt_ttl_ms": 1, "allow_loopback": true})
@@ -62,6 +63,7 @@ fn arguments() -> ServeArgs {
         advertise: vec![],
         admin_listen: Some("127.0.0.1:2".into()),
         log: None,
+        keys: None,
         services: "all".into(),
         print_config: true,
     }
@@ -83,6 +85,7 @@ fn configuration(text: &str) {
                     "advertise",
                     "admin_listen",
                     "log",
+                    "keys",
                     "log_format",
                     "log_filter"
                 ],

@@ -1,0 +1,430 @@
+//! Keys that never leave a PKCS#11 token (a hardware security module): made in it, used through it, destroyed in it.
+//!
+//! A key's label says what it is for; the private half is neither readable nor extractable. Whatever fails closes the
+//! module, and the next use opens it again: a token that was away is used as soon as it is back.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use cryptoki::{
+    error::{Error, RvError},
+    mechanism::Mechanism,
+    object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle},
+    session::{Session, UserType},
+    slot::Slot,
+    types::AuthPin,
+};
+use domain::{AuthorityId, AuthorityType, ClusterName, RotationId, SpkiPin, authority::KeyKind, plain};
+use pki::{CaSigner, PublicKey, SignError, random, sha256};
+use runtime::harden::{self, SecretFileError};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::{KeyPurpose, TokenUri};
+use library::{Loaded, Seat};
+
+pub use library::Library;
+
+mod library;
+
+/// What a key of ours is called begins so.
+const LABEL: &str = "carousel";
+/// A key without a rotation was made by `init`.
+const NO_ROTATION: Uuid = Uuid::nil();
+/// `secp256r1` (RFC 5480, section 2.1.1.1), DER.
+const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+/// No PIN is longer.
+const MAX_PIN_BYTES: u64 = 4 * 1024;
+
+/// Why the token did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum HardwareError {
+    /// The vendor's library does not load, or does not find what it needs.
+    #[error("the PKCS#11 module {module} cannot be used ({why})")]
+    Module {
+        /// Its path.
+        module: String,
+        /// What it said.
+        why: String,
+    },
+    /// There is no such token.
+    #[error("the PKCS#11 token {0:?} is not there; connect it, or start what serves it")]
+    Absent(String),
+    /// The file with the PIN cannot be read, or others can read it.
+    #[error("the PIN of the PKCS#11 token cannot be read")]
+    Pin(#[from] SecretFileError),
+    /// The PIN is wrong. It is not tried again: tokens lock themselves, some for good.
+    #[error(
+        "the PKCS#11 token {0:?} refused its PIN, which is not tried again; write the right one into the pin-source"
+    )]
+    PinRefused(String),
+    /// The key is not in the token.
+    #[error("the PKCS#11 token {0:?} does not hold the key")]
+    NoKey(String),
+    /// Whatever else it said.
+    #[error("the PKCS#11 token {token:?} failed: {why}")]
+    Failed {
+        /// Its label.
+        token: String,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// A token as a store of keys. Cheap to clone.
+#[derive(Clone)]
+pub struct HardwareStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    uri: TokenUri,
+    cluster: ClusterName,
+    /// What the labels of this cluster's keys begin with: two clusters may bear one name, and share a token.
+    prefix: String,
+    library: Arc<Library>,
+    /// SHA-256 of the PIN that was refused last.
+    refused: Mutex<Option<[u8; 32]>>,
+}
+
+impl HardwareStore {
+    /// A store in this token behind the library that it names, for the cluster with this bundle key. Nothing is opened
+    /// yet.
+    pub fn new(uri: TokenUri, library: Arc<Library>, cluster: ClusterName, bundle_key: &SpkiPin) -> Self {
+        let digits: String = bundle_key.0[..4]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Self {
+            inner: Arc::new(Inner {
+                prefix: format!("{LABEL}/{cluster}/{digits}/"),
+                uri,
+                cluster,
+                library,
+                refused: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Where it is.
+    pub fn uri(&self) -> &TokenUri {
+        &self.inner.uri
+    }
+
+    /// Makes a key in the token.
+    ///
+    /// # Errors
+    /// [`HardwareError`]. A key that was made while the answer was lost is a stray one.
+    pub fn make(&self, purpose: &KeyPurpose) -> Result<(AuthorityId, Arc<dyn CaSigner>), HardwareError> {
+        let rotation = purpose.rotation.map_or(NO_ROTATION, |rotation| rotation.0);
+        let id = [*rotation.as_bytes(), random::<16>()].concat();
+        let label = self.inner.label(purpose).into_bytes();
+        let public = vec![
+            Attribute::Token(true),
+            Attribute::Private(false),
+            Attribute::KeyType(KeyType::EC),
+            Attribute::EcParams(P256.into()),
+            Attribute::Verify(true),
+            Attribute::Id(id.clone()),
+            Attribute::Label(label.clone()),
+        ];
+        let private = vec![
+            Attribute::Token(true),
+            Attribute::Private(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(false),
+            Attribute::Sign(true),
+            Attribute::Id(id.clone()),
+            Attribute::Label(label),
+        ];
+        let point = self.inner.once(|seat| {
+            let made = seat
+                .session
+                .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)?;
+            point_of(&seat.session, made.0)
+        })?;
+        let public = self.inner.public_key(point.as_deref())?;
+        let found = public.pin();
+        Ok((found, self.inner.clone().signer(public, id)))
+    }
+
+    /// The key of an authority, if the token holds it.
+    ///
+    /// # Errors
+    /// [`HardwareError`].
+    pub fn signer(&self, wanted: &AuthorityId) -> Result<Option<Arc<dyn CaSigner>>, HardwareError> {
+        let found = self
+            .inner
+            .entries()?
+            .into_iter()
+            .find(|entry| entry.public.pin() == *wanted);
+        Ok(found.map(|entry| self.inner.clone().signer(entry.public, entry.id)))
+    }
+
+    /// The keys of this cluster in the token.
+    ///
+    /// # Errors
+    /// [`HardwareError`].
+    pub fn keys(&self) -> Result<Vec<(AuthorityId, KeyPurpose)>, HardwareError> {
+        let entries = self.inner.entries()?.into_iter();
+        Ok(entries.map(|entry| (entry.public.pin(), entry.purpose)).collect())
+    }
+
+    /// Destroys a key, the private half first; says whether it was there. One that is not is destroyed already.
+    ///
+    /// # Errors
+    /// [`HardwareError`]: it is not known to be gone.
+    pub fn destroy(&self, wanted: &AuthorityId) -> Result<bool, HardwareError> {
+        let mut was_there = false;
+        for entry in self.inner.entries()? {
+            if entry.public.pin() == *wanted {
+                was_there = true;
+                self.inner.again(|seat| {
+                    for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+                        for object in find(&seat.session, class, &entry.id)? {
+                            seat.session.destroy_object(object)?;
+                        }
+                    }
+                    Ok(())
+                })?;
+                // Other sessions remember where it was.
+                self.inner.library.end(None);
+            }
+        }
+        Ok(was_there)
+    }
+}
+
+/// A key of ours in the token.
+struct Entry {
+    id: Vec<u8>,
+    purpose: KeyPurpose,
+    public: PublicKey,
+}
+
+impl Inner {
+    fn signer(self: Arc<Self>, public: PublicKey, id: Vec<u8>) -> Arc<dyn CaSigner> {
+        Arc::new(HardwareKey {
+            token: self,
+            public,
+            id,
+        })
+    }
+
+    fn public_key(&self, point: Option<&[u8]>) -> Result<PublicKey, HardwareError> {
+        let point = point.ok_or_else(|| HardwareError::NoKey(self.uri.token.clone()))?;
+        PublicKey::from_sec1(point).map_err(|error| HardwareError::Failed {
+            token: self.uri.token.clone(),
+            why: error.to_string(),
+        })
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>, HardwareError> {
+        let found = self.again(|seat| {
+            let ours = [
+                Attribute::Class(ObjectClass::PUBLIC_KEY),
+                Attribute::KeyType(KeyType::EC),
+                Attribute::Token(true),
+            ];
+            let mut found = vec![];
+            for object in seat.session.find_objects(&ours)? {
+                let wanted = [AttributeType::Id, AttributeType::Label];
+                let (mut id, mut label) = (vec![], vec![]);
+                for attribute in seat.session.get_attributes(object, &wanted)? {
+                    match attribute {
+                        Attribute::Id(bytes) => id = bytes,
+                        Attribute::Label(bytes) => label = bytes,
+                        _ => {}
+                    }
+                }
+                if let Some(purpose) = self.purpose(&label, &id) {
+                    found.push((id, purpose, point_of(&seat.session, object)?));
+                }
+            }
+            Ok(found)
+        })?;
+        let entry = |(id, purpose, point): (_, _, Option<Vec<u8>>)| {
+            Ok(Entry {
+                id,
+                purpose,
+                public: self.public_key(point.as_deref())?,
+            })
+        };
+        found.into_iter().map(entry).collect()
+    }
+
+    /// Does something that may be done twice: what failed because the module had to be opened again is tried once more.
+    fn again<T>(&self, mut act: impl FnMut(&mut Seat) -> Result<T, Error>) -> Result<T, HardwareError> {
+        match self.once(&mut act) {
+            Err(HardwareError::Failed { .. }) => self.once(act),
+            done => done,
+        }
+    }
+
+    fn once<T>(&self, act: impl FnOnce(&mut Seat) -> Result<T, Error>) -> Result<T, HardwareError> {
+        let token = self.uri.to_string();
+        self.library.with(|loaded| {
+            let mut seat = match loaded.idle(&token) {
+                Some(seat) => seat,
+                None => self.seat(loaded)?,
+            };
+            let done = act(&mut seat).map_err(|error| self.failed(&error))?;
+            loaded.give_back(&token, seat);
+            Ok(done)
+        })
+    }
+
+    /// A new session, logged in.
+    fn seat(&self, loaded: &Loaded) -> Result<Seat, HardwareError> {
+        let failed = |error: Error| self.failed(&error);
+        let is_it = |slot: &Slot| {
+            loaded.module.get_token_info(*slot).is_ok_and(|token| {
+                let is_serial = |serial| token.serial_number() == serial;
+                token.label() == self.uri.token && self.uri.serial.as_deref().is_none_or(is_serial)
+            })
+        };
+        let slots = loaded.module.get_slots_with_token().map_err(failed)?;
+        let slot = slots.into_iter().find(is_it);
+        let slot = slot.ok_or_else(|| HardwareError::Absent(self.uri.token.clone()))?;
+        let session = loaded.module.open_rw_session(slot).map_err(failed)?;
+        self.log_in(&session)?;
+        Ok(Seat {
+            session,
+            handles: HashMap::new(),
+        })
+    }
+
+    fn log_in(&self, session: &Session) -> Result<(), HardwareError> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let pin = Zeroizing::new(harden::read_owner_only(&self.uri.pin, MAX_PIN_BYTES)?);
+        let digest = sha256(&pin);
+        if *refused == Some(digest) {
+            return Err(HardwareError::PinRefused(self.uri.token.clone()));
+        }
+        let pin = String::from_utf8_lossy(&pin);
+        let pin = AuthPin::new(pin.trim_end_matches(['\r', '\n']).into());
+        match session.login(UserType::User, Some(&pin)) {
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+                *refused = None;
+                Ok(())
+            }
+            Err(Error::Pkcs11(
+                RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange | RvError::PinLocked,
+                _,
+            )) => {
+                *refused = Some(digest);
+                Err(HardwareError::PinRefused(self.uri.token.clone()))
+            }
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    fn failed(&self, error: &Error) -> HardwareError {
+        HardwareError::Failed {
+            token: self.uri.token.clone(),
+            why: said(error),
+        }
+    }
+
+    /// `carousel/CLUSTER/BUNDLE-KEY/TYPE/KIND/GENERATION`: for whoever looks into the token, and for us after a start.
+    fn label(&self, purpose: &KeyPurpose) -> String {
+        let (authority_type, kind) = (purpose.authority_type, purpose.kind.as_str());
+        format!("{}{authority_type}/{kind}/{}", self.prefix, purpose.generation)
+    }
+
+    /// What a key of ours is for, by its label and the first half of its id, which is the rotation.
+    fn purpose(&self, label: &[u8], id: &[u8]) -> Option<KeyPurpose> {
+        let mut parts = std::str::from_utf8(label)
+            .ok()?
+            .strip_prefix(&self.prefix)?
+            .split('/');
+        let authority_type: AuthorityType = parts.next()?.parse().ok()?;
+        let kind = parts.next()?;
+        let kinds = [KeyKind::Tls, KeyKind::Ssh, KeyKind::Jwt];
+        let rotation = Uuid::from_slice(id.get(..16)?).ok()?;
+        Some(KeyPurpose {
+            cluster: self.cluster.clone(),
+            authority_type,
+            kind: kinds.into_iter().find(|known| known.as_str() == kind)?,
+            generation: parts.next()?.parse().ok()?,
+            rotation: (rotation != NO_ROTATION).then_some(RotationId(rotation)),
+        })
+    }
+}
+
+/// What PKCS#11 calls it: the prose that comes with its codes helps nobody.
+fn said(error: &Error) -> String {
+    match error {
+        Error::Pkcs11(code, function) => format!("{function:?}: {code:?}"),
+        other => plain(other),
+    }
+}
+
+fn find(session: &Session, class: ObjectClass, id: &[u8]) -> Result<Vec<ObjectHandle>, Error> {
+    session.find_objects(&[
+        Attribute::Class(class),
+        Attribute::Token(true),
+        Attribute::Id(id.to_vec()),
+    ])
+}
+
+/// The uncompressed point of a public key, without the OCTET STRING around it that most tokens give.
+fn point_of(session: &Session, public: ObjectHandle) -> Result<Option<Vec<u8>>, Error> {
+    let found = session.get_attributes(public, &[AttributeType::EcPoint])?;
+    Ok(found.into_iter().find_map(|attribute| match attribute {
+        Attribute::EcPoint(point) => Some(
+            point
+                .strip_prefix(&[0x04, 65])
+                .map_or(point.clone(), <[u8]>::to_vec),
+        ),
+        _ => None,
+    }))
+}
+
+/// A key in the token.
+struct HardwareKey {
+    token: Arc<Inner>,
+    public: PublicKey,
+    id: Vec<u8>,
+}
+
+impl CaSigner for HardwareKey {
+    fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    fn sign_raw(&self, message: &[u8]) -> Result<[u8; 64], SignError> {
+        let digest = sha256(message);
+        let signed = self.token.again(|seat| {
+            let known = seat.handles.get(&self.id).copied();
+            let key = match known {
+                Some(key) => Some(key),
+                None => find(&seat.session, ObjectClass::PRIVATE_KEY, &self.id)?
+                    .into_iter()
+                    .next(),
+            };
+            let Some(key) = key else { return Ok(None) };
+            seat.handles.insert(self.id.clone(), key);
+            seat.session.sign(&Mechanism::Ecdsa, key, &digest).map(Some)
+        });
+        let refused = |error: HardwareError| SignError {
+            storage: self.storage(),
+            why: crate::service::chain(&error),
+        };
+        let signature = signed.map_err(refused)?;
+        let signature =
+            signature.ok_or_else(|| refused(HardwareError::NoKey(self.token.uri.token.clone())))?;
+        signature.try_into().map_err(|other: Vec<u8>| {
+            refused(HardwareError::Failed {
+                token: self.token.uri.token.clone(),
+                why: format!("a signature of {} bytes instead of 64", other.len()),
+            })
+        })
+    }
+
+    fn storage(&self) -> &'static str {
+        "pkcs11"
+    }
+}

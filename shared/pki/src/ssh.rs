@@ -1,0 +1,263 @@
+//! SSH certificates (OpenSSH, PROTOCOL.certkeys): the key of a host or of a person, certified by an authority.
+//!
+//! Authorities sign with the same ECDSA P-256 keys as X.509; whose keys are certified may be of any kind that OpenSSH
+//! still takes. Everything in a certificate comes from its [`SshProfile`], nothing from whoever asked but the key.
+
+use std::collections::BTreeMap;
+
+use domain::{Timestamp, plain};
+use ssh_key::{
+    Certificate, HashAlg,
+    certificate::{Builder, CertType},
+    public::KeyData,
+};
+
+use crate::key::{CaSigner, PublicKey, SignError, random};
+
+pub use export::{known_hosts_line, public_line};
+pub use key::{SshKeyError, SshPublicKey};
+pub use krl::{Revoked, krl};
+
+mod adapter;
+mod export;
+mod key;
+mod krl;
+
+/// The most principals of a certificate: OpenSSH reads no more.
+const MOST_PRINCIPALS: usize = 256;
+/// The longest key id, principal or option.
+const LONGEST: usize = 255;
+/// What a critical option may be called, and an extension: OpenSSH refuses a certificate whose critical options it does not
+/// know, and overlooks an extension that it does not know.
+const CRITICAL_OPTIONS: [&str; 3] = ["force-command", "source-address", "verify-required"];
+const EXTENSIONS: [&str; 6] = [
+    "no-touch-required",
+    "permit-X11-forwarding",
+    "permit-agent-forwarding",
+    "permit-port-forwarding",
+    "permit-pty",
+    "permit-user-rc",
+];
+
+/// Whose key is certified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SshRole {
+    /// A host's: its principals are the names that its users connect to.
+    Host,
+    /// A person's or a program's: its principals are the accounts that it may log in to.
+    User,
+}
+
+/// Exactly what will stand in a certificate, beside the key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SshProfile {
+    /// Whose key it is.
+    pub role: SshRole,
+    /// What sshd writes into its log at a login.
+    pub key_id: String,
+    /// By which a revocation list names it.
+    pub serial: u64,
+    /// Names or accounts, at least one: without any it would be good for all.
+    pub principals: Vec<String>,
+    /// The beginning of its life, in whole seconds cut downwards.
+    pub valid_after: Timestamp,
+    /// The end of its life, likewise.
+    pub valid_before: Timestamp,
+    /// `force-command`, `source-address`, `verify-required`; of users only.
+    pub critical_options: BTreeMap<String, String>,
+    /// `permit-pty` and the like; of users only.
+    pub extensions: Vec<String>,
+}
+
+/// Why no certificate was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SshIssueError {
+    /// What was asked for cannot be certified.
+    #[error("the SSH certificate would not be acceptable: {0}")]
+    Profile(String),
+    /// The key store did not sign.
+    #[error("the SSH certificate could not be signed")]
+    Sign(#[from] SignError),
+}
+
+impl SshIssueError {
+    /// May the same succeed later?
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Sign(_))
+    }
+}
+
+/// Why a text is no certificate of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SshCertificateError {
+    /// It cannot be read.
+    #[error("this is no SSH certificate; give one line as in id_ed25519-cert.pub")]
+    NoCertificate,
+    /// The authority is another, or the content was changed.
+    #[error("the SSH certificate is not signed by this authority")]
+    NotSigned,
+}
+
+/// A certificate, as it was made or read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SshCertificate(Certificate);
+
+/// Makes a certificate.
+///
+/// # Errors
+/// [`SshIssueError::Profile`] for what OpenSSH or we would not accept, [`SshIssueError::Sign`] if the key store refuses.
+pub fn issue(
+    profile: &SshProfile,
+    key: &SshPublicKey,
+    ca: &dyn CaSigner,
+) -> Result<SshCertificate, SshIssueError> {
+    check(profile).map_err(SshIssueError::Profile)?;
+    let of_field = |error: ssh_key::Error| SshIssueError::Profile(error.to_string());
+    let (after, before) = (seconds(profile.valid_after), seconds(profile.valid_before));
+    let mut builder = Builder::new(random::<32>(), key.data().clone(), after, before).map_err(of_field)?;
+    builder
+        .cert_type(match profile.role {
+            SshRole::Host => CertType::Host,
+            SshRole::User => CertType::User,
+        })
+        .and_then(|b| b.key_id(&profile.key_id))
+        .and_then(|b| b.serial(profile.serial))
+        .map_err(of_field)?;
+    for principal in &profile.principals {
+        builder.valid_principal(principal).map_err(of_field)?;
+    }
+    for (name, value) in &profile.critical_options {
+        builder.critical_option(name, value).map_err(of_field)?;
+    }
+    for name in &profile.extensions {
+        builder.extension(name, "").map_err(of_field)?;
+    }
+    let signing = adapter::Signing::new(ca);
+    let made = builder.sign(&signing);
+    match (made, signing.take_failure()) {
+        (_, Some(failure)) => Err(failure.into()),
+        (Err(error), None) => Err(of_field(error)),
+        (Ok(certificate), None) => Ok(SshCertificate(certificate)),
+    }
+}
+
+impl SshCertificate {
+    /// Reads one line, with or without a comment.
+    ///
+    /// # Errors
+    /// [`SshCertificateError::NoCertificate`].
+    pub fn parse(text: &str) -> Result<Self, SshCertificateError> {
+        let line = text.trim();
+        if line.len() > key::LONGEST_LINE {
+            return Err(SshCertificateError::NoCertificate);
+        }
+        let read = Certificate::from_openssh(line).map(Self);
+        read.ok()
+            .filter(|read| key::is_same(line, &read.to_line()))
+            .ok_or(SshCertificateError::NoCertificate)
+    }
+
+    /// One line: its type and its base64, as OpenSSH reads it from `…-cert.pub`.
+    pub fn to_line(&self) -> String {
+        self.0.to_openssh().expect("what was made or read can be written")
+    }
+
+    /// Is it signed by this authority? Times, names and the deny list are for the caller to look at.
+    ///
+    /// # Errors
+    /// [`SshCertificateError::NotSigned`].
+    pub fn verify(&self, authority: &PublicKey) -> Result<(), SshCertificateError> {
+        let is_ours = *self.0.signature_key() == adapter::key_data(authority);
+        let signed = adapter::signed_bytes(&self.0).zip(adapter::der_of(self.0.signature()));
+        match signed {
+            Some((bytes, signature)) if is_ours && authority.verifies(&bytes, &signature) => Ok(()),
+            _ => Err(SshCertificateError::NotSigned),
+        }
+    }
+
+    /// What stands in it.
+    pub fn profile(&self) -> SshProfile {
+        let certificate = &self.0;
+        SshProfile {
+            role: match certificate.cert_type() {
+                CertType::Host => SshRole::Host,
+                CertType::User => SshRole::User,
+            },
+            key_id: certificate.key_id().to_owned(),
+            serial: certificate.serial(),
+            principals: certificate.valid_principals().to_vec(),
+            valid_after: milliseconds(certificate.valid_after()),
+            valid_before: milliseconds(certificate.valid_before()),
+            critical_options: certificate.critical_options().0.clone(),
+            extensions: certificate.extensions().keys().cloned().collect(),
+        }
+    }
+
+    /// The key that it certifies.
+    pub fn key(&self) -> SshPublicKey {
+        SshPublicKey::of(self.0.public_key().clone())
+    }
+
+    /// The key that signed it, as OpenSSH shows it: `SHA256:…`.
+    pub fn signed_by(&self) -> String {
+        KeyData::fingerprint(self.0.signature_key(), HashAlg::Sha256).to_string()
+    }
+}
+
+/// A profile that OpenSSH would misread, or that grants more than it says, is refused here.
+fn check(profile: &SshProfile) -> Result<(), String> {
+    let is_text =
+        |text: &str| (1..=LONGEST).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if !is_text(&profile.key_id) {
+        return Err("its key id must be 1 to 255 printable characters without spaces".into());
+    }
+    if profile.principals.is_empty() || profile.principals.len() > MOST_PRINCIPALS {
+        return Err("it needs 1 to 256 principals: one without any is good for every account".into());
+    }
+    // ssh takes the principals of a host for patterns, and sshd those of a user for a list.
+    let is_principal = |text: &String| is_text(text) && !text.contains(['*', '?', '!', ',', '"']);
+    if let Some(bad) = profile.principals.iter().find(|text| !is_principal(text)) {
+        return Err(format!("{:?} is no principal", plain(bad)));
+    }
+    if profile.valid_before.0 <= profile.valid_after.0 || profile.valid_after.0 < 0 {
+        return Err("its life is over before it begins".into());
+    }
+    let is_known = |known: &[&str], name: &String| known.contains(&name.as_str());
+    if let Some(bad) = profile
+        .critical_options
+        .keys()
+        .find(|name| !is_known(&CRITICAL_OPTIONS, name))
+    {
+        return Err(format!("{:?} is no critical option", plain(bad)));
+    }
+    if let Some(bad) = profile
+        .extensions
+        .iter()
+        .find(|name| !is_known(&EXTENSIONS, name))
+    {
+        return Err(format!("{:?} is no extension", plain(bad)));
+    }
+    if profile
+        .critical_options
+        .values()
+        .any(|value| value.len() > 1_024 || value.chars().any(char::is_control))
+    {
+        return Err("a critical option is too long, or holds control characters".into());
+    }
+    let is_plain = profile.critical_options.is_empty() && profile.extensions.is_empty();
+    match profile.role {
+        SshRole::Host if !is_plain => Err("a host's certificate has no options".into()),
+        SshRole::Host | SshRole::User => Ok(()),
+    }
+}
+
+fn seconds(at: Timestamp) -> u64 {
+    u64::try_from(at.0.div_euclid(1000)).unwrap_or_default()
+}
+
+fn milliseconds(seconds: u64) -> Timestamp {
+    Timestamp(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! Authorities whose keys are in a PKCS#11 token: SoftHSM, spoken to through the same library interface as a real one.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
+
+use carousel_tests::{PATIENCE, deadline, run, skip};
+use serde_json::Value;
+
+use crate::world::{Log, World, authority};
+
+const PIN: &str = "271828";
+const MODULES: [&str; 3] = [
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+];
+
+/// A token of this test's own.
+struct Token {
+    store: PathBuf,
+    uri: String,
+    pin: PathBuf,
+}
+
+impl Token {
+    /// Made in the world's directory, with what the control plane needs to find it in its environment.
+    fn make(world: &mut World) -> Option<Self> {
+        let module = MODULES.into_iter().find(|path| PathBuf::from(path).exists())?;
+        let store = world.dir.join("tokens");
+        fs::create_dir(&store).expect("a directory for the token");
+        let config = format!(
+            "directories.tokendir = {}\nobjectstore.backend = file\n",
+            store.display()
+        );
+        let config = world.dir.write("softhsm2.conf", &config);
+        let pin = world.dir.write("pin", &format!("{PIN}\n"));
+        fs::set_permissions(&pin, fs::Permissions::from_mode(0o600)).expect("the PIN's mode");
+        world
+            .env
+            .push(("SOFTHSM2_CONF".into(), config.display().to_string()));
+        let mut command = Command::new("softhsm2-util");
+        command.args([
+            "--init-token",
+            "--free",
+            "--label",
+            "our keys",
+            "--so-pin",
+            "314159",
+            "--pin",
+            PIN,
+        ]);
+        let _ = run(command.env("SOFTHSM2_CONF", &config)).expect_code(0);
+        Some(Self {
+            uri: format!(
+                "pkcs11:token=our%20keys?module-path={module}&pin-source=file:{}",
+                pin.display()
+            ),
+            store,
+            pin,
+        })
+    }
+
+    /// The keys in it, public and private halves: everything but the description of the token itself.
+    fn objects(&self) -> usize {
+        let tokens = fs::read_dir(&self.store).expect("the store").flatten();
+        let files = tokens.flat_map(|token| fs::read_dir(token.path()).expect("a token").flatten());
+        files
+            .filter(|file| file.path().extension().is_some_and(|e| e == "object"))
+            .count()
+            - 1
+    }
+
+    fn goes(&self) {
+        let away = self.store.with_extension("away");
+        fs::rename(&self.store, away).expect("the token is taken away");
+        fs::create_dir(&self.store).expect("a store without a token");
+    }
+
+    fn comes_back(&self) {
+        fs::remove_dir(&self.store).expect("nobody made another token");
+        let away = self.store.with_extension("away");
+        fs::rename(away, &self.store).expect("the token is put back");
+    }
+}
+
+/// Where the keys of a type are, by their part in the rotation.
+fn storage(world: &World, name: &str, status: &str) -> Option<String> {
+    let found = authority(&world.json(&["status"]), name);
+    let keys = found["keys"].as_array()?.clone();
+    let key = keys
+        .into_iter()
+        .find(|key| key["protocol"] == "tls" && key["status"] == status)?;
+    key["storage"].as_str().map(ToOwned::to_owned)
+}
+
+fn serve_again(world: &mut World, more: &[&str]) {
+    if let Some(mut serve) = world.serve.take() {
+        serve.terminate();
+        assert!(serve.wait(PATIENCE).success(), "{}", serve.transcript());
+    }
+    let mut command = world.serve_command();
+    world.serve_by(command.args(more));
+}
+
+fn rotate(world: &World, name: &str) {
+    for phase in ["init", "update_clients", "update_servers", "standby"] {
+        world.enter_and_wait(name, phase);
+    }
+}
+
+#[test]
+fn an_authority_moves_into_a_token_and_out_of_it_by_rotations_and_a_token_that_is_gone_is_waited_for() {
+    let test = "hardware";
+    let mut world = World::start(test, Log::Embedded).expect("the embedded log is always there");
+    let Some(token) = Token::make(&mut world) else {
+        return skip(test, "SoftHSM (softhsm2) is not installed");
+    };
+    world.join("n1");
+    assert_eq!(storage(&world, "host", "active").as_deref(), Some("software"));
+
+    serve_again(&mut world, &["--keys", &token.uri]);
+    rotate(&world, "host");
+    assert_eq!(storage(&world, "host", "active").as_deref(), Some("pkcs11"));
+    assert_eq!(
+        storage(&world, "user", "active").as_deref(),
+        Some("software"),
+        "it did not rotate"
+    );
+    assert_eq!(token.objects(), 2, "one key with two halves");
+
+    // It is remembered; and what goes back leaves nothing in the token.
+    serve_again(&mut world, &[]);
+    world.enter_and_wait("user", "init");
+    assert_eq!(storage(&world, "user", "prepared").as_deref(), Some("pkcs11"));
+    assert_eq!(token.objects(), 4);
+    world.enter_and_wait("user", "rollback");
+    world.enter_and_wait("user", "standby");
+    deadline(PATIENCE, "the key that was made for nothing is destroyed", || {
+        (token.objects() == 2).then_some(())
+    });
+
+    // Gone in the middle of a rotation: what it has to sign waits, is not refused, and says why.
+    world.enter_and_wait("host", "init");
+    world.serve.take().expect("it serves").kill9();
+    token.goes();
+    world.serve();
+    let entered = world.enter("host", "update_clients");
+    assert_eq!(entered.code, Some(0), "{}", entered.stderr);
+    let serve = world.serve.as_mut().expect("it serves");
+    serve.wait_for_line("\"our keys\" is not there", PATIENCE);
+    assert_eq!(world.host()["nodes"]["lagging"], 1);
+    token.comes_back();
+    world.until_all_reached();
+    for phase in ["update_servers", "standby"] {
+        world.enter_and_wait("host", phase);
+    }
+
+    serve_again(&mut world, &["--keys", "files"]);
+    rotate(&world, "host");
+    assert_eq!(storage(&world, "host", "active").as_deref(), Some("software"));
+    deadline(PATIENCE, "the token holds no key any more", || {
+        (token.objects() == 0).then_some(())
+    });
+    let destroyed: Vec<Value> = world
+        .json(&["audit", "ls", "--all"])
+        .as_array()
+        .expect("events")
+        .iter()
+        .filter(|event| event["type"] == "carousel.authority.destroyed.v1")
+        .map(|event| event["data"]["stores"].clone())
+        .collect();
+    assert!(
+        destroyed
+            .iter()
+            .any(|stores| *stores == serde_json::json!(["files", "pkcs11:our keys"])),
+        "{destroyed:?}"
+    );
+    let _ = world.carousel(&["audit", "verify"]).expect_code(0);
+}
+
+#[test]
+fn a_token_that_is_not_there_or_refuses_its_pin_is_said_at_once_and_nothing_is_changed() {
+    let test = "hardware-wrong";
+    let mut world = World::start(test, Log::Embedded).expect("the embedded log is always there");
+    let Some(token) = Token::make(&mut world) else {
+        return skip(test, "SoftHSM (softhsm2) is not installed");
+    };
+    let mut serve = world.serve.take().expect("it serves");
+    serve.terminate();
+    assert!(serve.wait(PATIENCE).success());
+    let refused = |world: &World, uri: &str, code: i32, words: &str| {
+        let ended = run(world.serve_command().args(["--keys", uri]));
+        let error = ended.stderr;
+        assert_eq!(ended.code, Some(code), "{error}");
+        assert!(error.contains(words), "{error}");
+        assert!(!error.contains(PIN), "{error}");
+    };
+    refused(
+        &world,
+        &token.uri.replace("our%20keys", "their%20keys"),
+        1,
+        "\"their keys\" is not there",
+    );
+    refused(
+        &world,
+        &token.uri.replace("libsofthsm2", "libnothing"),
+        1,
+        "cannot be used",
+    );
+    refused(
+        &world,
+        &token.uri.replace("pin-source=file:", "pin-value="),
+        2,
+        "process lists",
+    );
+    fs::set_permissions(&token.pin, fs::Permissions::from_mode(0o644)).expect("the PIN's mode");
+    refused(&world, &token.uri, 1, "chmod 600");
+    fs::set_permissions(&token.pin, fs::Permissions::from_mode(0o600)).expect("the PIN's mode");
+    fs::write(&token.pin, "161803\n").expect("another PIN");
+    refused(&world, &token.uri, 1, "refused its PIN");
+    world.serve();
+    world.enter_and_wait("user", "init");
+    assert_eq!(storage(&world, "user", "prepared").as_deref(), Some("software"));
+}
