@@ -209,7 +209,9 @@ fn options(settings: &Settings) -> Result<Options, ServeError> {
         return Err(HomeError::NoLog.into());
     }
     let keys = settings.keys.value.as_deref().map(str::parse).transpose();
-    let keys = keys.map_err(|error: signer::TokenUriError| ServeError::Usage(format!("--keys: {error}")))?;
+    let keys = keys.map_err(|error: signer::TokenUriError| {
+        ServeError::Usage(format!("--keys is `files` or a token: {error}"))
+    })?;
     let mut options = Options {
         log: settings.log.value.clone(),
         listen,

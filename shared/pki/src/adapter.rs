@@ -24,8 +24,8 @@ impl PublicKeyData for Subject<'_> {
     }
 }
 
-/// A key that signs, wherever it is kept. rcgen's error has no room for why a key store refused, so
-/// the reason is kept here for whoever asked.
+/// A key that signs, wherever it is kept. The errors of those who ask (rcgen, ssh-key) have no room for why a key store
+/// refused, so the reason is kept here.
 pub(crate) struct Signing<'a> {
     signer: &'a dyn CaSigner,
     failure: RefCell<Option<SignError>>,
@@ -39,6 +39,17 @@ impl<'a> Signing<'a> {
         }
     }
 
+    /// The authority's public key.
+    pub(crate) fn public_key(&self) -> &PublicKey {
+        self.signer.public_key()
+    }
+
+    /// A signature as r||s; `None` if the key did not sign.
+    pub(crate) fn raw(&self, message: &[u8]) -> Option<[u8; 64]> {
+        let signed = self.signer.sign_raw(message);
+        signed.map_err(|error| self.failure.replace(Some(error))).ok()
+    }
+
     /// Why the key did not sign, if that was the failure.
     pub(crate) fn take_failure(&self) -> Option<SignError> {
         self.failure.take()
@@ -47,7 +58,7 @@ impl<'a> Signing<'a> {
 
 impl PublicKeyData for Signing<'_> {
     fn der_bytes(&self) -> &[u8] {
-        self.signer.public_key().point()
+        self.public_key().point()
     }
 
     fn algorithm(&self) -> &'static SignatureAlgorithm {
@@ -57,10 +68,7 @@ impl PublicKeyData for Signing<'_> {
 
 impl SigningKey for Signing<'_> {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let raw = self.signer.sign_raw(message).map_err(|error| {
-            self.failure.replace(Some(error));
-            rcgen::Error::RemoteKeyError
-        })?;
+        let raw = self.raw(message).ok_or(rcgen::Error::RemoteKeyError)?;
         Ok(der::ecdsa_signature(&raw))
     }
 }

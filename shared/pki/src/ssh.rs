@@ -12,7 +12,10 @@ use ssh_key::{
     public::KeyData,
 };
 
-use crate::key::{CaSigner, PublicKey, SignError, random};
+use crate::{
+    adapter::Signing,
+    key::{CaSigner, PublicKey, SignError, random},
+};
 
 pub use export::{known_hosts_line, public_line};
 pub use key::{SshKeyError, SshPublicKey};
@@ -132,7 +135,7 @@ pub fn issue(
     for name in &profile.extensions {
         builder.extension(name, "").map_err(of_field)?;
     }
-    let signing = adapter::Signing::new(ca);
+    let signing = Signing::new(ca);
     let made = builder.sign(&signing);
     match (made, signing.take_failure()) {
         (_, Some(failure)) => Err(failure.into()),

@@ -60,6 +60,12 @@ pub enum HardwareError {
         "the PKCS#11 token {0:?} refused its PIN, which is not tried again; write the right one into the pin-source"
     )]
     PinRefused(String),
+    /// A wrong PIN would lock the token, and nobody knows whether ours is right: a person must log in once.
+    #[error(
+        "the PKCS#11 token {0:?} allows one more attempt before it locks its PIN, or has locked it; log in to it by hand with \
+         the right one, and write that into the pin-source"
+    )]
+    LastAttempt(String),
     /// The key is not in the token.
     #[error("the PKCS#11 token {0:?} does not hold the key")]
     NoKey(String),
@@ -73,8 +79,7 @@ pub enum HardwareError {
     },
 }
 
-/// A token as a store of keys. Cheap to clone.
-#[derive(Clone)]
+/// A token as a store of keys.
 pub struct HardwareStore {
     inner: Arc<Inner>,
 }
@@ -288,6 +293,11 @@ impl Inner {
         let slots = loaded.module.get_slots_with_token().map_err(failed)?;
         let slot = slots.into_iter().find(is_it);
         let slot = slot.ok_or_else(|| HardwareError::Absent(self.uri.token.clone()))?;
+        // Each start of ours tries a wrong PIN once: a service manager would lock the token in a minute.
+        let token = loaded.module.get_token_info(slot).map_err(failed)?;
+        if token.user_pin_final_try() || token.user_pin_locked() {
+            return Err(HardwareError::LastAttempt(self.uri.token.clone()));
+        }
         let session = loaded.module.open_rw_session(slot).map_err(failed)?;
         self.log_in(&session)?;
         Ok(Seat {

@@ -1,55 +1,27 @@
 //! Our keys in the shapes that ssh-key asks for, and its signatures in ours.
 
-use std::cell::RefCell;
-
 use signature::{Error, Signer};
 use ssh_key::{
     Algorithm, Certificate, EcdsaCurve, Signature,
     public::{EcdsaPublicKey, KeyData},
 };
 
-use crate::{
-    der,
-    key::{CaSigner, PublicKey, SignError},
-};
+use crate::{adapter::Signing, der, key::PublicKey};
 
 /// What authorities sign with.
 const ALGORITHM: Algorithm = Algorithm::Ecdsa {
     curve: EcdsaCurve::NistP256,
 };
 
-/// A key that signs, wherever it is kept. As with rcgen, the error that the trait asks for has no room for a reason.
-pub(super) struct Signing<'a> {
-    signer: &'a dyn CaSigner,
-    failure: RefCell<Option<SignError>>,
-}
-
-impl<'a> Signing<'a> {
-    pub(super) fn new(signer: &'a dyn CaSigner) -> Self {
-        Self {
-            signer,
-            failure: RefCell::new(None),
-        }
-    }
-
-    /// Why the key did not sign, if that was the failure.
-    pub(super) fn take_failure(&self) -> Option<SignError> {
-        self.failure.take()
-    }
-}
-
 impl From<&Signing<'_>> for KeyData {
     fn from(of: &Signing<'_>) -> Self {
-        key_data(of.signer.public_key())
+        key_data(of.public_key())
     }
 }
 
 impl Signer<Signature> for Signing<'_> {
     fn try_sign(&self, message: &[u8]) -> Result<Signature, Error> {
-        let raw = self.signer.sign_raw(message).map_err(|error| {
-            self.failure.replace(Some(error));
-            Error::new()
-        })?;
+        let raw = self.raw(message).ok_or_else(Error::new)?;
         let mut data = Vec::with_capacity(74);
         raw.chunks_exact(32).for_each(|half| mpint(half, &mut data));
         Signature::new(ALGORITHM, data).map_err(|_| Error::new())
