@@ -14,7 +14,7 @@ use crate::{
     adapter::{Signing, Subject, x509_time},
     authority::CaCert,
     key::{CaSigner, PublicKey, SignError, sha256},
-    lint::{LintError, lint},
+    lint::{LintError, profile},
     names,
 };
 
@@ -105,7 +105,7 @@ pub fn issue(
             None => IssueError::Encode(error),
         })?;
     let der = made.der().to_vec();
-    lint(&der, granted, cluster, ca).map_err(IssueError::Lint)?;
+    profile(&der, granted, cluster, ca).map_err(IssueError::Lint)?;
     let digest = CertDigest(sha256(&der));
     Ok(IssuedLeaf { der, digest })
 }

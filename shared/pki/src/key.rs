@@ -8,8 +8,8 @@ use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
     signature::{
-        ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
-        UnparsedPublicKey,
+        ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair,
+        KeyPair as _, UnparsedPublicKey,
     },
 };
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
@@ -56,6 +56,10 @@ pub trait CaSigner: Send + Sync {
     /// The public key.
     fn public_key(&self) -> &PublicKey;
     /// ECDSA over the SHA-256 of `message`, as r||s: the form that hardware and JWT use.
+    ///
+    /// The signature verifies with [`Self::public_key`]. A key in this process holds its two halves against each other
+    /// when it is read; one that is elsewhere looks at each answer ([`PublicKey::verifies_raw`]), because neither its
+    /// store nor the way to it is ours.
     fn sign_raw(&self, message: &[u8]) -> Result<[u8; 64], SignError>;
     /// Where the private half is kept, for `status`: `software` or `pkcs11`.
     fn storage(&self) -> &'static str;
@@ -128,6 +132,14 @@ impl PublicKey {
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.point())
+            .verify(message, signature)
+            .is_ok()
+    }
+
+    /// The same of a signature as r||s.
+    #[must_use]
+    pub fn verifies_raw(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.point())
             .verify(message, signature)
             .is_ok()
     }
@@ -313,6 +325,9 @@ mod tests {
             let signature = key.sign_der(&[n]);
             assert!(key.public().verifies(&[n], &signature));
             assert!(!key.public().verifies(&[n, 0], &signature));
+            let raw = key.raw_signature(&[n]);
+            assert!(key.public().verifies_raw(&[n], &raw));
+            assert!(!key.public().verifies_raw(&[n, 0], &raw));
         }
         assert!(!KeyPair::generate().public().verifies(b"x", &key.sign_der(b"x")));
     }

@@ -426,12 +426,20 @@ impl CaSigner for HardwareKey {
         let signature = signed.map_err(refused)?;
         let signature =
             signature.ok_or_else(|| refused(HardwareError::NoKey(self.token.uri.token.clone())))?;
-        signature.try_into().map_err(|other: Vec<u8>| {
-            refused(HardwareError::Failed {
-                token: self.token.uri.token.clone(),
-                why: format!("a signature of {} bytes instead of 64", other.len()),
-            })
-        })
+        let wrong = |why: String| {
+            let token = self.token.uri.token.clone();
+            refused(HardwareError::Failed { token, why })
+        };
+        let signature: [u8; 64] = signature
+            .try_into()
+            .map_err(|other: Vec<u8>| wrong(format!("a signature of {} bytes instead of 64", other.len())))?;
+        if self.public.verifies_raw(message, &signature) {
+            Ok(signature)
+        } else {
+            Err(wrong(
+                "a signature that does not verify with the key's public half".into(),
+            ))
+        }
     }
 
     fn storage(&self) -> &'static str {
