@@ -1,16 +1,13 @@
 //! The documents: computed from the state, and written together with the mark of the log that they show.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::shape::{RotationDoc, Status};
 use domain::{ClusterState, Event, NodeId, Principal, RotationId};
 use execution::Fold;
 use views::{Batch, Mark, ViewError, ViewStore};
 
-use crate::{ProjectorError, history, shape, touched::Touched};
+use crate::{ProjectorError, history, shape, touched::Gathered};
 
 /// The most documents that are computed under one lock of the state: about a millisecond's work.
 const SLICE: usize = 64;
@@ -22,31 +19,27 @@ const PART: usize = 2_048;
 ///
 /// A part at a time: a fleet's documents do not lie in memory at once. Only the last part moves the mark; a crash before
 /// it leaves some documents newer than the mark, as they may be anyway, and they are written again.
-pub(crate) fn write(
-    fold: &Fold,
-    store: &ViewStore,
-    events: &[Arc<Event>],
-    mark: &Mark,
-) -> Result<Status, ProjectorError> {
-    let touched = fold.read(|state| {
-        let mut touched = Touched::default();
-        events.iter().for_each(|event| touched.by(event, state));
-        if touched.all_nodes {
-            touched.nodes.extend(state.nodes.keys());
-        }
-        touched
-    });
+pub(crate) fn write(fold: &Fold, store: &ViewStore, gathered: Gathered) -> Result<Status, ProjectorError> {
+    let Gathered {
+        mut touched,
+        rotations,
+        mark,
+        ..
+    } = gathered;
+    if touched.all_nodes {
+        fold.read(|state| touched.nodes.extend(state.nodes.keys()));
+    }
     write_nodes(fold, store, touched.nodes)?;
     in_parts(store, touched.holders, |batch, part| {
         put_certificates(batch, fold, store, part)
     })?;
     let mut batch = Batch::new();
-    put_rotations(&mut batch, store, events.iter().map(|event| &**event))?;
+    put_rotations(&mut batch, store, rotations.iter().map(|event| &**event))?;
     if touched.lists {
         put_lists(&mut batch, fold);
     }
     let status = put_status(&mut batch, fold);
-    store.apply(batch, mark)?;
+    store.apply(batch, &mark)?;
     Ok(status)
 }
 

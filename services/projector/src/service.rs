@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use api::shape::Status;
 use domain::{Event, Phase, Position};
 use eventlog::{ReadError, Stored};
-use execution::{Fold, FoldError, Now, codec};
+use execution::{Events, Fold, FoldError, Now, codec};
 use runtime::{backoff::Backoff, metrics::Metrics, readiness::Part};
 use tokio::{
     sync::{Notify, watch},
@@ -15,12 +15,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use views::{Doubt, Mark, ViewError, ViewStore};
 
-use crate::{Answers, documents};
+use crate::{Answers, documents, touched::Gathered};
 
 /// Raised whenever a document changes its shape: older views are then made anew.
 const SCHEMA: u32 = 2;
-/// The most records in one batch; a busy log makes batches by itself. Larger ones write fewer documents twice.
+/// The most events that are taken at once,
 const BATCH: usize = 8_192;
+/// and after how many nothing is gathered any more before it is written: a busy log makes batches by itself, and larger
+/// ones write fewer documents twice.
+const GATHERED: usize = 4 * BATCH;
 /// The longest pause between batches: documents that change again and again are not written each time.
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 /// How long the projector waits before it opens its views again after the disk failed,
@@ -181,20 +184,30 @@ impl Projector {
             if mark.position >= end {
                 self.part.ready();
             }
+            let mut gathered = Gathered::default();
             loop {
+                let more = async {
+                    match gathered.events {
+                        0 => events.next(BATCH).await,
+                        _ => Ok(vec![]),
+                    }
+                };
                 let batch = tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => return Ok(()),
                     () = self.doubt.notified() => {
                         self.begin_anew(Doubt::Damaged).await?;
                         break;
                     }
-                    batch = events.next(BATCH) => batch?,
+                    batch = more => batch?,
                 };
-                let (began, is_full) = (Instant::now(), batch.len() == BATCH);
-                let reached = self.project(batch).await?;
+                gathered.take(&batch, &self.fold);
+                let began = Instant::now();
+                let (reached, meanwhile) = self.project(gathered, &mut events).await?;
+                gathered = meanwhile;
                 if reached >= end {
                     self.part.ready();
-                    if is_full {
+                    if gathered.events >= BATCH {
                         continue;
                     }
                     // At most a fifth of the time, once the views have caught up, and not while somebody waits for more.
@@ -207,21 +220,34 @@ impl Projector {
         }
     }
 
-    /// One batch: documents from the state at or after its events, then both on disk.
-    async fn project(&self, events: Vec<Arc<Event>>) -> Result<Position, ProjectorError> {
-        let Some(last) = events.last() else {
-            return Ok(self.reach.borrow().position);
+    /// Writes the documents from the state at or after the events, then the mark, and gathers meanwhile what comes: what
+    /// waited longer would have to be read from the log and decoded a second time.
+    async fn project(
+        &self,
+        gathered: Gathered,
+        events: &mut Events,
+    ) -> Result<(Position, Gathered), ProjectorError> {
+        let (position, fold, store) = (gathered.mark.position, self.fold.clone(), self.store.clone());
+        let mut writing = tokio::task::spawn_blocking(move || documents::write(&fold, &store, gathered));
+        let (mut meanwhile, mut failed) = (Gathered::default(), None);
+        let written = loop {
+            let has_room = failed.is_none() && meanwhile.events < GATHERED;
+            tokio::select! {
+                biased;
+                written = &mut writing => break written??,
+                batch = events.next(BATCH), if has_room => match batch {
+                    Ok(batch) => meanwhile.take(&batch, &self.fold),
+                    // Nothing is tried again before the documents are written.
+                    Err(error) => failed = Some(error),
+                },
+            }
         };
-        let mark = Mark {
-            position: last.header.position,
-            event: Some(last.header.id),
-        };
-        let (fold, store) = (self.fold.clone(), self.store.clone());
-        let written =
-            tokio::task::spawn_blocking(move || documents::write(&fold, &store, &events, &mark)).await??;
         self.show(&written);
-        self.reached(mark.position);
-        Ok(mark.position)
+        self.reached(position);
+        match failed {
+            Some(error) => Err(error.into()),
+            None => Ok((position, meanwhile)),
+        }
     }
 
     /// All documents at once, for views that hold nothing yet: those of the state as it is, and the history of

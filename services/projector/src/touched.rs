@@ -1,9 +1,42 @@
 //! Which documents an event may have changed. Too many is slow, too few is a wrong answer; the test that
 //! compares with the pure functions after every event holds this table.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use domain::{ClusterState, Event, Fact, NodeId, Principal};
+use execution::Fold;
+use views::Mark;
+
+use crate::history;
+
+/// What is written together: what the events changed, not the events.
+#[derive(Default, Debug)]
+pub(crate) struct Gathered {
+    pub(crate) touched: Touched,
+    /// The events of rotations, which their history is made of.
+    pub(crate) rotations: Vec<Arc<Event>>,
+    /// The last event.
+    pub(crate) mark: Mark,
+    /// How many.
+    pub(crate) events: usize,
+}
+
+impl Gathered {
+    /// Takes in events that are folded, in their order.
+    pub(crate) fn take(&mut self, events: &[Arc<Event>], fold: &Fold) {
+        let Some(last) = events.last() else { return };
+        fold.read(|state| events.iter().for_each(|event| self.touched.by(event, state)));
+        let of_rotations = events
+            .iter()
+            .filter(|event| history::rotation_of(event).is_some());
+        self.rotations.extend(of_rotations.cloned());
+        self.mark = Mark {
+            position: last.header.position,
+            event: Some(last.header.id),
+        };
+        self.events += events.len();
+    }
+}
 
 /// What a batch of events may have changed. The status names the position, so it always changes.
 #[derive(Default, Debug)]

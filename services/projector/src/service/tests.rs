@@ -63,32 +63,69 @@ async fn told() -> (World, Position) {
     (world, end)
 }
 
-#[tokio::test]
-async fn after_each_single_event_the_views_say_what_the_state_says() {
-    let (world, end) = told().await;
-    let dir = TempDir::new().unwrap();
-    // The same log again, record by record: no batch hides a document that was forgotten.
-    let log: SharedLog = Arc::new(MemoryLog::new());
-    let stop = CancellationToken::new();
-    let fold = Fold::start(log.clone(), stop.child_token()).await.unwrap();
-    let fold_now = fold.clone();
-    let now: Now = Arc::new(move || fold_now.read(|state| state.time));
-    let work = AtWork::on(&dir, &fold, &now).await;
-    for record in world.log.read(1, 10_000).await.unwrap() {
-        let position = Position(record.position);
+/// The log of a story again, record by record, under a projector at work.
+struct Again {
+    log: SharedLog,
+    fold: Fold,
+    work: AtWork,
+    _dir: TempDir,
+}
+
+impl Again {
+    async fn begin() -> Self {
+        let dir = TempDir::new().unwrap();
+        let log: SharedLog = Arc::new(MemoryLog::new());
+        let fold = Fold::start(log.clone(), CancellationToken::new()).await.unwrap();
+        let fold_now = fold.clone();
+        let now: Now = Arc::new(move || fold_now.read(|state| state.time));
+        Self {
+            work: AtWork::on(&dir, &fold, &now).await,
+            log,
+            fold,
+            _dir: dir,
+        }
+    }
+
+    async fn append(&self, record: Stored) {
         let id = eventlog::event_id(&record.data).unwrap();
         let event = NewEvent {
             subject: record.subject,
             id,
             data: record.data,
         };
-        log.append(Append::one(event, None)).await.unwrap();
-        let (found, _) = work.all(position).await;
-        let wanted = fold.read(All::of);
+        self.log.append(Append::one(event, None)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn after_each_single_event_the_views_say_what_the_state_says() {
+    let (world, end) = told().await;
+    // No batch hides a document that was forgotten.
+    let again = Again::begin().await;
+    for record in world.log.read(1, 10_000).await.unwrap() {
+        let position = Position(record.position);
+        again.append(record).await;
+        let (found, _) = again.work.all(position).await;
+        let wanted = again.fold.read(All::of);
         assert_eq!(found, wanted, "after position {position}");
     }
-    assert_eq!(fold.position(), end);
-    work.end().await;
+    assert_eq!(again.fold.position(), end);
+    again.work.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_documents_are_written_is_in_those_that_follow() {
+    let (world, end) = told().await;
+    let again = Again::begin().await;
+    for record in world.log.read(1, 10_000).await.unwrap() {
+        again.append(record).await;
+        tokio::task::yield_now().await;
+    }
+    let (found, rotations) = again.work.all(end).await;
+    assert_eq!(found, again.fold.read(All::of));
+    let ended = rotations.iter().filter(|doc| doc.outcome.is_some()).count();
+    assert_eq!((rotations.len(), ended), (3, 2));
+    again.work.end().await;
 }
 
 #[tokio::test]

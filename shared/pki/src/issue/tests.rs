@@ -4,7 +4,9 @@ use domain::{AuthorityType, Serial, time::DAY_MS};
 
 use super::*;
 use crate::{
-    Certificate, KeyPair, pem,
+    Certificate, KeyPair,
+    lint::lint,
+    pem,
     testing::{CLUSTER, NOW, authority, granted, leaf},
 };
 
