@@ -393,6 +393,7 @@ impl World {
         let key = AuthorityKey {
             id,
             kind,
+            public_key: String::new(),
             generation,
             certificate: String::new(),
             algorithm: String::new(),

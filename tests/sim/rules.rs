@@ -315,6 +315,7 @@ fn a_key_comes_after_the_rotation_is_over() -> World {
     let key = AuthorityKey {
         id: world.rng.key(),
         kind: KeyKind::Tls,
+        public_key: String::new(),
         generation: 2,
         certificate: String::new(),
         algorithm: String::new(),

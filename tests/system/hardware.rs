@@ -125,17 +125,17 @@ fn an_authority_moves_into_a_token_and_out_of_it_by_rotations_and_a_token_that_i
         Some("software"),
         "it did not rotate"
     );
-    assert_eq!(token.objects(), 2, "one key with two halves");
+    assert_eq!(token.objects(), 4, "two keys with two halves each: X.509 and SSH");
 
     // It is remembered; and what goes back leaves nothing in the token.
     serve_again(&mut world, &[]);
     world.enter_and_wait("user", "init");
     assert_eq!(storage(&world, "user", "prepared").as_deref(), Some("pkcs11"));
-    assert_eq!(token.objects(), 4);
+    assert_eq!(token.objects(), 8);
     world.enter_and_wait("user", "rollback");
     world.enter_and_wait("user", "standby");
     deadline(PATIENCE, "the key that was made for nothing is destroyed", || {
-        (token.objects() == 2).then_some(())
+        (token.objects() == 4).then_some(())
     });
 
     // Gone in the middle of a rotation: what it has to sign waits, is not refused, and says why.

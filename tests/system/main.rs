@@ -5,6 +5,7 @@
 
 mod attacks;
 mod broker;
+mod consumers;
 mod demo;
 mod faults;
 mod foreign;

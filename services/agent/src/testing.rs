@@ -302,6 +302,7 @@ impl Inner {
         let listed = |ca: &CaCert, status| BundleAuthority {
             id: ca.pin(),
             kind: KeyKind::Tls,
+            public_key: String::new(),
             status,
             generation: 1,
             certificate: ca.to_base64(),
@@ -330,6 +331,7 @@ impl Inner {
         let authority = BundleAuthority {
             id: self.user_ca.pin(),
             kind: KeyKind::Tls,
+            public_key: String::new(),
             status: AuthorityStatus::Active,
             generation: 1,
             certificate: self.user_ca.to_base64(),

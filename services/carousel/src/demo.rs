@@ -10,7 +10,7 @@ use std::{
 };
 
 use cli::args::{DemoArgs, Format, Global};
-use domain::{AuthorityType, Phase, SpkiPin};
+use domain::{AuthorityType, Phase, SpkiPin, authority::KeyKind};
 use runtime::shutdown::Signals;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -81,11 +81,11 @@ pub async fn run(global: &Global, args: &DemoArgs) -> u8 {
         json: args.json || global.format == Format::Json,
         ..args.clone()
     };
-    if !args.authority_type.in_service() {
-        let types = AuthorityType::all().filter(|t| t.in_service());
+    if !args.authority_type.has(KeyKind::Tls) {
+        let types = AuthorityType::all().filter(|t| t.has(KeyKind::Tls));
         let types: Vec<_> = types.map(|t| t.to_string()).collect();
         anstream::eprintln!(
-            "usage: this version does not rotate the keys of {} yet; --type is one of {}",
+            "usage: the demo has no verifier for what {} signs yet; --type is one of {}",
             args.authority_type,
             types.join(", ")
         );
@@ -115,7 +115,7 @@ async fn give(args: &DemoArgs, stop: CancellationToken) -> Result<u8, DemoError>
     let joining = |done, of| show.joining(done, of);
     let mut fleet = Fleet::start(args, &place.path, &joining, stop.clone()).await?;
     let types: Vec<AuthorityType> = match args.all {
-        true => AuthorityType::all().filter(|t| t.in_service()).collect(),
+        true => AuthorityType::all().filter(|t| t.has(KeyKind::Tls)).collect(),
         false => vec![args.authority_type],
     };
     let traffic = Traffic::start(

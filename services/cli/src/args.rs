@@ -11,12 +11,14 @@ use domain::{
 
 pub use audit::{AuditCommand, AuditFilter};
 pub use bench::{BenchCommand, FleetArgs, GatewayArgs, LogArgs};
+pub use consumers::{ConsumerAddArgs, ConsumerArgs, ConsumersCommand};
 pub use plane::{DemoArgs, InitArgs, RecoverArgs, ServeArgs};
 
-use values::{parse_duration, parse_name, parse_phase, parse_role, parse_type};
+use values::{parse_duration, parse_hosts, parse_name, parse_phase, parse_role, parse_type};
 
 mod audit;
 mod bench;
+mod consumers;
 mod plane;
 mod values;
 
@@ -148,6 +150,9 @@ pub enum Command {
     /// Operators.
     #[command(subcommand)]
     Users(UsersCommand),
+    /// Parties without an agent that trust an exported authority: each forward step waits for their word.
+    #[command(subcommand)]
+    Consumers(ConsumersCommand),
     /// Dial nodes and see what they serve.
     Probe(ProbeArgs),
     /// Preflight and health in one.
@@ -261,9 +266,12 @@ pub struct ExportArgs {
     /// Which authority.
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
     pub authority_type: Option<AuthorityType>,
-    /// In which form.
-    #[arg(long = "as", value_enum, default_value_t = ExportForm::Pem, value_name = "FORM")]
-    pub form: ExportForm,
+    /// In which form; certificates where the type has any, else its OpenSSH lines or its key set.
+    #[arg(long = "as", value_enum, value_name = "FORM")]
+    pub form: Option<ExportForm>,
+    /// Of which hosts the lines of `--type=host --as=ssh` are to be believed (a pattern of known_hosts).
+    #[arg(long, value_name = "PATTERN", value_parser = parse_hosts)]
+    pub hosts: Option<String>,
 }
 
 /// Forms of public material.
@@ -273,7 +281,7 @@ pub enum ExportForm {
     Pem,
     /// CA certificates, DER, one after the other.
     Der,
-    /// OpenSSH lines.
+    /// OpenSSH lines: `@cert-authority` for known_hosts (host), or for TrustedUserCAKeys.
     Ssh,
     /// A JSON Web Key set.
     Jwks,

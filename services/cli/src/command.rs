@@ -18,6 +18,7 @@ use crate::{
 
 mod audit;
 mod check;
+mod consumers;
 mod export;
 mod get;
 mod manual;
@@ -39,6 +40,7 @@ pub(crate) async fn dispatch(command: Command, context: &Context) -> Result<Exit
         Command::Nodes(command) => nodes(context, &command).await,
         Command::Tokens(command) => tokens::tokens(context, command).await,
         Command::Users(command) => users::users(context, command).await,
+        Command::Consumers(command) => consumers::consumers(context, command).await,
         Command::Probe(args) => probe::probe(context, &args).await,
         Command::Check(args) => check::check(context, &args).await,
         Command::Explain { code } => explain_code(context, code.as_deref()),

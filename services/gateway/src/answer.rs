@@ -27,6 +27,7 @@ mod leave;
 mod node;
 mod plan;
 mod probe;
+mod published;
 mod reads;
 mod rotate;
 mod users;
@@ -161,6 +162,8 @@ async fn let_in(
 async fn dispatch(endpoint: Endpoint, asked: &Asked) -> Reply {
     match endpoint {
         Endpoint::Trust => join::trust(asked).await,
+        Endpoint::Jwks => published::jwks(asked).await,
+        Endpoint::SpiffeBundle => published::spiffe(asked).await,
         Endpoint::Join => join::join(asked).await,
         Endpoint::Recover => join::recover(asked).await,
         Endpoint::NodeStream => node::stream(asked).await,
@@ -194,6 +197,9 @@ async fn dispatch(endpoint: Endpoint, asked: &Asked) -> Reply {
         Endpoint::UserAdd => users::add(asked).await,
         Endpoint::UserRemove => users::remove(asked).await,
         Endpoint::UserRenew => users::renew(asked).await,
+        Endpoint::ConsumerAdd => commands::add_consumer(asked).await,
+        Endpoint::ConsumerAttest => commands::attest_consumer(asked).await,
+        Endpoint::ConsumerWithdraw => commands::withdraw_consumer(asked).await,
         Endpoint::ClockAccept => commands::accept_clock(asked).await,
         Endpoint::Probe => probe::probe(asked).await,
     }

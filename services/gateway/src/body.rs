@@ -6,13 +6,16 @@
 use std::collections::BTreeMap;
 
 use api::{
-    command::{PlainRequest, RenewRequest, RotateRequest, TokenRequest, UserRequest},
+    command::{
+        AttestRequest, ConsumerRequest, PlainRequest, RenewRequest, RotateRequest, TokenRequest, UserRequest,
+        WithdrawRequest,
+    },
     join::{JoinRequest, RECOVER_CONTEXT, REJOIN_CONTEXT, RecoverRequest, RejoinProof},
     node::CertificateRequest,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
-    AuthorityType, Code, CommandId, Order, TokenHash, UserName,
+    AuthorityType, Code, CommandId, ConsumerName, Order, TokenHash, UserName,
     access::{Grant, NamePattern, Uses},
     command::{Join, KeyRequest, Rejoin, Rotate},
     event::LeafUse,
@@ -108,6 +111,49 @@ pub fn user(body: &[u8]) -> Result<(Wanted, UserName), No> {
         key: key_of(&request.csr)?,
     };
     Ok((wanted(request.id, request.reason, order), user))
+}
+
+/// `POST /v1/consumers`.
+///
+/// # Errors
+/// `bad_request`.
+pub fn consumer(body: &[u8]) -> Result<Wanted, No> {
+    let request: ConsumerRequest = parse(body)?;
+    let order = Order::AddConsumer {
+        authority_type: request.authority_type,
+        consumer: request.name.parse().map_err(No::bad_request)?,
+        owner: request.owner,
+        contact: request.contact,
+    };
+    Ok(wanted(request.id, request.reason, order))
+}
+
+/// `POST /v1/consumers/{name}/attest`.
+///
+/// # Errors
+/// `bad_request`.
+pub fn attestation(body: &[u8], consumer: ConsumerName) -> Result<Wanted, No> {
+    let request: AttestRequest = parse(body)?;
+    let order = Order::AttestConsumer {
+        authority_type: request.authority_type,
+        consumer,
+        expects: request.expects,
+        probed: false,
+    };
+    Ok(wanted(request.id, request.reason, order))
+}
+
+/// `POST /v1/consumers/{name}/withdraw`.
+///
+/// # Errors
+/// `bad_request`.
+pub fn withdrawal(body: &[u8], consumer: ConsumerName) -> Result<Wanted, No> {
+    let request: WithdrawRequest = parse(body)?;
+    let order = Order::WithdrawConsumer {
+        authority_type: request.authority_type,
+        consumer,
+    };
+    Ok(wanted(request.id, request.reason, order))
 }
 
 /// `POST /v1/users/self/certificate`: by the issuer that the current row names.

@@ -117,6 +117,15 @@ pub(crate) fn json<T: Serialize>(document: &T) -> Reply {
     Ok(respond(StatusCode::OK, "application/json", Bytes::from(bytes)))
 }
 
+/// A public document that caches may keep for so many seconds.
+pub(crate) fn cached<T: Serialize>(document: &T, max_age_s: u64) -> Reply {
+    let mut response = json(document)?;
+    let value = HeaderValue::try_from(format!("public, max-age={max_age_s}"));
+    let value = value.map_err(|e| No::new(Code::Internal, e.to_string()))?;
+    response.headers_mut().insert(header::CACHE_CONTROL, value);
+    Ok(response)
+}
+
 /// Done, and nothing to say.
 pub(crate) fn done() -> Reply {
     let mut response = respond(StatusCode::NO_CONTENT, "application/json", Bytes::new());

@@ -10,6 +10,8 @@ use http::Method;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Endpoint {
     Trust,
+    Jwks,
+    SpiffeBundle,
     Join,
     Recover,
     NodeStream,
@@ -43,6 +45,9 @@ pub(crate) enum Endpoint {
     UserAdd,
     UserRemove,
     UserRenew,
+    ConsumerAdd,
+    ConsumerAttest,
+    ConsumerWithdraw,
     ClockAccept,
     Probe,
 }
@@ -113,6 +118,8 @@ pub(crate) const ROUTES: &[Route] = {
     use Action::{Administer, NodeSelf, Public as Anybody, Read, RenewOwn, Rotate};
     &[
         get(path::TRUST, Anybody, Public, Endpoint::Trust),
+        get(path::JWKS, Anybody, Public, Endpoint::Jwks),
+        get(path::SPIFFE_BUNDLE, Anybody, Public, Endpoint::SpiffeBundle),
         post(path::JOIN, Anybody, Public, Endpoint::Join),
         post(path::RECOVER, Anybody, Public, Endpoint::Recover),
         get(path::NODE_STREAM, NodeSelf, Nodes, Endpoint::NodeStream),
@@ -151,6 +158,14 @@ pub(crate) const ROUTES: &[Route] = {
         post(path::USERS, Administer, Users, Endpoint::UserAdd),
         post(path::USER_REMOVE, Administer, Users, Endpoint::UserRemove),
         post(path::USER_RENEW, RenewOwn, Users, Endpoint::UserRenew),
+        post(path::CONSUMERS, Administer, Users, Endpoint::ConsumerAdd),
+        post(path::CONSUMER_ATTEST, Rotate, Users, Endpoint::ConsumerAttest),
+        post(
+            path::CONSUMER_WITHDRAW,
+            Administer,
+            Users,
+            Endpoint::ConsumerWithdraw,
+        ),
         post(path::CLOCK_ACCEPT, Rotate, Users, Endpoint::ClockAccept),
         post(path::PROBE, Rotate, Users, Endpoint::Probe),
     ]

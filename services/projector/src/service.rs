@@ -357,11 +357,7 @@ impl Projector {
         };
         set("carousel_view_position", &[], status.position.0);
         set("carousel_log_position", &[], self.fold.position().0);
-        for authority in status
-            .authorities
-            .iter()
-            .filter(|a| a.authority_type.in_service())
-        {
+        for authority in status.authorities.iter().filter(|a| !a.keys.is_empty()) {
             let t = authority.authority_type.name();
             set("carousel_rotation_held", &[t], u64::from(authority.rotation.held));
             for phase in Phase::ALL {

@@ -5,14 +5,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use domain::{AuthorityId, authority::AuthorityKey};
+use domain::{
+    AuthorityId,
+    authority::{AuthorityKey, KeyKind},
+};
 use pki::{CaCert, CaSigner, CertificateError};
 
 use crate::keystore::{KeyStore, KeyStoreError};
 
 /// An authority, ready to sign.
 pub(crate) struct Authority {
-    pub(crate) certificate: CaCert,
+    /// None for kinds that have none.
+    pub(crate) certificate: Option<CaCert>,
     pub(crate) signer: Arc<dyn CaSigner>,
 }
 
@@ -49,8 +53,13 @@ impl Authorities {
         if let Some(found) = opened.get(&key.id) {
             return Ok(found.clone());
         }
-        let certificate =
-            CaCert::from_base64(&key.certificate).map_err(|error| OpenError::Certificate(key.id, error))?;
+        let certificate = match key.kind {
+            KeyKind::Tls => {
+                let read = CaCert::from_base64(&key.certificate);
+                Some(read.map_err(|error| OpenError::Certificate(key.id, error))?)
+            }
+            KeyKind::Ssh | KeyKind::Jwt => None,
+        };
         let authority = Arc::new(Authority {
             certificate,
             signer: self.store.signer(&key.id)?,

@@ -15,7 +15,7 @@ use eventlog::{Outcome, Subject, event_prefix};
 use execution::{Expected, Seen};
 
 use crate::{
-    founding::authority_certificate,
+    founding::public_half,
     keystore::KeyPurpose,
     service::{DutyError, Progress, READ_BACK, Signer},
 };
@@ -83,13 +83,7 @@ impl Signer {
                 Some((id, _)) => store.signer(&id)?,
                 None => store.make(&purpose)?.1,
             };
-            let certificate = authority_certificate(&purpose, &*signer, now)?;
-            Ok::<_, DutyError>(certificate.authority_key(
-                generation,
-                signer.storage(),
-                Some(rotation),
-                Position(0),
-            ))
+            Ok::<_, DutyError>(public_half(&purpose, &*signer, now)?.0)
         })
         .await??;
         let id = key.id;

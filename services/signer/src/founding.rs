@@ -111,15 +111,15 @@ pub enum FoundingError {
 pub fn found(key_dir: &Path, founding: &Founding) -> Result<Founded, FoundingError> {
     let store = FileStore::create(key_dir, &founding.cluster, &founding.kek)?;
     let bundle_key = store.bundle_key()?;
+    let kinds = |t: AuthorityType| t.row().keys.iter().map(move |kind| (t, *kind));
     let authorities = AuthorityType::all()
-        .filter(|t| t.in_service())
-        .map(|t| Ok((t, first_authority(&store, founding, t)?)))
+        .flat_map(kinds)
+        .map(|(t, kind)| first_authority(&store, founding, t, kind))
         .collect::<Result<Vec<_>, FoundingError>>()?;
     let of = |wanted: AuthorityType| {
-        let found = authorities.iter().find(|(t, _)| *t == wanted);
-        &found
-            .expect("host and user have X.509 keys in the table of authority types")
-            .1
+        let issues = |first: &&FirstAuthority| first.authority_type == wanted && first.certificate.is_some();
+        let found = authorities.iter().find(issues);
+        found.expect("host and user have X.509 keys in the table of authority types")
     };
     let (admin, admin_facts) = first_leaf(
         founding,
@@ -138,7 +138,7 @@ pub fn found(key_dir: &Path, founding: &Founding) -> Result<Founded, FoundingErr
         bundle_public_key: bundle_key.public().to_base64(),
         keys: authorities
             .iter()
-            .map(|(t, authority)| first_facts(*t, &authority.key))
+            .map(|first| first_facts(first.authority_type, &first.key))
             .collect(),
         admin: founding.admin.clone(),
         gateway: founding.gateway,
@@ -167,7 +167,8 @@ pub fn found(key_dir: &Path, founding: &Founding) -> Result<Founded, FoundingErr
 struct FirstAuthority {
     authority_type: AuthorityType,
     key: AuthorityKey,
-    certificate: CaCert,
+    /// None for kinds that have none.
+    certificate: Option<CaCert>,
     signer: Arc<dyn CaSigner>,
 }
 
@@ -175,17 +176,17 @@ fn first_authority(
     store: &FileStore,
     founding: &Founding,
     authority_type: AuthorityType,
+    kind: KeyKind,
 ) -> Result<FirstAuthority, FoundingError> {
     let purpose = KeyPurpose {
         cluster: founding.cluster.clone(),
         authority_type,
-        kind: KeyKind::Tls,
+        kind,
         generation: 1,
         rotation: None,
     };
     let (_, signer) = store.make(&purpose)?;
-    let certificate = authority_certificate(&purpose, &*signer, founding.now)?;
-    let key = certificate.authority_key(1, signer.storage(), None, Position(0));
+    let (key, certificate) = public_half(&purpose, &*signer, founding.now)?;
     Ok(FirstAuthority {
         authority_type,
         key,
@@ -194,12 +195,17 @@ fn first_authority(
     })
 }
 
-/// The self-signed certificate of a key in the store.
-pub(crate) fn authority_certificate(
+/// What the log is told of a key in the store, with its self-signed certificate if its kind has one.
+pub(crate) fn public_half(
     purpose: &KeyPurpose,
     signer: &dyn CaSigner,
     now: Timestamp,
-) -> Result<CaCert, AuthorityError> {
+) -> Result<(AuthorityKey, Option<CaCert>), AuthorityError> {
+    let (generation, rotation) = (purpose.generation, purpose.rotation);
+    if purpose.kind != KeyKind::Tls {
+        let key = authority::bare_key(purpose.kind, signer, generation, rotation, now);
+        return Ok((key, None));
+    }
     let blueprint = Blueprint {
         cluster: &purpose.cluster,
         authority_type: purpose.authority_type,
@@ -207,7 +213,9 @@ pub(crate) fn authority_certificate(
         serial: Serial::of_random(random()),
         now,
     };
-    authority::make(&blueprint, signer)
+    let certificate = authority::make(&blueprint, signer)?;
+    let key = certificate.authority_key(generation, signer.storage(), rotation, Position(0));
+    Ok((key, Some(certificate)))
 }
 
 fn first_facts(
@@ -276,7 +284,9 @@ fn first_leaf(
         rotation: None,
         phase: Phase::Standby,
     };
-    let leaf = issue(&granted, &founding.cluster, &issuer.certificate, &*issuer.signer)?;
+    let certificate = issuer.certificate.as_ref();
+    let certificate = certificate.expect("whoever issues has a certificate: `found` looks for it");
+    let leaf = issue(&granted, &founding.cluster, certificate, &*issuer.signer)?;
     let credentials = Credentials {
         certificate_pem: pem::encode_certificates([&leaf.der[..]]),
         key_pem: key.to_pem(),

@@ -225,7 +225,11 @@ fn sign_one(
     key: &AuthorityKey,
 ) -> Result<Made, DutyError> {
     let authority = authorities.open(key)?;
-    match issue(granted, cluster, &authority.certificate, &*authority.signer) {
+    let Some(certificate) = &authority.certificate else {
+        let why = format!("the authority {} signs no X.509 certificates", key.id);
+        return Ok(refused(granted, "certificate", why));
+    };
+    match issue(granted, cluster, certificate, &*authority.signer) {
         Ok(leaf) => Ok((issued(granted, &leaf).into(), None)),
         Err(error) if error.is_transient() => Err(DutyError::Sign(error)),
         // The authorisation itself is at fault: it would never be signed, so it is answered.

@@ -84,6 +84,33 @@ bodies! {
         /// The certificate request for the first certificate, PEM.
         csr: String,
     }
+    /// `POST /v1/consumers`: a party that trusts an exported authority and has no agent.
+    ConsumerRequest {
+        /// Its name, one of its type.
+        name: String,
+        /// Which authority it trusts.
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        /// Who answers for it.
+        owner: String,
+        /// How to reach them.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        contact: String,
+    }
+    /// `POST /v1/consumers/{name}/attest`.
+    AttestRequest {
+        /// Of which authority.
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        /// The rotation and phase that it is ready for; another one now is `stale_view`.
+        expects: Expectation,
+    }
+    /// `POST /v1/consumers/{name}/withdraw`.
+    WithdrawRequest {
+        /// Of which authority.
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+    }
     /// `POST /v1/users/self/certificate`.
     RenewRequest {
         /// The certificate request, PEM.

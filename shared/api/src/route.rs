@@ -2,6 +2,10 @@
 
 /// The signed trust bundle of a type; public.
 pub const TRUST: &str = "/v1/trust/{type}";
+/// The keys that verify a type's tokens; public.
+pub const JWKS: &str = "/v1/jwks/{type}";
+/// The SPIFFE trust domain's bundle; public.
+pub const SPIFFE_BUNDLE: &str = "/v1/spiffe/bundle";
 /// Joining with a token; public.
 pub const JOIN: &str = "/v1/join";
 /// Coming back with the key of an old certificate; public.
@@ -30,6 +34,10 @@ pub const CERTIFICATES: &str = "/v1/certificates";
 pub const USERS: &str = "/v1/users";
 /// All external consumers.
 pub const CONSUMERS: &str = "/v1/consumers";
+/// Says for an external consumer that it has done what the current phase asks of it.
+pub const CONSUMER_ATTEST: &str = "/v1/consumers/{name}/attest";
+/// Withdraws one.
+pub const CONSUMER_WITHDRAW: &str = "/v1/consumers/{name}/withdraw";
 /// What the next steps of a type would do.
 pub const PLAN: &str = "/v1/plan/{type}";
 /// Who the caller is to the control plane.

@@ -257,15 +257,9 @@ impl AuthorityType {
         self.row().name
     }
 
-    /// The key kinds that this version makes and rotates. SSH and JWT keys stand in the table and are
-    /// shown, but are not made yet; a type that has no other kind cannot be rotated yet.
-    pub fn keys_in_service(self) -> impl Iterator<Item = KeyKind> {
-        self.row().keys.iter().copied().filter(|kind| *kind == Tls)
-    }
-
-    /// Does this version rotate the type?
-    pub fn in_service(self) -> bool {
-        self.keys_in_service().next().is_some()
+    /// Does the type have keys of this kind?
+    pub fn has(self, kind: KeyKind) -> bool {
+        self.row().keys.contains(&kind)
     }
 
     /// The valid names, for a usage error.
@@ -307,13 +301,16 @@ pub struct AuthorityKey {
     pub kind: KeyKind,
     /// 1 for the key made at `init`, one more for each rotation that made a key.
     pub generation: u32,
-    /// The self-signed CA certificate, DER, base64 (empty for kinds without one).
+    /// The self-signed CA certificate, DER, base64; empty for SSH and JWT keys, which have none.
     pub certificate: String,
+    /// The SubjectPublicKeyInfo (RFC 5480), DER, base64, of a key without a certificate; empty for one with it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub public_key: String,
     /// `ECDSA P-256`.
     pub algorithm: String,
     /// Where the private half is kept: `software` or `pkcs11`.
     pub storage: String,
-    /// The end of the CA certificate's life.
+    /// The end of the CA certificate's life; a key without one lives as long.
     pub not_after: Timestamp,
     /// The rotation that made it; none for the first generation.
     pub rotation: Option<RotationId>,

@@ -138,6 +138,7 @@ pub fn bundle_content(state: &ClusterState, authority_type: AuthorityType, now: 
                 status,
                 generation: k.generation,
                 certificate: k.certificate.clone(),
+                public_key: k.public_key.clone(),
             })
             .collect::<Vec<_>>()
     };
@@ -177,19 +178,12 @@ fn of_type(state: &ClusterState, t: AuthorityType) -> Vec<Duty> {
     };
     let mut duties = vec![];
     if let Some(rotation) = of.rotation.as_ref().filter(|_| of.phase != Phase::Rollback) {
-        duties.extend(
-            t.keys_in_service()
-                .filter(|kind| !of.prepared.contains_key(kind))
-                .map(|kind| {
-                    let generation = of.newest_generation.saturating_add(1);
-                    Duty::GenerateKey {
-                        authority_type: t,
-                        kind,
-                        rotation: rotation.id,
-                        generation,
-                    }
-                }),
-        );
+        duties.extend(of.keys_missing().map(|kind| Duty::GenerateKey {
+            authority_type: t,
+            kind,
+            rotation: rotation.id,
+            generation: of.next_generation(),
+        }));
     }
     duties.extend(bundle(state, t));
     for retired in of.retired.iter().filter(|r| !r.destroyed) {

@@ -152,10 +152,7 @@ fn without_names(
     gate.members = lagging_members(state, authority_type, of);
     if forward {
         if holds(Rule::KeysBeforeForwardGates) {
-            gate.keys_missing = authority_type
-                .keys_in_service()
-                .filter(|kind| !of.prepared.contains_key(kind))
-                .collect();
+            gate.keys_missing = of.keys_missing().collect();
         }
         gate.consumers = consumers_that_have_not_attested(state, authority_type, of);
         gate.publication = publication_until(state, of, now);
@@ -313,7 +310,7 @@ pub fn time_condition(
     authority_type: AuthorityType,
     now: Timestamp,
 ) -> Option<TimeCondition> {
-    let retiring = state.types.get(&authority_type)?.retiring()?.id;
+    let retiring = state.types.get(&authority_type)?.retiring_of_each_kind();
     let mut condition = TimeCondition {
         until: now,
         holders: vec![],
@@ -333,12 +330,12 @@ pub fn time_condition(
         let visible = matches!(holder, Principal::User(_));
         let replaced = certificates
             .iter()
-            .filter(|c| c.issuer != retiring && (!visible || c.presented.is_some()))
+            .filter(|c| !retiring.contains(&c.issuer) && (!visible || c.presented.is_some()))
             .map(|c| c.position)
             .max();
         let last = certificates
             .iter()
-            .filter(|c| c.issuer == retiring && c.not_after > now && Some(c.position) > replaced)
+            .filter(|c| retiring.contains(&c.issuer) && c.not_after > now && Some(c.position) > replaced)
             .map(|c| c.not_after)
             .max();
         if let Some(not_after) = last {

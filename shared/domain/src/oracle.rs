@@ -235,6 +235,7 @@ mod tests {
         AuthorityKey {
             id,
             kind: KeyKind::Tls,
+            public_key: String::new(),
             generation: 1,
             certificate: String::new(),
             algorithm: String::new(),

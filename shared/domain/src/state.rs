@@ -13,7 +13,7 @@ use crate::{
         Hostname, MemberId, NodeId, Position, Principal, RotationId, Serial, SpkiPin, TokenHash, TokenId,
         UserName,
     },
-    phase::{Generation, Phase},
+    phase::Phase,
     refusal::Code,
     standing::Standing,
     time::Timestamp,
@@ -435,66 +435,4 @@ impl ClusterState {
     }
 }
 
-impl TypeState {
-    /// The TLS key of a generation; the active one stands in for a prepared one that is not made yet.
-    pub fn tls(&self, generation: Generation) -> Option<&AuthorityKey> {
-        let active = self.active.get(&KeyKind::Tls);
-        match generation {
-            Generation::Active => active,
-            Generation::Prepared => self.prepared.get(&KeyKind::Tls).or(active),
-        }
-    }
-
-    /// The X.509 authorities that the current row trusts.
-    pub fn trusted(&self) -> BTreeSet<SpkiPin> {
-        self.active
-            .get(&KeyKind::Tls)
-            .into_iter()
-            .chain(self.prepared.get(&KeyKind::Tls))
-            .map(|k| k.id)
-            .collect()
-    }
-
-    /// The issuer of client certificates in the current row.
-    pub fn client_issuer(&self) -> Option<SpkiPin> {
-        self.tls(self.phase.row().client).map(|k| k.id)
-    }
-
-    /// The issuer of server certificates in the current row.
-    pub fn server_issuer(&self) -> Option<SpkiPin> {
-        self.tls(self.phase.row().server).map(|k| k.id)
-    }
-
-    /// The current row.
-    pub fn row(&self) -> RowStamp {
-        RowStamp {
-            phase: self.phase,
-            rotation: self.rotation_id(),
-            client: self.client_issuer(),
-            server: self.server_issuer(),
-        }
-    }
-
-    /// The authority that the rotation is retiring: the active one on the way forward, the prepared
-    /// one on the way back; none while idle.
-    pub fn retiring(&self) -> Option<&AuthorityKey> {
-        self.rotation.as_ref()?;
-        match self.phase {
-            Phase::Rollback => self.prepared.get(&KeyKind::Tls),
-            Phase::Standby => None,
-            Phase::Init | Phase::UpdateClients | Phase::UpdateServers => self.active.get(&KeyKind::Tls),
-        }
-    }
-
-    /// The rotation's id while one is in progress.
-    pub fn rotation_id(&self) -> Option<RotationId> {
-        self.rotation.as_ref().map(|r| r.id)
-    }
-
-    /// Are the new keys of every kind in the log?
-    pub fn prepared_is_complete(&self, authority_type: AuthorityType) -> bool {
-        authority_type
-            .keys_in_service()
-            .all(|kind| self.prepared.contains_key(&kind))
-    }
-}
+mod keys;

@@ -6,9 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    authority::{AuthorityType, KeyKind},
+    authority::{AuthorityKey, AuthorityType, KeyKind},
     id::{AuthorityId, CertDigest, ClusterName, Position, RotationId, Serial, SpkiPin},
     phase::{Generation, Phase},
+    state::{ClusterState, RetiredKey},
     time::{DAY_MS, Timestamp},
 };
 
@@ -60,8 +61,11 @@ pub struct BundleAuthority {
     pub status: AuthorityStatus,
     /// Its generation.
     pub generation: u32,
-    /// Its self-signed certificate, DER, base64.
+    /// Its self-signed certificate, DER, base64; empty for SSH and JWT keys, which have none.
     pub certificate: String,
+    /// The SubjectPublicKeyInfo, DER, base64, of a key without a certificate; empty for one with it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub public_key: String,
 }
 
 /// The content of a trust bundle: the newest desired row of one authority type, for everybody.
@@ -128,6 +132,25 @@ pub struct KeyReplacement {
     pub by_old: String,
     /// The same by the new key.
     pub by_new: String,
+}
+
+/// The keys that verify a type's tokens now: those that sign or will sign, then retired ones for as long as a token that
+/// they have signed may live. A key that came too late for its rotation has never signed any.
+pub fn published(
+    state: &ClusterState,
+    t: AuthorityType,
+    now: Timestamp,
+) -> impl Iterator<Item = &AuthorityKey> {
+    let token_life_ms = state.settings().jwt_ttl_ms;
+    let of = state.types.get(&t);
+    let current = of
+        .into_iter()
+        .flat_map(|of| of.active.values().chain(of.prepared.values()));
+    let retired = of.into_iter().flat_map(|of| of.retired.iter());
+    let still_verifies =
+        move |retired: &&RetiredKey| retired.outcome.is_some() && retired.at.plus_ms(token_life_ms) > now;
+    let retired = retired.filter(still_verifies).map(|retired| &retired.key);
+    current.chain(retired).filter(|key| key.kind == KeyKind::Jwt)
 }
 
 impl Bundle {

@@ -112,6 +112,7 @@ impl CaCert {
         AuthorityKey {
             id: self.pin(),
             kind: KeyKind::Tls,
+            public_key: String::new(),
             generation,
             certificate: self.to_base64(),
             algorithm: "ECDSA P-256".into(),
@@ -126,6 +127,29 @@ impl CaCert {
 impl fmt::Debug for CaCert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CaCert({})", self.pin())
+    }
+}
+
+/// The public half of an authority's key that has no certificate (SSH, JWT), as `authority.key-generated` records it.
+pub fn bare_key(
+    kind: KeyKind,
+    signer: &dyn CaSigner,
+    generation: u32,
+    rotation: Option<RotationId>,
+    now: Timestamp,
+) -> AuthorityKey {
+    let public = signer.public_key();
+    AuthorityKey {
+        id: public.pin(),
+        kind,
+        generation,
+        certificate: String::new(),
+        public_key: public.to_base64(),
+        algorithm: "ECDSA P-256".into(),
+        storage: signer.storage().into(),
+        not_after: now.plus_ms(AUTHORITY_LIFE_MS),
+        rotation,
+        position: Position(0),
     }
 }
 

@@ -10,7 +10,7 @@ use domain::{
     AuthorityType, ClusterName, SpkiPin, Timestamp,
     authority::KeyKind,
     phase::Generation,
-    trust::{AuthorityStatus, Bundle, KeyReplacement, SignedBundle},
+    trust::{AuthorityStatus, Bundle, BundleAuthority, KeyReplacement, SignedBundle},
 };
 use rustls_pki_types::CertificateDer;
 
@@ -93,7 +93,7 @@ pub enum BundleError {
         source: CertificateError,
     },
     /// It lists an authority under a pin that is not its certificate's, or twice.
-    #[error("the trust bundle lists {authority} with another key's certificate, or twice")]
+    #[error("the trust bundle lists {authority} with another key, or twice")]
     WrongAuthority {
         /// Which authority.
         authority: SpkiPin,
@@ -231,11 +231,17 @@ fn content(
         });
     }
     let mut seen = BTreeSet::new();
-    for listed in bundle.authorities.iter().filter(|a| a.kind == KeyKind::Tls) {
+    for listed in &bundle.authorities {
         let authority = listed.id;
-        let ca = CaCert::from_base64(&listed.certificate)
-            .map_err(|source| BundleError::Authority { authority, source })?;
-        if ca.pin() != authority || !seen.insert(authority) {
+        let pin = match listed.kind {
+            KeyKind::Tls => CaCert::from_base64(&listed.certificate)
+                .map(|ca| ca.pin())
+                .map_err(|source| BundleError::Authority { authority, source })?,
+            KeyKind::Ssh | KeyKind::Jwt => PublicKey::from_base64(&listed.public_key)
+                .map(|key| key.pin())
+                .map_err(|_| BundleError::WrongAuthority { authority })?,
+        };
+        if pin != authority || !seen.insert(authority) {
             return Err(BundleError::WrongAuthority { authority });
         }
     }
@@ -258,6 +264,12 @@ pub fn authorities(bundle: &Bundle) -> impl Iterator<Item = CaCert> {
         .iter()
         .filter(|a| a.kind == KeyKind::Tls && a.status != AuthorityStatus::Retired)
         .filter_map(|a| CaCert::from_base64(&a.certificate).ok())
+}
+
+/// The public keys of a kind without certificates that a verified bundle says to trust, in its order.
+pub fn public_keys(bundle: &Bundle, kind: KeyKind) -> impl Iterator<Item = (&BundleAuthority, PublicKey)> {
+    let of_kind = bundle.authorities.iter().filter(move |a| a.kind == kind);
+    of_kind.filter_map(|a| Some((a, PublicKey::from_base64(&a.public_key).ok()?)))
 }
 
 #[cfg(test)]

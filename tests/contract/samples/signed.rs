@@ -74,6 +74,7 @@ fn authorities() -> Vec<Sample> {
     let key = AuthorityKey {
         id: second(),
         kind: KeyKind::Tls,
+        public_key: String::new(),
         generation: 2,
         certificate: SECOND_CA.into(),
         algorithm: "ECDSA P-256".into(),
@@ -89,6 +90,13 @@ fn authorities() -> Vec<Sample> {
         not_after: days(3623),
         rotation: None,
         position: Position(0),
+        ..key.clone()
+    };
+    let without_certificate = AuthorityKey {
+        id: read(LEAF_PIN),
+        kind: KeyKind::Ssh,
+        public_key: LEAF_KEY.into(),
+        certificate: String::new(),
         ..key.clone()
     };
     let generated = |key| AuthorityKeyGenerated {
@@ -113,6 +121,11 @@ fn authorities() -> Vec<Sample> {
     vec![
         Sample::full(generated(key), by_signer(minutes(0))),
         Sample::bare(generated(founding), by_signer(minutes(0))),
+        Sample::later(
+            "public_key",
+            generated(without_certificate),
+            by_signer(minutes(0)),
+        ),
         Sample::full(activated, by_signer(days(2))),
         Sample::full(retired, by_signer(days(2))),
         Sample::full(destroyed, by_signer(days(2))),

@@ -65,6 +65,7 @@ impl World {
         AuthorityKey {
             id: pin(name, u64::from(generation)),
             kind: KeyKind::Tls,
+            public_key: String::new(),
             generation,
             certificate: String::new(),
             algorithm: String::new(),

@@ -134,6 +134,7 @@ impl World {
         AuthorityKey {
             id: self.rng.key(),
             kind: KeyKind::Tls,
+            public_key: String::new(),
             generation: 1,
             certificate: String::new(),
             algorithm: String::new(),

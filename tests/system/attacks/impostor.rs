@@ -195,6 +195,7 @@ fn evil_bundle<const N: usize>(genuine: &SignedBundle, authorities: [&Authority;
     let listed = |(at, authority): (usize, &Authority)| BundleAuthority {
         id: authority.ca.pin(),
         kind: KeyKind::Tls,
+        public_key: String::new(),
         status: if at == 0 {
             AuthorityStatus::Active
         } else {

@@ -20,6 +20,8 @@ use crate::{
 /// Each route with the callers that it lets in. `person` stands for the three roles.
 const TABLE: &str = "
     GET  /v1/trust/{type}               everybody
+    GET  /v1/jwks/{type}                everybody
+    GET  /v1/spiffe/bundle              everybody
     POST /v1/join                       everybody
     POST /v1/recover                    everybody
     GET  /v1/node/stream                node
@@ -53,6 +55,9 @@ const TABLE: &str = "
     POST /v1/users                      admin
     POST /v1/users/{name}/remove        admin
     POST /v1/users/self/certificate     person
+    POST /v1/consumers                  admin
+    POST /v1/consumers/{name}/attest    operator
+    POST /v1/consumers/{name}/withdraw  admin
     POST /v1/clock/accept               operator
     POST /v1/probe/{node}               operator
 ";
@@ -169,6 +174,11 @@ impl Route {
                 let hash = TokenHash([7; 32]);
                 command(json!({"hash": hash, "names": ["localhost"], "uses": 1, "ttl_ms": 1}))
             }
+            "/v1/consumers" => command(json!({"name": "nobody", "type": "host", "owner": ""})),
+            "/v1/consumers/{name}/attest" => {
+                command(json!({"type": "host", "expects": {"phase": "init", "rotation": null}}))
+            }
+            "/v1/consumers/{name}/withdraw" => command(json!({"type": "host"})),
             "/v1/users" => command(json!({"name": "admin", "roles": ["admin"], "csr": csr()})),
             "/v1/users/self/certificate" => command(json!({"csr": csr()})),
             _ => command(json!({})),
@@ -179,6 +189,8 @@ impl Route {
     /// What is said to those who are let in.
     fn lets_in(&self) -> Verdict {
         let code = match (self.method, self.path) {
+            // The host authority has no keys that sign tokens.
+            (_, "/v1/jwks/{type}") => "not_found",
             (_, "/v1/join") => "token_unknown",
             (_, "/v1/recover") => "recovery_refused",
             (_, "/v1/node/certificates") => "type_not_granted",
@@ -186,6 +198,8 @@ impl Route {
             (_, "/v1/rotate") => "illegal_transition",
             ("POST", "/v1/tokens") => "name_reserved",
             ("POST", "/v1/users") => "user_exists",
+            ("POST", "/v1/consumers") => "bad_request",
+            (_, path) if path.starts_with("/v1/consumers/") => "consumer_unknown",
             (_, "/v1/tokens/{id}/remove") => "not_found",
             (_, "/v1/users/{name}/remove") => "user_unknown",
             (_, "/v1/clock/accept") => "nothing_suspect",

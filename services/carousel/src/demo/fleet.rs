@@ -14,6 +14,7 @@ use domain::{
     Answer, AuthorityType, ClusterName, Command, NodeId, Order, Phase, Principal, RotationId, SpkiPin,
     TokenHash, UserName,
     access::{Grant, Uses},
+    authority::KeyKind,
     command::{Rotate, Settings},
     gate, schedule,
     time::{HOUR_MS, SECOND_MS},
@@ -73,6 +74,8 @@ impl Fleet {
         let cluster: ClusterName = name.parse().expect("a DNS name");
         let settings = Settings {
             drain_timeout_ms: SECOND_MS,
+            jwks_max_age_ms: SECOND_MS,
+            jwt_ttl_ms: 10 * SECOND_MS,
             allow_loopback: true,
             ..Settings::default()
         };
@@ -114,7 +117,7 @@ impl Fleet {
     async fn join(&mut self, count: u32, place: &Path, joining: Joining<'_>) -> Result<(), DemoError> {
         let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         let uses: BTreeMap<_, _> = AuthorityType::all()
-            .filter(|t| t.in_service())
+            .filter(|t| t.has(KeyKind::Tls))
             .map(|t| (t, Uses::usual(t)))
             .collect();
         let grant = Grant {
@@ -290,7 +293,7 @@ impl Fleet {
     pub(crate) fn active(&self, t: AuthorityType) -> Option<SpkiPin> {
         self.plane.core().fold.read(|state| {
             let of = state.types.get(&t)?;
-            of.active.get(&domain::authority::KeyKind::Tls).map(|k| k.id)
+            of.active.get(&KeyKind::Tls).map(|k| k.id)
         })
     }
 

@@ -17,6 +17,16 @@ pub(super) fn parse_phase(text: &str) -> Result<Phase, String> {
         .map_err(|_| "not a phase; valid: init, update_clients, update_servers, standby, rollback".into())
 }
 
+/// What may stand before the key in a line of known_hosts (sshd(8)): patterns, with commas between them.
+pub(super) fn parse_hosts(text: &str) -> Result<String, String> {
+    let is_pattern = |b: u8| b.is_ascii_graphic() && b != b'#';
+    if !text.is_empty() && text.len() <= 1_024 && text.bytes().all(is_pattern) {
+        Ok(text.into())
+    } else {
+        Err("not a pattern of host names, as in known_hosts: `*.example.com,10.0.0.*`".into())
+    }
+}
+
 pub(super) fn parse_name(text: &str) -> Result<NamePattern, String> {
     text.parse().map_err(|e: domain::InvalidId| e.to_string())
 }

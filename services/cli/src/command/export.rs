@@ -3,9 +3,17 @@
 use std::io::Write;
 
 use api::route;
-use domain::{AuthorityType, trust::SignedBundle};
-use pki::bundle;
-use serde_json::json;
+use domain::{
+    AuthorityType,
+    authority::KeyKind,
+    trust::{Bundle, SignedBundle},
+};
+use pki::{
+    CaCert, bundle,
+    jwt::{Jwks, jwk},
+    ssh,
+};
+use serde_json::{Map, Value, json};
 
 use super::required_type;
 use crate::{
@@ -14,22 +22,22 @@ use crate::{
     run::Context,
 };
 
+/// Every form of the material, as far as the type has keys of its kind.
+struct Material {
+    certificates: Vec<CaCert>,
+    /// Lines for `TrustedUserCAKeys`, or for `known_hosts` where the type certifies hosts.
+    ssh: Vec<String>,
+    jwks: Jwks,
+    pins: Vec<String>,
+}
+
 pub(super) async fn export(context: &Context, args: &ExportArgs) -> Result<Exit, Failure> {
     let authority = required_type(args.authority_type)?;
-    if !authority.in_service() {
-        return Err(Failure::usage(format!(
-            "this version makes no keys of type {authority} yet, so there is nothing to export"
-        )));
-    }
-    if matches!(args.form, ExportForm::Ssh | ExportForm::Jwks) {
-        return Err(Failure::usage(format!(
-            "type {authority} has no {} keys in this version; valid forms: pem, der, pin",
-            if args.form == ExportForm::Ssh {
-                "SSH"
-            } else {
-                "JWT"
-            }
-        )));
+    let form = form(authority, args.form)?;
+    if args.hosts.is_some() && (form, authority) != (ExportForm::Ssh, AuthorityType::Host) {
+        return Err(Failure::usage(
+            "--hosts says which hosts are meant by `--type=host --as=ssh`; it goes with nothing else",
+        ));
     }
     let session = context.session().await?;
     let path = route::fill(route::TRUST, authority.name());
@@ -44,12 +52,11 @@ pub(super) async fn export(context: &Context, args: &ExportArgs) -> Result<Exit,
         authority,
     );
     let verified = verified.map_err(|error| Failure::failed(error.to_string()))?;
-    let cas: Vec<_> = bundle::authorities(&verified).collect();
-    let ders = || cas.iter().map(|ca| &ca.der()[..]);
-    let pins: Vec<String> = cas.iter().map(|ca| ca.pin().to_string()).collect();
-    if args.form == ExportForm::Der && context.terminal.format == Format::Text {
+    let material = material(&verified, args.hosts.as_deref().unwrap_or("*"));
+    if form == ExportForm::Der && context.terminal.format == Format::Text {
         let mut out = std::io::stdout().lock();
-        let written = ders()
+        let mut ders = material.certificates.iter().map(|ca| &ca.der()[..]);
+        let written = ders
             .try_for_each(|der| out.write_all(der))
             .and_then(|()| out.flush());
         return match written {
@@ -57,28 +64,136 @@ pub(super) async fn export(context: &Context, args: &ExportArgs) -> Result<Exit,
             Err(error) => Err(Failure::failed(format!("stdout: {error}"))),
         };
     }
-    let pem = pki::pem::encode_certificates(ders());
-    let document = json!({
-        "type": authority,
-        "revision": verified.revision,
-        "ca_pins": pins,
-        "certificates": pem,
-    });
-    let text = match args.form {
-        ExportForm::Pin => pins.iter().map(|pin| format!("{pin}\n")).collect(),
-        ExportForm::Pem | ExportForm::Der | ExportForm::Ssh | ExportForm::Jwks => pem,
-    };
-    context.terminal.show(&document, |_| text, || pins.clone())?;
-    note_two(context, authority, cas.len());
+    let text = material.text(form);
+    let document = material.document(&verified);
+    let names = material.pins.clone();
+    context.terminal.show(&document, |_| text, || names)?;
+    note_two(context, authority, &verified);
     Ok(Exit::Done)
 }
 
+/// The form that was asked for, or the first that the type has.
+fn form(authority: AuthorityType, asked: Option<ExportForm>) -> Result<ExportForm, Failure> {
+    let needed = |form| match form {
+        ExportForm::Pem | ExportForm::Der => Some(KeyKind::Tls),
+        ExportForm::Ssh => Some(KeyKind::Ssh),
+        ExportForm::Jwks => Some(KeyKind::Jwt),
+        ExportForm::Pin => None,
+    };
+    let is_valid = |form: &ExportForm| needed(*form).is_none_or(|kind| authority.has(kind));
+    let all = [
+        (ExportForm::Pem, "pem"),
+        (ExportForm::Der, "der"),
+        (ExportForm::Ssh, "ssh"),
+        (ExportForm::Jwks, "jwks"),
+        (ExportForm::Pin, "pin"),
+    ];
+    let mut valid = all.into_iter().filter(|(form, _)| is_valid(form));
+    match asked {
+        Some(form) if is_valid(&form) => Ok(form),
+        Some(_) => {
+            let names: Vec<_> = valid.map(|(_, name)| name).collect();
+            Err(Failure::usage(format!(
+                "type {authority} has no keys of that form; valid forms: {}",
+                names.join(", ")
+            )))
+        }
+        None => Ok(valid.next().map_or(ExportForm::Pin, |(form, _)| form)),
+    }
+}
+
+fn material(bundle: &Bundle, hosts: &str) -> Material {
+    let certificates: Vec<_> = bundle::authorities(bundle).collect();
+    let ssh = bundle::public_keys(bundle, KeyKind::Ssh).map(|(listed, key)| {
+        let title = bundle.authority_type.row().title;
+        let comment = format!("{} {title}, generation {}", bundle.cluster, listed.generation);
+        if bundle.authority_type == AuthorityType::Host {
+            ssh::known_hosts_line(hosts, &key, &comment)
+        } else {
+            ssh::public_line(&key, &comment)
+        }
+    });
+    let jwks = bundle::public_keys(bundle, KeyKind::Jwt).map(|(_, key)| jwk(&key));
+    let has_certificates = !certificates.is_empty();
+    // The CA pins, which people compare; of a type without certificates those of its keys.
+    let pinned = bundle.authorities.iter();
+    let pinned = pinned.filter(|listed| !has_certificates || listed.kind == KeyKind::Tls);
+    Material {
+        ssh: ssh.collect(),
+        jwks: Jwks { keys: jwks.collect() },
+        pins: pinned.map(|listed| listed.id.to_string()).collect(),
+        certificates,
+    }
+}
+
+impl Material {
+    fn pem(&self) -> String {
+        pki::pem::encode_certificates(self.certificates.iter().map(|ca| &ca.der()[..]))
+    }
+
+    fn text(&self, form: ExportForm) -> String {
+        let lines = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect();
+        match form {
+            ExportForm::Pem | ExportForm::Der => self.pem(),
+            ExportForm::Ssh => lines(&self.ssh),
+            ExportForm::Pin => lines(&self.pins),
+            ExportForm::Jwks => {
+                let json = serde_json::to_string_pretty(&self.jwks).expect("a key set is plain data");
+                format!("{json}\n")
+            }
+        }
+    }
+
+    /// All forms at once: a program takes what it needs.
+    fn document(&self, bundle: &Bundle) -> Value {
+        let mut document = Map::from_iter([
+            ("type".to_owned(), json!(bundle.authority_type)),
+            ("revision".to_owned(), json!(bundle.revision)),
+            ("ca_pins".to_owned(), json!(self.pins)),
+            ("certificates".to_owned(), json!(self.pem())),
+        ]);
+        if !self.ssh.is_empty() {
+            document.insert("ssh".into(), json!(self.ssh));
+        }
+        if !self.jwks.keys.is_empty() {
+            document.insert("jwks".into(), json!(self.jwks));
+        }
+        Value::Object(document)
+    }
+}
+
 /// While a rotation is on there are two: both have to be installed.
-fn note_two(context: &Context, authority: AuthorityType, how_many: usize) {
-    if how_many > 1 && !context.terminal.is_machine() {
+fn note_two(context: &Context, authority: AuthorityType, bundle: &Bundle) {
+    let generations: std::collections::BTreeSet<_> =
+        bundle.authorities.iter().map(|a| a.generation).collect();
+    if generations.len() > 1 && !context.terminal.is_machine() {
         let title = authority.row().title;
         context.terminal.progress(&format!(
-            "{title} is in rotation: {how_many} authorities, install all of them."
+            "{title} is in rotation: {} authorities, install all of them.",
+            generations.len()
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_follows_the_kinds_of_the_type_s_keys() {
+        let chosen = |t, asked| form(t, asked).ok();
+        assert_eq!(chosen(AuthorityType::Host, None), Some(ExportForm::Pem));
+        assert_eq!(chosen(AuthorityType::Openssh, None), Some(ExportForm::Ssh));
+        assert_eq!(chosen(AuthorityType::Jwt, None), Some(ExportForm::Jwks));
+        assert_eq!(
+            chosen(AuthorityType::Spiffe, Some(ExportForm::Jwks)),
+            Some(ExportForm::Jwks)
+        );
+        assert_eq!(
+            chosen(AuthorityType::Jwt, Some(ExportForm::Pin)),
+            Some(ExportForm::Pin)
+        );
+        let refused = form(AuthorityType::Db, Some(ExportForm::Ssh)).unwrap_err();
+        assert!(refused.page.contains("pem, der, pin"), "{refused:?}");
     }
 }

@@ -87,7 +87,7 @@ pub(super) async fn users(context: &Context, session: &Session) -> Result<Exit, 
     .await
 }
 
-async fn list<T: DeserializeOwned + Serialize>(
+pub(super) async fn list<T: DeserializeOwned + Serialize>(
     context: &Context,
     session: &Session,
     path: &str,

@@ -290,6 +290,32 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "carousel-consumers",
+        &[
+            "carousel consumers add billing-etl --type=db --owner \"billing team\"",
+            "carousel consumers attest billing-etl --type=db",
+        ],
+    ),
+    (
+        "carousel-consumers-add",
+        &["carousel consumers add billing-etl --type=db --owner \"billing team\" --contact \"#billing\""],
+    ),
+    (
+        "carousel-consumers-attest",
+        &[
+            "carousel consumers attest billing-etl --type=db",
+            "carousel consumers attest billing-etl --type=db --phase=init --reason \"owner confirmed\"",
+        ],
+    ),
+    (
+        "carousel-consumers-withdraw",
+        &["carousel consumers withdraw billing-etl --type=db --reason \"shut down\""],
+    ),
+    (
+        "carousel-consumers-ls",
+        &["carousel consumers ls", "carousel consumers ls --type=db"],
+    ),
+    (
         "carousel-clock",
         &["carousel clock accept --reason \"the clock was wrong before\""],
     ),

@@ -88,7 +88,7 @@ fn check_usage(args: &RotateArgs, reason: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn expectation(status: &Status, authority: AuthorityType) -> Option<Expectation> {
+pub(super) fn expectation(status: &Status, authority: AuthorityType) -> Option<Expectation> {
     let found = status
         .authorities
         .iter()

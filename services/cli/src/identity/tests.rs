@@ -39,6 +39,7 @@ fn signed(by: &KeyPair, revision: u64, expires: Timestamp) -> SignedBundle {
         authorities: vec![BundleAuthority {
             id: ca.pin(),
             kind: KeyKind::Tls,
+            public_key: String::new(),
             status: AuthorityStatus::Active,
             generation: 1,
             certificate: ca.to_base64(),

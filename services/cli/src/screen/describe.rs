@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::{
     Event, Fact, NodeId, Order, Principal,
+    authority::KeyKind,
     command::{Mode, Rotate},
     event::{CommandRefused, NodeReported, Occasion, RotationHeld, RotationOutcome, RotationPhaseEntered},
     id::SystemActor,
@@ -259,11 +260,16 @@ fn kept(fact: &Fact, names: &Names) -> String {
         }
         Fact::AuthorityKeyGenerated(f) => {
             format!(
-                "{}: key of generation {} made",
-                f.authority_type, f.key.generation
+                "{}: {}key of generation {} made",
+                f.authority_type,
+                of_kind(f.key.kind),
+                f.key.generation
             )
         }
-        Fact::AuthorityActivated(f) => format!("{}: {} is active", f.authority_type, f.authority.short()),
+        Fact::AuthorityActivated(f) => {
+            let (key, id) = (of_kind(f.kind), f.authority.short());
+            format!("{}: {key}{id} is active", f.authority_type)
+        }
         Fact::AuthorityRetired(f) => format!("{}: {} is retired", f.authority_type, f.authority.short()),
         Fact::AuthorityDestroyed(f) => {
             format!(
@@ -292,5 +298,13 @@ fn kept(fact: &Fact, names: &Names) -> String {
         }
         // Said by `what` and `plain`; a fact of a later version would be called by its type.
         other => other.type_name().into(),
+    }
+}
+/// Which of a type's keys; X.509 goes without saying.
+fn of_kind(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Tls => "",
+        KeyKind::Ssh => "SSH ",
+        KeyKind::Jwt => "JWT ",
     }
 }

@@ -1,11 +1,11 @@
-//! Commands of operators on nodes and tokens, and on the clock.
+//! Commands of operators on nodes, tokens and external consumers, and on the clock.
 
 use api::command::{CommandAnswer, TokenAnswer};
 use domain::{Answer, AuthorityType, Code, NodeId, Order, TokenId};
 
 use super::Asked;
 use crate::{
-    body,
+    body::{self, Wanted},
     reply::{self, No, Reply},
 };
 
@@ -36,9 +36,27 @@ pub(super) async fn accept_clock(asked: &Asked) -> Reply {
     plain(asked, Order::AcceptClock { behind_ms }).await
 }
 
+/// `POST /v1/consumers`.
+pub(super) async fn add_consumer(asked: &Asked) -> Reply {
+    done(asked, body::consumer(&asked.body)?).await
+}
+
+/// `POST /v1/consumers/{name}/attest`: a person's word. Only the control plane itself says that it has probed.
+pub(super) async fn attest_consumer(asked: &Asked) -> Reply {
+    done(asked, body::attestation(&asked.body, asked.parse_part()?)?).await
+}
+
+/// `POST /v1/consumers/{name}/withdraw`.
+pub(super) async fn withdraw_consumer(asked: &Asked) -> Reply {
+    done(asked, body::withdrawal(&asked.body, asked.parse_part()?)?).await
+}
+
 /// A command that needs no more than an id and a reason.
 pub(super) async fn plain(asked: &Asked, order: Order) -> Reply {
-    let wanted = body::plain(&asked.body, order)?;
+    done(asked, body::plain(&asked.body, order)?).await
+}
+
+async fn done(asked: &Asked, wanted: Wanted) -> Reply {
     let answered = asked.execute(asked.command(wanted)).await?;
     reply::json(&CommandAnswer {
         position: answered.position,

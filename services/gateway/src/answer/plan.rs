@@ -105,11 +105,6 @@ fn compute(
         consequences(state, &mut details);
         details
     });
-    let generation = of.active.get(&KeyKind::Tls).map_or(0, |k| k.generation);
-    let next = of
-        .prepared
-        .get(&KeyKind::Tls)
-        .map_or(of.newest_generation.saturating_add(1), |k| k.generation);
     let to_number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let mut who = who(state, authority_type, of, &steps, gate.as_ref());
     who.extend(locked_out.iter().flat_map(people));
@@ -122,7 +117,7 @@ fn compute(
         mode: of.rotation.as_ref().map(|r| r.mode),
         started: of.rotation.as_ref().map(|r| r.started),
         since: of.rotation.as_ref().map(|r| r.stepped),
-        generations: (generation, next),
+        generations: (of.generation(), of.next_generation()),
         consumers: (
             to_number(registered),
             to_number(registered.saturating_sub(waiting.len())),
@@ -131,7 +126,7 @@ fn compute(
         steps: steps.iter().map(planned).collect(),
         who,
         by_hand: by_hand(authority_type, of, &steps),
-        refused_with: refused_with(authority_type, of, gate.as_ref()),
+        refused_with: refused_with(of, gate.as_ref()),
         gate: details,
     })
 }
@@ -355,8 +350,8 @@ fn by_hand(authority_type: AuthorityType, of: &TypeState, steps: &[Entering]) ->
     by_hand
 }
 
-fn refused_with(authority_type: AuthorityType, of: &TypeState, gate: Option<&Gate>) -> Option<Code> {
-    if !authority_type.in_service() {
+fn refused_with(of: &TypeState, gate: Option<&Gate>) -> Option<Code> {
+    if !of.is_in_service() {
         return Some(Code::TypeNotInService);
     }
     if of.phase == Phase::Standby {

@@ -91,8 +91,7 @@ fn own_parts_hold(
         // Somebody has gone on already: then everything had followed, or was waited for by that command.
         return Some(());
     }
-    let keys =
-        of.rotation.is_none() || of.phase == Phase::Rollback || of.prepared_is_complete(authority_type);
+    let keys = of.rotation.is_none() || of.phase == Phase::Rollback || of.prepared_is_complete();
     let bundle = of.bundle.as_ref().is_some_and(|b| b.revision >= of.row_position);
     let members = lagging_members(state, authority_type, of).is_empty();
     (keys && bundle && members && app.holds_rows(state)).then_some(())
@@ -104,7 +103,7 @@ fn lagging_in_words(app: &App, authority_type: AuthorityType) -> String {
             return String::new();
         };
         let mut missing = vec![];
-        if of.rotation.is_some() && of.phase != Phase::Rollback && !of.prepared_is_complete(authority_type) {
+        if of.rotation.is_some() && of.phase != Phase::Rollback && !of.prepared_is_complete() {
             missing.push("the signer has not made the new key".to_owned());
         }
         if of.bundle.as_ref().is_none_or(|b| b.revision < of.row_position) {

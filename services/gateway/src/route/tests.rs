@@ -77,6 +77,9 @@ fn body_of(endpoint: Endpoint) -> Option<&'static str> {
         Endpoint::TokenAdd => Some("TokenRequest"),
         Endpoint::UserAdd => Some("UserRequest"),
         Endpoint::UserRenew => Some("RenewRequest"),
+        Endpoint::ConsumerAdd => Some("ConsumerRequest"),
+        Endpoint::ConsumerAttest => Some("AttestRequest"),
+        Endpoint::ConsumerWithdraw => Some("WithdrawRequest"),
         Endpoint::NodeExclude
         | Endpoint::NodeInclude
         | Endpoint::NodeRemove
@@ -85,6 +88,8 @@ fn body_of(endpoint: Endpoint) -> Option<&'static str> {
         | Endpoint::ClockAccept
         | Endpoint::Probe => Some("PlainRequest"),
         Endpoint::Trust
+        | Endpoint::Jwks
+        | Endpoint::SpiffeBundle
         | Endpoint::NodeStream
         | Endpoint::NodeDesired
         | Endpoint::Status
@@ -133,6 +138,8 @@ fn the_public_routes_are_the_contracts_list_and_nothing_else() {
         public,
         [
             ("GET", path::TRUST),
+            ("GET", path::JWKS),
+            ("GET", path::SPIFFE_BUNDLE),
             ("POST", path::JOIN),
             ("POST", path::RECOVER)
         ]

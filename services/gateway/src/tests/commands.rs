@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
-    command::{CommandAnswer, PlainRequest, RotateRequest, TokenRequest, UserCertificateAnswer, UserRequest},
+    command::{
+        AttestRequest, CommandAnswer, ConsumerRequest, PlainRequest, RotateRequest, TokenRequest,
+        UserCertificateAnswer, UserRequest, WithdrawRequest,
+    },
     route,
 };
-use domain::{AuthorityType, Code, Phase, Principal, TokenHash, access::RoleName};
+use domain::{AuthorityType, Code, Phase, Principal, TokenHash, access::RoleName, command::Expectation};
 use pki::{KeyPair, csr};
 use serde_json::{Value, json};
 
@@ -97,6 +100,46 @@ fn commands(w: &World) -> Vec<(&'static str, &'static str, &'static str, Value)>
         (route::USERS, "", "users-add", json!(user)),
         (route::USER_REMOVE, "admin", "users-rm", plain()),
         (route::CLOCK_ACCEPT, "", "clock-accept", plain()),
+    ]
+    .into_iter()
+    .chain(on_consumers(w))
+    .collect()
+}
+
+fn on_consumers(w: &World) -> [(&'static str, &'static str, &'static str, Value); 3] {
+    let id = || w.id();
+    let authority_type = AuthorityType::Db;
+    let consumer = ConsumerRequest {
+        id: id(),
+        reason: None,
+        name: "etl".into(),
+        authority_type,
+        owner: "mallory".into(),
+        contact: String::new(),
+    };
+    let attest = AttestRequest {
+        id: id(),
+        reason: None,
+        authority_type,
+        expects: Expectation {
+            rotation: None,
+            phase: Phase::Standby,
+        },
+    };
+    let withdraw = WithdrawRequest {
+        id: id(),
+        reason: None,
+        authority_type,
+    };
+    [
+        (route::CONSUMERS, "", "consumers-add", json!(consumer)),
+        (route::CONSUMER_ATTEST, "etl", "consumers-attest", json!(attest)),
+        (
+            route::CONSUMER_WITHDRAW,
+            "etl",
+            "consumers-withdraw",
+            json!(withdraw),
+        ),
     ]
 }
 

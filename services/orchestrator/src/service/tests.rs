@@ -94,6 +94,7 @@ fn key(pin: u8, generation: u32, rotation: Option<RotationId>) -> AuthorityKey {
     AuthorityKey {
         id: SpkiPin([pin; 32]),
         kind: KeyKind::Tls,
+        public_key: String::new(),
         generation,
         certificate: String::new(),
         algorithm: "ECDSA P-256".into(),

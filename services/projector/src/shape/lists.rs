@@ -32,7 +32,7 @@ pub fn authorities(state: &ClusterState) -> Vec<AuthorityDoc> {
             authority_type: t,
             signs: t.row().signs.into(),
             verifiers: t.row().verifiers.into(),
-            in_service: t.in_service(),
+            in_service: of.is_in_service(),
             phase: of.phase,
             keys: keys.collect(),
             bundle_revision: of.bundle.as_ref().map(|head| head.revision),
@@ -52,6 +52,7 @@ fn key_of(key: &AuthorityKey, status: &str, retired: Option<&RetiredKey>) -> Aut
         } else {
             pki::pem::encode_certificates([&der[..]])
         },
+        public_key: key.public_key.clone(),
         retired_at: retired.map(|retired| retired.at),
         destroyed: retired.is_some_and(|retired| retired.destroyed),
     }

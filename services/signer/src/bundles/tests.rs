@@ -11,7 +11,7 @@ use pki::KeyPair;
 use super::*;
 use crate::{
     FileStore, KeyStore,
-    founding::authority_certificate,
+    founding::public_half,
     keystore::KeyPurpose,
     testing::{Cluster, START},
 };
@@ -52,8 +52,7 @@ async fn forge_key(cluster: &Cluster) -> SpkiPin {
         generation: 2,
         rotation,
     };
-    let certificate = authority_certificate(&purpose, &key, START).unwrap();
-    let key = certificate.authority_key(2, "software", rotation, Position(0));
+    let (key, _) = public_half(&purpose, &key, START).unwrap();
     let id = key.id;
     let fact = AuthorityKeyGenerated {
         authority_type: DB,
@@ -65,7 +64,7 @@ async fn forge_key(cluster: &Cluster) -> SpkiPin {
         .await
         .unwrap();
     cluster
-        .until("the forged key", |s| s.types[&DB].prepared_is_complete(DB))
+        .until("the forged key", |s| s.types[&DB].prepared_is_complete())
         .await;
     id
 }

@@ -23,7 +23,7 @@ pub struct AuthorityDoc {
     pub signs: String,
     /// Who verifies against it, in words.
     pub verifiers: String,
-    /// Does this version rotate it?
+    /// Does it have keys in this cluster?
     pub in_service: bool,
     /// Its phase.
     pub phase: Phase,
@@ -45,8 +45,11 @@ pub struct AuthorityKeyDoc {
     /// The rotation that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationId>,
-    /// The self-signed CA certificate, PEM.
+    /// The self-signed CA certificate, PEM; empty for SSH and JWT keys, which have none.
     pub certificate: String,
+    /// The SubjectPublicKeyInfo, DER, base64, of a key without a certificate; empty for one with it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub public_key: String,
     /// When it was retired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired_at: Option<Timestamp>,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     access::{Grant, RoleName, Uses},
-    authority::AuthorityType,
+    authority::{AuthorityType, KeyKind},
     command::{Answer, Given, KeyRequest},
     decide::{
         Decided, Decision,
@@ -231,10 +231,10 @@ fn usable_grant(state: &ClusterState, grant: &Grant) -> Result<Grant, Refusal> {
             "a node needs `host` as client and verifier: it could not speak to a gateway",
         ));
     }
-    // A type without keys would make the node report what nobody can ever satisfy.
+    // A type that agents load nothing of would make the node report what nobody can ever satisfy.
     for (authority_type, uses) in &uses {
-        if !authority_type.in_service() {
-            let text = format!("this version makes no keys for `{authority_type}`: leave it out of --use");
+        if !authority_type.has(KeyKind::Tls) {
+            let text = format!("agents load no keys of type `{authority_type}` yet: leave it out of --use");
             return Err(Refusal::new(Code::TypeNotInService, text));
         }
         if *uses == Uses::default() {

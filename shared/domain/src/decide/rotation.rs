@@ -193,11 +193,13 @@ pub fn accept_clock(command: &Command, behind_ms: u64, given: &Given) -> Decided
 
 fn in_service(state: &ClusterState, t: AuthorityType) -> Result<&TypeState, Refusal> {
     let missing = || {
-        let text =
-            format!("the {t} CA consists of keys that this version does not make yet; it cannot be rotated");
+        let text = format!(
+            "the {t} CA has no keys in this cluster, which an older version began; there is nothing to rotate"
+        );
         Refusal::new(Code::TypeNotInService, text)
     };
-    state.types.get(&t).filter(|_| t.in_service()).ok_or_else(missing)
+    let of = state.types.get(&t).filter(|of| of.is_in_service());
+    of.ok_or_else(missing)
 }
 
 fn in_progress() -> Refusal {

@@ -14,6 +14,7 @@ mod endings;
 mod genesis;
 mod identity;
 mod joining;
+mod kinds;
 mod members;
 mod nodes;
 mod properties;

@@ -79,6 +79,7 @@ fn key_generated(authority_type: AuthorityType, pin: u8, generation: u32) -> Aut
     let key = AuthorityKey {
         id: SpkiPin([pin; 32]),
         kind: KeyKind::Tls,
+        public_key: String::new(),
         generation,
         certificate: String::new(),
         algorithm: "ECDSA P-256".into(),

@@ -7,6 +7,7 @@ fn listed(ca: &CaCert, status: AuthorityStatus, generation: u32) -> BundleAuthor
     BundleAuthority {
         id: ca.pin(),
         kind: KeyKind::Tls,
+        public_key: String::new(),
         status,
         generation,
         certificate: ca.to_base64(),

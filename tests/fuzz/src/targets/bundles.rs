@@ -75,6 +75,7 @@ pub(super) fn good() -> &'static Bundle {
         let listed = |ca: &pki::CaCert, status, generation| BundleAuthority {
             id: ca.pin(),
             kind: domain::authority::KeyKind::Tls,
+            public_key: String::new(),
             status,
             generation,
             certificate: ca.to_base64(),

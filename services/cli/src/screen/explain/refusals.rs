@@ -63,8 +63,9 @@ const PAGES: &[(Code, &str, &[&str])] = &[
         Code::ConsumersLagging,
         "A party outside the agents' reach that trusts this CA (an exported copy) has not confirmed that it is ready. Going on would cut it off.",
         &[
-            "carousel get consumers",
-            "Ask its owner; then let them attest, or withdraw the consumer.",
+            "carousel consumers ls",
+            "Ask its owner; when it is ready: carousel consumers attest NAME --type=TYPE",
+            "If it is gone: carousel consumers withdraw NAME --type=TYPE",
         ],
     ),
     (
@@ -82,7 +83,7 @@ const PAGES: &[(Code, &str, &[&str])] = &[
     ),
     (
         Code::TypeNotInService,
-        "This type stands in the table of authorities, but this version does not make keys of its kinds (SSH, JWT) yet, so there is nothing to rotate.",
+        "This type has no keys in this cluster, because an older version began it; or it was named in a join token, and agents load nothing of it yet (SSH and JWT keys).",
         &["carousel get authorities"],
     ),
     (

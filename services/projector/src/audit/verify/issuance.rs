@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
     AuthorizationId, ClusterName, ClusterState, Event, Fact, Position, SpkiPin,
-    authority::AuthorityKey,
+    authority::{AuthorityKey, KeyKind},
     duty::bundle_content,
     event::{AuthorityBundleSigned, AuthorityKeyGenerated, AuthorizationGranted, CertificateIssued},
     state::AuthorizationOutcome,
     trust::{BUNDLE_LIFE_MS, Bundle},
 };
-use pki::{CaCert, Certificate, bundle, lint};
+use pki::{CaCert, Certificate, PublicKey, bundle, lint};
 use tokio::task::JoinSet;
 
 use super::{Check, count};
@@ -301,8 +301,20 @@ fn certificate(
     Ok(())
 }
 
-/// A key is what its CA certificate says.
+/// A key is what its CA certificate says, or, without one, what its public half says.
 fn key(key: &AuthorityKey) -> Result<(), String> {
+    if key.kind != KeyKind::Tls {
+        let public =
+            PublicKey::from_base64(&key.public_key).map_err(|error| format!("the new key: {error}"))?;
+        return if public.pin() == key.id && key.certificate.is_empty() {
+            Ok(())
+        } else {
+            Err(
+                "the new key is recorded with another pin than its public half has, or with a certificate"
+                    .into(),
+            )
+        };
+    }
     let ca = CaCert::from_base64(&key.certificate).map_err(|error| format!("the new key: {error}"))?;
     if ca.pin() == key.id && ca.parsed().not_after == key.not_after {
         Ok(())

@@ -50,6 +50,7 @@ impl World {
         AuthorityKey {
             id: self.pin(),
             kind: KeyKind::Tls,
+            public_key: String::new(),
             generation,
             certificate: "ca".into(),
             algorithm: "ECDSA P-256".into(),

@@ -1,0 +1,105 @@
+//! What the keys of one type are to the row: who signs, who is trusted, who retires, and what is still to be made.
+
+use std::collections::BTreeSet;
+
+use super::{RowStamp, TypeState};
+use crate::{
+    authority::{AuthorityKey, KeyKind},
+    id::{AuthorityId, RotationId, SpkiPin},
+    phase::{Generation, Phase},
+};
+
+impl TypeState {
+    /// The TLS key of a generation; the active one stands in for a prepared one that is not made yet.
+    pub fn tls(&self, generation: Generation) -> Option<&AuthorityKey> {
+        let active = self.active.get(&KeyKind::Tls);
+        match generation {
+            Generation::Active => active,
+            Generation::Prepared => self.prepared.get(&KeyKind::Tls).or(active),
+        }
+    }
+
+    /// The X.509 authorities that the current row trusts.
+    pub fn trusted(&self) -> BTreeSet<SpkiPin> {
+        self.active
+            .get(&KeyKind::Tls)
+            .into_iter()
+            .chain(self.prepared.get(&KeyKind::Tls))
+            .map(|k| k.id)
+            .collect()
+    }
+
+    /// The issuer of client certificates in the current row.
+    pub fn client_issuer(&self) -> Option<SpkiPin> {
+        self.tls(self.phase.row().client).map(|k| k.id)
+    }
+
+    /// The issuer of server certificates in the current row.
+    pub fn server_issuer(&self) -> Option<SpkiPin> {
+        self.tls(self.phase.row().server).map(|k| k.id)
+    }
+
+    /// The current row.
+    pub fn row(&self) -> RowStamp {
+        RowStamp {
+            phase: self.phase,
+            rotation: self.rotation_id(),
+            client: self.client_issuer(),
+            server: self.server_issuer(),
+        }
+    }
+
+    /// The authority that the rotation is retiring: the active one on the way forward, the prepared
+    /// one on the way back; none while idle.
+    pub fn retiring(&self) -> Option<&AuthorityKey> {
+        self.rotation.as_ref()?;
+        match self.phase {
+            Phase::Rollback => self.prepared.get(&KeyKind::Tls),
+            Phase::Standby => None,
+            Phase::Init | Phase::UpdateClients | Phase::UpdateServers => self.active.get(&KeyKind::Tls),
+        }
+    }
+
+    /// The same of every kind of key.
+    pub fn retiring_of_each_kind(&self) -> BTreeSet<AuthorityId> {
+        let keys = match self.phase {
+            _ if self.rotation.is_none() => return BTreeSet::new(),
+            Phase::Standby => return BTreeSet::new(),
+            Phase::Rollback => &self.prepared,
+            Phase::Init | Phase::UpdateClients | Phase::UpdateServers => &self.active,
+        };
+        keys.values().map(|key| key.id).collect()
+    }
+
+    /// Does the type have keys in this cluster? One that was begun by an older version may not have them all.
+    pub fn is_in_service(&self) -> bool {
+        !self.active.is_empty()
+    }
+
+    /// The kinds whose new keys a rotation still waits for: it replaces those that there are.
+    pub fn keys_missing(&self) -> impl Iterator<Item = KeyKind> {
+        let active = self.active.keys().copied();
+        active.filter(|kind| !self.prepared.contains_key(kind))
+    }
+
+    /// The generation that signs; 0 before there is one.
+    pub fn generation(&self) -> u32 {
+        self.active.values().map(|key| key.generation).max().unwrap_or(0)
+    }
+
+    /// The generation of keys that are prepared, or will be next: one for all kinds of a rotation.
+    pub fn next_generation(&self) -> u32 {
+        let prepared = self.prepared.values().map(|key| key.generation).max();
+        prepared.unwrap_or(self.newest_generation.saturating_add(1))
+    }
+
+    /// The rotation's id while one is in progress.
+    pub fn rotation_id(&self) -> Option<RotationId> {
+        self.rotation.as_ref().map(|r| r.id)
+    }
+
+    /// Are the new keys of every kind in the log?
+    pub fn prepared_is_complete(&self) -> bool {
+        self.keys_missing().next().is_none()
+    }
+}
