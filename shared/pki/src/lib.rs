@@ -4,7 +4,8 @@
 //! ([`csr`]), authorities ([`authority`]), leaves ([`issue()`], checked again by [`lint()`]), the signed
 //! trust documents ([`bundle`]), keys at rest ([`sealed`]), reading certificates ([`inspect`]),
 //! signing a statement with the key of a certificate ([`statement`]), and what authorities sign beside X.509: SSH
-//! certificates with their revocation lists ([`ssh`]) and tokens with their key sets ([`jwt`]).
+//! certificates with their revocation lists ([`ssh`]), tokens with their key sets ([`jwt`]), and how a token travels to
+//! whoever asked ([`jwe`]).
 //!
 //! What callers use most:
 //!
@@ -20,6 +21,7 @@
 //! Certificate::parse(&[u8]) · verify_signed_by(leaf, ca) · issuer_among(leaf, &[CaCert])
 //! ssh::issue(&SshProfile, &SshPublicKey, &dyn CaSigner) -> Result<SshCertificate, SshIssueError> · ssh::krl
 //! jwt::unsigned(claims, typ, &PublicKey) · jwt::sign(&str, &dyn CaSigner) · jwt::read(token, &Jwks) · jwt::thumbprint
+//! jwe::Receiver::generate() · seal(&str, &PublicKey) -> Result<String, JweError> · Receiver::open(self, &str)
 //! statement::sign(&KeyPair, context, &[u8]) · statement::verify(spki, context, &[u8], &[u8])
 //! ```
 
@@ -28,6 +30,7 @@ pub mod bundle;
 pub mod csr;
 pub mod inspect;
 pub mod issue;
+pub mod jwe;
 pub mod jwt;
 pub mod key;
 pub mod lint;

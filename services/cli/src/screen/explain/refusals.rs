@@ -78,8 +78,8 @@ const PAGES: &[(Code, &str, &[&str])] = &[
     ),
     (
         Code::PublicationTime,
-        "Verifiers of tokens cache the published keys. A new key signs only after every cache must have seen it.",
-        &["carousel status", "carousel wait --type=host"],
+        "Verifiers of tokens cache the published keys. A new key signs only after every cache must have seen it; the refusal names the time.",
+        &["carousel auth rotate --type=jwt --plan"],
     ),
     (
         Code::TypeNotInService,
