@@ -229,6 +229,8 @@ impl<'a> Canon<'a> {
             rotation,
             active,
             prepared,
+            // Only the publication of a JWT key reads it, and the model has none.
+            prepared_at: _,
             retired,
             row_position,
             row_signed,

@@ -299,7 +299,9 @@ fn consumers_that_have_not_attested(
 fn publication_until(state: &ClusterState, of: &TypeState, now: Timestamp) -> Option<Timestamp> {
     let rotation = of.rotation.as_ref().filter(|_| of.phase == Phase::Init)?;
     of.prepared.get(&KeyKind::Jwt)?;
-    let until = rotation.stepped.plus_ms(state.settings().jwks_max_age_ms);
+    // From when the key was there, not from when it was asked for: a signer may have been away.
+    let published = rotation.stepped.max(of.prepared_at?);
+    let until = published.plus_ms(state.settings().jwks_max_age_ms);
     (now < until).then_some(until)
 }
 

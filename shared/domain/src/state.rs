@@ -103,6 +103,8 @@ pub struct TypeState {
     pub active: BTreeMap<KeyKind, AuthorityKey>,
     /// The new keys, from `authority.key-generated` on.
     pub prepared: BTreeMap<KeyKind, AuthorityKey>,
+    /// When the last of them was recorded: nobody outside can have seen it before.
+    pub prepared_at: Option<Timestamp>,
     /// Keys that sign nothing any more.
     pub retired: Vec<RetiredKey>,
     /// The last event that changed the row: facts measured before it do not count.

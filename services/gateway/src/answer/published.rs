@@ -63,20 +63,22 @@ struct SpiffeKey {
 /// `GET /v1/spiffe/bundle`: the authorities of both generations. A retired key leaves it at `standby`, which the time
 /// condition holds back until nothing of it lives.
 pub(super) async fn spiffe(asked: &Asked) -> Reply {
-    let refresh_s = max_age_s(asked);
-    let bundle = asked.app.fold.read(|state| {
+    // Read from the certificates without the lock: anybody may ask, and as often as he likes.
+    let row = asked.app.fold.read(|state| {
         let of = state.types.get(&AuthorityType::Spiffe)?;
         let keys = of.active.values().chain(of.prepared.values());
-        Some(SpiffeBundle {
-            keys: keys.filter_map(spiffe_key).collect(),
-            spiffe_sequence: of.bundle_due.0,
-            spiffe_refresh_hint: refresh_s,
-        })
+        Some((keys.cloned().collect::<Vec<_>>(), of.bundle_due.0))
     });
-    match bundle.filter(|bundle| !bundle.keys.is_empty()) {
-        Some(bundle) => reply::cached(&bundle, refresh_s),
-        None => Err(nothing(AuthorityType::Spiffe, "keys")),
-    }
+    let Some((keys, spiffe_sequence)) = row.filter(|(keys, _)| !keys.is_empty()) else {
+        return Err(nothing(AuthorityType::Spiffe, "keys"));
+    };
+    let refresh_s = max_age_s(asked);
+    let bundle = SpiffeBundle {
+        keys: keys.iter().filter_map(spiffe_key).collect(),
+        spiffe_sequence,
+        spiffe_refresh_hint: refresh_s,
+    };
+    reply::cached(&bundle, refresh_s)
 }
 
 fn spiffe_key(key: &AuthorityKey) -> Option<SpiffeKey> {

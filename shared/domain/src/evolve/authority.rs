@@ -40,6 +40,7 @@ pub(super) fn key_generated(state: &mut ClusterState, header: &Header, f: &Autho
     let keys = if key.rotation.is_none() {
         &mut of.active
     } else {
+        of.prepared_at = Some(state.time);
         &mut of.prepared
     };
     keys.insert(key.kind, key);

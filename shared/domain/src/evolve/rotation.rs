@@ -63,6 +63,7 @@ pub(super) fn phase_entered(state: &mut ClusterState, header: &Header, f: &Rotat
 /// The keys at the end of a rotation: what signs no more is retired and owed its destruction.
 fn end(of: &mut TypeState, outcome: RotationOutcome, at: Timestamp) {
     let prepared = std::mem::take(&mut of.prepared);
+    of.prepared_at = None;
     let gone = match outcome {
         RotationOutcome::Completed => {
             of.last_rotated = Some(at);

@@ -124,6 +124,23 @@ fn the_key_set_shows_a_new_key_from_init_on_and_an_old_one_until_its_last_token_
 }
 
 #[test]
+fn the_publication_time_begins_when_the_key_is_there_and_not_when_it_was_asked_for() {
+    let mut world = cluster();
+    let life = world.state.settings().jwks_max_age_ms;
+    let until =
+        |world: &World| gate::evaluate(&world.state, SPIFFE, Phase::UpdateClients, world.now).publication;
+    rotate(&mut world, Phase::Init).unwrap();
+    // The signer was away for longer than that.
+    world.pass(2 * life);
+    prepare(&mut world);
+    assert_eq!(until(&world), Some(world.state.time.plus_ms(life)));
+    world.pass(life - 1);
+    assert!(until(&world).is_some());
+    world.pass(1);
+    assert_eq!(until(&world), None);
+}
+
+#[test]
 fn a_key_that_came_too_late_is_in_no_key_set() {
     let mut world = cluster();
     rotate(&mut world, Phase::Init).unwrap();
