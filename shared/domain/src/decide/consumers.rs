@@ -78,6 +78,11 @@ fn add(
         let text = format!("a consumer needs an owner; owner and contact have at most {MAX_TEXT} bytes each");
         return Err(Refusal::new(Code::BadRequest, text));
     }
+    // They are shown on other people's terminals.
+    if owner.chars().chain(contact.chars()).any(char::is_control) {
+        let text = "a consumer's owner and contact are one line each, without control characters";
+        return Err(Refusal::new(Code::BadRequest, text));
+    }
     let (consumer, owner, contact) = (consumer.clone(), owner.to_owned(), contact.to_owned());
     Ok(Decision::done(vec![
         ConsumerAdded {

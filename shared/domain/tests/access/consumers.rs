@@ -42,7 +42,9 @@ fn attest(world: &World, phase: Phase, probed: bool) -> Order {
 #[test]
 fn a_consumer_is_registered_once_with_somebody_who_answers_for_it() {
     let mut world = World::new();
-    assert_eq!(world.refused(admin(), add(" ")), Code::BadRequest);
+    for owner in [" ", "two\nlines", "\u{1b}[31mred"] {
+        assert_eq!(world.refused(admin(), add(owner)), Code::BadRequest, "{owner:?}");
+    }
     world.ask(admin(), add("team billing")).unwrap();
     assert_eq!(world.refused(admin(), add("team billing")), Code::ConsumerExists);
     let withdraw = Order::WithdrawConsumer {
