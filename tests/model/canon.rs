@@ -149,6 +149,7 @@ impl<'a> Canon<'a> {
             members,
             // Nobody comes or goes in this model.
             users: _,
+            logins: _,
             tokens: _,
             token_hashes: _,
             consumers: _,

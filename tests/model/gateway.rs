@@ -123,6 +123,7 @@ impl World {
                 usage: LeafUse::Both,
                 issuer: Some(issuer),
                 key: self.key_of(&holder),
+                form: domain::authority::KeyKind::Tls,
             };
             if let Ok(domain::Answer::Authorized { authorization }) = self.order(holder.clone(), order) {
                 self.sign(authorization);

@@ -196,6 +196,7 @@ impl World {
             not_after: self.now.plus_ms(self.log.settings().node_ttl_ms),
             rotation: None,
             phase: Phase::Standby,
+            form: domain::event::Form::Tls,
         }
     }
 
@@ -338,6 +339,7 @@ fn issue(granted: &AuthorizationGranted) -> CertificateIssued {
         digest: CertDigest(granted.spki.0),
         not_after: granted.not_after,
         certificate: String::new(),
+        kind: KeyKind::Tls,
     }
 }
 

@@ -258,6 +258,7 @@ impl World {
             usage,
             issuer: Some(issuer),
             key,
+            form: domain::authority::KeyKind::Tls,
         };
         let command = self.command(Principal::Node(hello.node), order);
         match self.execute(&command) {

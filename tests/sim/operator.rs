@@ -329,6 +329,7 @@ impl World {
                 usage,
                 issuer: None,
                 key,
+                form: domain::authority::KeyKind::Tls,
             };
             self.command(Principal::User(user), order)
         } else {
@@ -360,7 +361,13 @@ impl World {
             public_key: String::new(),
         };
         let roles = [RoleName::Auditor].into();
-        self.send(Order::AddUser { user, roles, key });
+        let logins = vec![];
+        self.send(Order::AddUser {
+            user,
+            roles,
+            logins,
+            key,
+        });
     }
 
     /// Whoever was removed may get in again, with the same name and a new key.

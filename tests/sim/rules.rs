@@ -233,6 +233,7 @@ fn a_certificate_of_the_row_before_arrives_late() -> World {
         usage: LeafUse::Client,
         issuer: Some(prepared),
         key,
+        form: KeyKind::Tls,
     };
     let command = world.command(Principal::Node(node), order);
     world.execute(&command);

@@ -86,6 +86,7 @@ impl Authority {
             not_after: now().plus_ms(DAY_MS),
             rotation: None,
             phase: Phase::Standby,
+            form: domain::event::Form::Tls,
         };
         let leaf = pki::issue(&granted, &cluster, &self.ca, &*self.signer).expect("a leaf as good as ours");
         Forged {

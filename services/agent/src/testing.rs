@@ -442,6 +442,7 @@ impl Inner {
             not_after: self.now().plus_ms(state.ttl_ms),
             rotation: None,
             phase: state.phase,
+            form: domain::event::Form::Tls,
         };
         let leaf = pki::issue(&granted, &self.cluster, &ca, signer.as_ref()).unwrap();
         if let Principal::Node(node) = holder {

@@ -155,6 +155,8 @@ pub struct Options {
     pub addresses: Vec<IpAddr>,
     /// The host and port to tell callers, when it is not the listen address.
     pub advertise: Option<String>,
+    /// Where readers of tokens find it; none: where it accepts.
+    pub public_url: Option<String>,
     /// The admin endpoint; none: not served.
     pub admin_listen: Option<SocketAddr>,
     /// Where new keys of authorities are made; none: where they were made before.
@@ -255,7 +257,7 @@ async fn open_doors(core: &mut Core, home: &Home, options: &Options) -> Result<D
         Some(ended) = core.tasks.join_next() => return Err(ended_early(ended)),
         () = core.stop.cancelled() => return Err(PlaneError::Interrupted),
     }
-    let url = url_of(options.advertise.as_deref(), address);
+    let url = gateway::url_of(options.advertise.as_deref(), address);
     identity::name_server(&home.admin_identity(), &url).await?;
     let clock = core.clock.clone();
     let now = mtls::Now::new(move || clock.now_ms());
@@ -273,24 +275,11 @@ async fn open_doors(core: &mut Core, home: &Home, options: &Options) -> Result<D
     Ok(Doors { url, address, admin })
 }
 
-fn url_of(advertise: Option<&str>, address: SocketAddr) -> String {
-    match advertise {
-        None => format!("https://{address}"),
-        Some(host) if has_port(host) => format!("https://{host}"),
-        Some(host) => format!("https://{host}:{}", address.port()),
-    }
-}
-
 fn ended_early(ended: Result<Result<(), PlaneError>, tokio::task::JoinError>) -> PlaneError {
     match ended {
         Ok(Err(error)) => error,
         Ok(Ok(())) | Err(_) => PlaneError::Stopped,
     }
-}
-
-fn has_port(host: &str) -> bool {
-    host.rsplit_once(':')
-        .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
 
 /// A certificate from an event, as DER.
@@ -376,6 +365,8 @@ async fn door(
     let mut config = gateway::Config::new(options.listen, home.gateway(), home.description.member);
     config.names.clone_from(&options.names);
     config.addresses.clone_from(&options.addresses);
+    config.advertise.clone_from(&options.advertise);
+    config.public_url.clone_from(&options.public_url);
     let parts = gateway::Parts {
         fold: core.fold.clone(),
         executor: core.executor.clone(),

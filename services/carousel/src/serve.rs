@@ -33,6 +33,8 @@ pub struct FileConfig {
     pub listen: Option<String>,
     /// As `--advertise`.
     pub advertise: Vec<String>,
+    /// As `--public-url`.
+    pub public_url: Option<String>,
     /// As `--admin-listen`.
     pub admin_listen: Option<String>,
     /// As `--log`.
@@ -212,12 +214,14 @@ fn options(settings: &Settings) -> Result<Options, ServeError> {
     let keys = keys.map_err(|error: signer::TokenUriError| {
         ServeError::Usage(format!("--keys is `files` or a token: {error}"))
     })?;
+    let public_url = settings.public_url.value.as_deref().map(public_url).transpose()?;
     let mut options = Options {
         log: settings.log.value.clone(),
         listen,
         names: vec![],
         addresses: vec![],
         advertise: advertise.first().map(|entry| host_of_url(entry)),
+        public_url,
         admin_listen: Some(admin),
         keys,
     };
@@ -239,6 +243,21 @@ fn host_of_url(entry: &str) -> String {
     match entry.parse::<Ipv6Addr>() {
         Ok(address) => format!("[{address}]"),
         Err(_) => entry.to_owned(),
+    }
+}
+
+/// An address of the web without anything behind its path: readers compare it letter by letter, and add to it.
+fn public_url(text: &str) -> Result<String, ServeError> {
+    let rest = text.strip_prefix("https://").filter(|rest| !rest.is_empty());
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/[]".contains(&b);
+    match rest {
+        Some(rest) if text.len() <= 200 && rest.bytes().all(is_plain) && !rest.ends_with('/') => {
+            Ok(text.into())
+        }
+        _ => Err(ServeError::Usage(format!(
+            "--public-url is an address such as https://ca.example.com, without `/` at its end: {:?} is none",
+            plain(text)
+        ))),
     }
 }
 

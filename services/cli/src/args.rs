@@ -13,6 +13,7 @@ pub use audit::{AuditCommand, AuditFilter};
 pub use bench::{BenchCommand, FleetArgs, GatewayArgs, LogArgs};
 pub use consumers::{ConsumerAddArgs, ConsumerArgs, ConsumersCommand};
 pub use plane::{DemoArgs, InitArgs, RecoverArgs, ServeArgs};
+pub use sign::{CertificatesCommand, LoginArgs, RevokeArgs, SignArgs, TokenArgs};
 
 use values::{parse_duration, parse_hosts, parse_name, parse_phase, parse_role, parse_type};
 
@@ -20,6 +21,7 @@ mod audit;
 mod bench;
 mod consumers;
 mod plane;
+mod sign;
 mod values;
 
 /// How a command ends: in the long help, in the manual pages and in `carousel help exit-codes`.
@@ -153,6 +155,11 @@ pub enum Command {
     /// Parties without an agent that trust an exported authority: each forward step waits for their word.
     #[command(subcommand)]
     Consumers(ConsumersCommand),
+    /// Short-lived certificates of your own, for TLS and SSH.
+    Login(LoginArgs),
+    /// Revoke certificates; `get certificates -o wide` lists them with their serials.
+    #[command(subcommand)]
+    Certificates(CertificatesCommand),
     /// Dial nodes and see what they serve.
     Probe(ProbeArgs),
     /// Preflight and health in one.
@@ -202,6 +209,10 @@ pub enum AuthCommand {
     Rotate(RotateArgs),
     /// Public material of all trusted generations.
     Export(ExportArgs),
+    /// A certificate for a party without an agent: a database, a desktop, an OpenSSH host.
+    Sign(SignArgs),
+    /// A token for an application, on stdout.
+    Token(TokenArgs),
 }
 
 /// `auth rotate`.
@@ -416,6 +427,9 @@ pub enum UsersCommand {
         /// admin, operator, auditor, separated by commas.
         #[arg(long, value_delimiter = ',', required = true, value_parser = parse_role)]
         roles: Vec<RoleName>,
+        /// The accounts that SSH certificates of theirs are good for, separated by commas [default: NAME].
+        #[arg(long = "logins", value_name = "ACCOUNT", value_delimiter = ',')]
+        logins: Vec<String>,
         /// Where to write the identity (0600).
         #[arg(long, value_name = "FILE")]
         out: PathBuf,

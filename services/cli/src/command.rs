@@ -17,13 +17,16 @@ use crate::{
 };
 
 mod audit;
+mod certificates;
 mod check;
 mod consumers;
 mod export;
 mod get;
+mod login;
 mod manual;
 mod probe;
 mod rotate;
+mod sign;
 mod status;
 mod tokens;
 mod users;
@@ -35,6 +38,10 @@ pub(crate) async fn dispatch(command: Command, context: &Context) -> Result<Exit
         Command::Status(args) => status::status(context, &args).await,
         Command::Auth(AuthCommand::Rotate(args)) => rotate::rotate(context, &args).await,
         Command::Auth(AuthCommand::Export(args)) => export::export(context, &args).await,
+        Command::Auth(AuthCommand::Sign(args)) => sign::sign(context, &args).await,
+        Command::Auth(AuthCommand::Token(args)) => sign::token(context, &args).await,
+        Command::Login(args) => login::login(context, &args).await,
+        Command::Certificates(command) => certificates::certificates(context, command).await,
         Command::Wait(args) => wait::wait(context, &args).await,
         Command::Get(args) => get::get(context, &args).await,
         Command::Nodes(command) => nodes(context, &command).await,

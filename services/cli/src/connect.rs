@@ -144,6 +144,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// The identity file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads the identity; dials nobody yet. `server` overrides the file's.
     ///
     /// # Errors

@@ -30,6 +30,7 @@ mod probe;
 mod published;
 mod reads;
 mod rotate;
+mod sign;
 mod users;
 mod watch;
 
@@ -104,7 +105,8 @@ async fn respond(
     let route = matched.route;
     let result = let_in(app.clone(), connection, matched, request, term.clone()).await;
     // What an operator's command did is in the log, and true whoever says it: taken for undone it would be done twice.
-    if result.is_ok() && matches!(route.action, Action::Rotate | Action::Administer) && route.is_command() {
+    let is_operators = matches!(route.action, Action::Rotate | Action::Administer | Action::Sign);
+    if result.is_ok() && is_operators && route.is_command() {
         return result;
     }
     // Everything else may have waited for longer than the right lasted, and be of a state that others have left.
@@ -197,6 +199,11 @@ async fn dispatch(endpoint: Endpoint, asked: &Asked) -> Reply {
         Endpoint::UserAdd => users::add(asked).await,
         Endpoint::UserRemove => users::remove(asked).await,
         Endpoint::UserRenew => users::renew(asked).await,
+        Endpoint::UserSsh => sign::ssh(asked).await,
+        Endpoint::Sign => sign::sign(asked).await,
+        Endpoint::SignToken => sign::token(asked).await,
+        Endpoint::CertificatesRevoke => sign::revoke(asked).await,
+        Endpoint::OidcDiscovery => published::discovery(asked).await,
         Endpoint::ConsumerAdd => commands::add_consumer(asked).await,
         Endpoint::ConsumerAttest => commands::attest_consumer(asked).await,
         Endpoint::ConsumerWithdraw => commands::withdraw_consumer(asked).await,
@@ -292,6 +299,7 @@ fn is_noop(answer: &domain::Answer) -> bool {
         domain::Answer::Noop { .. } => true,
         domain::Answer::Token { .. }
         | domain::Answer::Joined { .. }
+        | domain::Answer::Revoked { .. }
         | domain::Answer::Authorized { .. }
         | domain::Answer::Done => false,
     }

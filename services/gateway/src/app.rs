@@ -11,9 +11,11 @@ use std::{
 };
 
 use api::{Audit, Queries};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
     AuthorityType, AuthorizationId, CertDigest, ClusterName, ClusterState, Code, Position, Principal,
-    Refusal, SpkiPin, Timestamp, desired::may_hand_out, event::LeafUse, state::AuthorizationOutcome,
+    Refusal, Serial, SpkiPin, Timestamp, authority::KeyKind, desired::may_hand_out, event::LeafUse,
+    state::AuthorizationOutcome,
 };
 use execution::{Behind, Executor, Fold, codec};
 use mtls::{Epochs, SessionRegistry};
@@ -58,6 +60,8 @@ pub(crate) struct App {
     pub(crate) nodes: NodeLimits,
     pub(crate) strangers: Strangers,
     pub(crate) shutdown: CancellationToken,
+    /// Where readers of tokens find this control plane.
+    pub(crate) public_url: String,
 }
 
 /// Readings to the log's end that strangers ask for: one at a time, and all who wait meanwhile share the next.
@@ -77,7 +81,12 @@ struct Reading {
 /// A certificate as the log has it.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Issued {
+    /// Empty for what is no X.509.
     pub(crate) der: Vec<u8>,
+    /// As its holder takes it: PEM, one line of OpenSSH, or a sealed token.
+    pub(crate) text: String,
+    pub(crate) serial: Serial,
+    pub(crate) authority_type: AuthorityType,
     pub(crate) digest: CertDigest,
     pub(crate) issuer: SpkiPin,
     pub(crate) usage: LeafUse,
@@ -89,6 +98,11 @@ impl App {
     /// The wall clock.
     pub(crate) fn now(&self) -> Timestamp {
         self.executor.now()
+    }
+
+    /// What the tokens of a type name as their issuer (OpenID Connect Discovery 1.0, section 3).
+    pub(crate) fn issuer(&self, authority_type: AuthorityType) -> String {
+        format!("{}/v1/oidc/{authority_type}", self.public_url)
     }
 
     /// The cluster's name. The gateway starts only on a log that holds a cluster.
@@ -245,26 +259,34 @@ impl App {
 
     /// Reads a certificate from its event.
     pub(crate) async fn issued_at(&self, position: Position) -> Result<Issued, No> {
-        use base64::{Engine, engine::general_purpose::STANDARD};
         let domain::Fact::CertificateIssued(fact) = self.event(position).await? else {
             return Err(No::new(
                 Code::Internal,
                 format!("position {position} holds no certificate"),
             ));
         };
-        let der = STANDARD.decode(&fact.certificate).map_err(|_| {
-            No::new(
-                Code::Internal,
-                format!("the certificate at position {position} is damaged"),
-            )
-        })?;
-        let (digest, issuer, usage, not_after) = (fact.digest, fact.issuer, fact.usage, fact.not_after);
+        let (der, text) = match fact.kind {
+            KeyKind::Tls => {
+                let der = STANDARD.decode(&fact.certificate).map_err(|_| {
+                    No::new(
+                        Code::Internal,
+                        format!("the certificate at position {position} is damaged"),
+                    )
+                })?;
+                let text = pki::pem::encode_certificates([&der[..]]);
+                (der, text)
+            }
+            KeyKind::Ssh | KeyKind::Jwt => (vec![], fact.certificate),
+        };
         Ok(Issued {
             der,
-            digest,
-            issuer,
-            usage,
-            not_after,
+            text,
+            serial: fact.serial,
+            authority_type: fact.authority_type,
+            digest: fact.digest,
+            issuer: fact.issuer,
+            usage: fact.usage,
+            not_after: fact.not_after,
             position,
         })
     }

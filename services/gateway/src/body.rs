@@ -17,6 +17,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
     AuthorityType, Code, CommandId, ConsumerName, Order, TokenHash, UserName,
     access::{Grant, NamePattern, Uses},
+    authority::KeyKind,
     command::{Join, KeyRequest, Rejoin, Rotate},
     event::LeafUse,
     fact::{FactReport, MAX_REPORT_BYTES},
@@ -25,6 +26,8 @@ use pki::{Certificate, csr, pem, statement};
 use serde::de::DeserializeOwned;
 
 use crate::reply::No;
+
+pub mod sign;
 
 /// A command as its sender wrote it down.
 #[derive(Clone, PartialEq, Debug)]
@@ -108,6 +111,7 @@ pub fn user(body: &[u8]) -> Result<(Wanted, UserName), No> {
     let order = Order::AddUser {
         user: user.clone(),
         roles: request.roles.into_iter().collect(),
+        logins: request.logins,
         key: key_of(&request.csr)?,
     };
     Ok((wanted(request.id, request.reason, order), user))
@@ -167,6 +171,7 @@ pub fn renewal(body: &[u8]) -> Result<Wanted, No> {
         usage: LeafUse::Client,
         issuer: None,
         key: key_of(&request.csr)?,
+        form: KeyKind::Tls,
     };
     Ok(wanted(request.id, request.reason, order))
 }
@@ -177,12 +182,21 @@ pub fn renewal(body: &[u8]) -> Result<Wanted, No> {
 /// `bad_request`, `csr_invalid`.
 pub fn certificate(body: &[u8]) -> Result<(Wanted, KeyRequest), No> {
     let request: CertificateRequest = parse(body)?;
-    let key = key_of(&request.csr)?;
+    let form = if request.csr.starts_with("-----BEGIN") {
+        KeyKind::Tls
+    } else {
+        KeyKind::Ssh
+    };
+    let key = match form {
+        KeyKind::Ssh => sign::ssh_key(&request.csr)?,
+        KeyKind::Tls | KeyKind::Jwt => key_of(&request.csr)?,
+    };
     let order = Order::RequestCertificate {
         authority_type: request.authority_type,
         usage: request.usage,
         issuer: request.issuer,
         key: key.clone(),
+        form,
     };
     Ok((wanted(request.id, None, order), key))
 }

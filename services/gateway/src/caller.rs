@@ -54,6 +54,7 @@ impl Caller {
         let needed = match action {
             Action::Rotate => "the role operator",
             Action::Administer => "the role admin",
+            Action::Sign => "the role operator for databases, and admin for all else",
             _ => "a role",
         };
         let has: Vec<_> = self

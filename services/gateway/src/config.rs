@@ -18,6 +18,11 @@ pub struct Config {
     pub names: Vec<Hostname>,
     /// The addresses of its server certificates, usually the listen address.
     pub addresses: Vec<IpAddr>,
+    /// The host to tell callers, with a port or without, where it is not the listen address.
+    pub advertise: Option<String>,
+    /// Where readers of tokens find this control plane, without a `/` at the end: the beginning of the tokens' issuer. None:
+    /// where it accepts, see [`url_of`].
+    pub public_url: Option<String>,
     /// Where its keys and certificates are kept: `D/gateway`, 0700. `carousel init` writes `genesis.key`
     /// and `genesis.crt` there.
     pub dir: PathBuf,
@@ -51,6 +56,8 @@ impl Config {
             listen,
             names: vec![],
             addresses,
+            advertise: None,
+            public_url: None,
             dir,
             member,
             max_connections: 65_536,
@@ -74,6 +81,19 @@ impl Config {
     /// Does the gateway itself listen on loopback? Then nodes may be probed there.
     pub(crate) fn is_on_loopback(&self) -> bool {
         self.listen.ip().is_loopback()
+    }
+}
+
+/// Where it accepts, as callers are told: `https://HOST:PORT`.
+pub fn url_of(advertise: Option<&str>, address: SocketAddr) -> String {
+    let has_port = |host: &str| {
+        host.rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+    };
+    match advertise {
+        None => format!("https://{address}"),
+        Some(host) if has_port(host) => format!("https://{host}"),
+        Some(host) => format!("https://{host}:{}", address.port()),
     }
 }
 

@@ -10,7 +10,9 @@ use std::{
 };
 
 use api::node::PushedCertificate;
-use domain::{AuthorityType, Event, Fact, NodeId, Position, Principal, trust::SignedBundle};
+use domain::{
+    AuthorityType, Event, Fact, NodeId, Position, Principal, authority::KeyKind, trust::SignedBundle,
+};
 use tokio::sync::{broadcast::error::RecvError, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -139,7 +141,7 @@ impl Hub {
     fn take(&self, event: &Event) {
         match &event.fact {
             Fact::CertificateIssued(fact) => {
-                if let Principal::Node(node) = &fact.holder {
+                if let (Principal::Node(node), KeyKind::Tls) = (&fact.holder, fact.kind) {
                     self.push(*node, fact, event.header.position);
                 }
             }
@@ -227,6 +229,7 @@ fn changes_a_desired_state(fact: &Fact) -> bool {
         | Fact::AccessUserRemoved(_)
         | Fact::AccessRecovered(_)
         | Fact::AccessNamesReleased(_)
+        | Fact::AccessCertificatesRevoked(_)
         | Fact::AccessCredentialPresented(_)
         | Fact::ConsumerAdded(_)
         | Fact::ConsumerAttested(_)

@@ -24,7 +24,7 @@ use runtime::{clock::SharedClock, metrics::Metrics, ratelimit::KeyedLimit};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Config, GatewayError};
+pub use config::{Config, GatewayError, url_of};
 pub use member::CredentialError;
 pub use presence::Presences;
 pub use reply::No;
@@ -115,7 +115,7 @@ impl Gateway {
         let failed = |source| GatewayError::Listen { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let app = Arc::new(app(config, parts));
+        let app = Arc::new(app(config, parts, address));
         let mut member = Member::open(app.clone())?;
         if let Err(trouble) = member.install_what_is_there() {
             tracing::warn!(%trouble, "what is on disk cannot be served; the gateway asks for new certificates");
@@ -176,7 +176,7 @@ impl Gateway {
     }
 }
 
-fn app(config: Config, parts: Parts) -> App {
+fn app(config: Config, parts: Parts, address: SocketAddr) -> App {
     let Parts {
         fold,
         executor,
@@ -207,6 +207,10 @@ fn app(config: Config, parts: Parts) -> App {
         sessions: SessionRegistry::new(),
         held: watch::Sender::new(BTreeMap::new()),
         shutdown: CancellationToken::new(),
+        public_url: config
+            .public_url
+            .clone()
+            .unwrap_or_else(|| url_of(config.advertise.as_deref(), address)),
         config,
         fold,
         executor,

@@ -275,6 +275,7 @@ impl Member {
             usage: slot.usage,
             issuer: Some(slot.issuer),
             key,
+            form: domain::authority::KeyKind::Tls,
         };
         let answered = match self.execute(order).await {
             Ok(answered) => answered,

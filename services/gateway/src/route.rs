@@ -48,6 +48,11 @@ pub(crate) enum Endpoint {
     ConsumerAdd,
     ConsumerAttest,
     ConsumerWithdraw,
+    Sign,
+    SignToken,
+    UserSsh,
+    CertificatesRevoke,
+    OidcDiscovery,
     ClockAccept,
     Probe,
 }
@@ -102,7 +107,7 @@ impl Route {
     /// Does it become a command of its caller, which is decided, and refused, in the log?
     pub(crate) fn is_command(&self) -> bool {
         let changes = match self.action {
-            Action::Rotate | Action::Administer | Action::RenewOwn => true,
+            Action::Rotate | Action::Administer | Action::Sign | Action::RenewOwn => true,
             // A node's certificates are commands too; nobody but a node is let in there in the first place.
             Action::NodeSelf => self.endpoint == Endpoint::NodeCertificates,
             Action::Read | Action::MemberSelf | Action::System | Action::Public => false,
@@ -115,11 +120,12 @@ impl Route {
 /// Every route there is.
 pub(crate) const ROUTES: &[Route] = {
     use Accepts::{Nodes, Public, Users};
-    use Action::{Administer, NodeSelf, Public as Anybody, Read, RenewOwn, Rotate};
+    use Action::{Administer, NodeSelf, Public as Anybody, Read, RenewOwn, Rotate, Sign};
     &[
         get(path::TRUST, Anybody, Public, Endpoint::Trust),
         get(path::JWKS, Anybody, Public, Endpoint::Jwks),
         get(path::SPIFFE_BUNDLE, Anybody, Public, Endpoint::SpiffeBundle),
+        get(path::OIDC_DISCOVERY, Anybody, Public, Endpoint::OidcDiscovery),
         post(path::JOIN, Anybody, Public, Endpoint::Join),
         post(path::RECOVER, Anybody, Public, Endpoint::Recover),
         get(path::NODE_STREAM, NodeSelf, Nodes, Endpoint::NodeStream),
@@ -158,6 +164,15 @@ pub(crate) const ROUTES: &[Route] = {
         post(path::USERS, Administer, Users, Endpoint::UserAdd),
         post(path::USER_REMOVE, Administer, Users, Endpoint::UserRemove),
         post(path::USER_RENEW, RenewOwn, Users, Endpoint::UserRenew),
+        post(path::USER_SSH, RenewOwn, Users, Endpoint::UserSsh),
+        post(path::SIGN, Sign, Users, Endpoint::Sign),
+        post(path::SIGN_TOKEN, Administer, Users, Endpoint::SignToken),
+        post(
+            path::CERTIFICATES_REVOKE,
+            Administer,
+            Users,
+            Endpoint::CertificatesRevoke,
+        ),
         post(path::CONSUMERS, Administer, Users, Endpoint::ConsumerAdd),
         post(path::CONSUMER_ATTEST, Rotate, Users, Endpoint::ConsumerAttest),
         post(

@@ -283,6 +283,7 @@ async fn a_role_is_looked_up_at_each_request_and_ends_with_its_user() {
         reason: Some("on call".into()),
         name: "audrey".into(),
         roles: vec![RoleName::Auditor],
+        logins: vec![],
         csr: csr::make_pem(&key),
     };
     let answer: UserCertificateAnswer = w.admin(&gateway.addr).post(route::USERS, &request).await.unwrap();

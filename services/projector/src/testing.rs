@@ -195,6 +195,7 @@ impl World {
             not_after: Timestamp(START + 40_000_000),
             rotation: None,
             phase: Phase::Standby,
+            form: domain::event::Form::Tls,
         };
         let issued = self.issued(&granted, &issuer);
         Genesis {
@@ -301,6 +302,7 @@ impl World {
             usage,
             issuer: None,
             key: self.request(),
+            form: KeyKind::Tls,
         }
     }
 
@@ -393,6 +395,7 @@ impl World {
             user: name.parse().unwrap(),
             roles: [role].into(),
             key: self.request(),
+            logins: vec![],
         };
         self.admin_asks(order, None).await;
     }

@@ -83,6 +83,10 @@ impl Touched {
             Fact::CertificateRefused(f) => self.holder(&f.holder),
             Fact::CertificateRevoked(f) => self.holder(&f.holder),
             Fact::AccessCredentialPresented(f) => self.holder(&f.holder),
+            Fact::AccessCertificatesRevoked(f) => {
+                let holders = domain::decide::certificates::affected(state, &f.target);
+                holders.iter().for_each(|holder| self.holder(holder));
+            }
             Fact::AccessUserRemoved(f) => self.holder(&Principal::User(f.user.clone())),
             // A gateway's certificates bear the name of its service.
             Fact::MemberStarted(f) => self.holder(&Principal::Gateway(f.member)),

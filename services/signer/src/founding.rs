@@ -19,7 +19,8 @@ use domain::{
     trust::SignedBundle,
 };
 use pki::{
-    AuthorityError, Blueprint, CaCert, CaSigner, IssueError, KeyPair, authority, bundle, issue, pem, random,
+    AuthorityError, Blueprint, CaCert, CaSigner, IssueError, KeyPair, authority, bundle, credential::Made,
+    issue, pem, random,
 };
 use zeroize::Zeroizing;
 
@@ -283,33 +284,19 @@ fn first_leaf(
         not_after: now.plus_ms(ttl_ms).min(issuer.key.not_after),
         rotation: None,
         phase: Phase::Standby,
+        form: domain::event::Form::Tls,
     };
     let certificate = issuer.certificate.as_ref();
     let certificate = certificate.expect("whoever issues has a certificate: `found` looks for it");
     let leaf = issue(&granted, &founding.cluster, certificate, &*issuer.signer)?;
+    let (digest, text) = (leaf.digest, leaf.to_base64());
     let credentials = Credentials {
         certificate_pem: pem::encode_certificates([&leaf.der[..]]),
         key_pem: key.to_pem(),
         not_after: granted.not_after,
     };
-    let issued = issued(&granted, &leaf);
+    let issued = Made { digest, text }.fact(&granted);
     Ok((credentials, (granted, issued)))
-}
-
-/// The fact of a signed authorisation.
-pub(crate) fn issued(granted: &AuthorizationGranted, leaf: &pki::IssuedLeaf) -> CertificateIssued {
-    CertificateIssued {
-        authorization: granted.authorization,
-        holder: granted.holder.clone(),
-        authority_type: granted.authority_type,
-        issuer: granted.issuer,
-        usage: granted.usage,
-        serial: granted.serial,
-        spki: granted.spki,
-        digest: leaf.digest,
-        not_after: granted.not_after,
-        certificate: leaf.to_base64(),
-    }
 }
 
 /// The host bundle as the genesis will be folded: its revision is a position that the log does not have yet,

@@ -12,11 +12,10 @@ use domain::{
 };
 use eventlog::{Append, Outcome, append_certainly};
 use execution::{Expected, Seen};
-use pki::issue;
+use pki::credential;
 use tokio::task::JoinSet;
 
 use crate::{
-    founding::issued,
     recheck::{Objection, recheck},
     service::{DutyError, Progress, READ_BACK, Signer},
 };
@@ -209,11 +208,7 @@ impl Signer {
 
 /// The key of an authority that is active or prepared.
 fn signing_key(state: &ClusterState, t: AuthorityType, issuer: AuthorityId) -> Option<&AuthorityKey> {
-    let of = state.types.get(&t)?;
-    of.active
-        .values()
-        .chain(of.prepared.values())
-        .find(|key| key.id == issuer)
+    state.types.get(&t)?.live(issuer)
 }
 
 type Made = (Fact, Option<&'static str>);
@@ -225,12 +220,13 @@ fn sign_one(
     key: &AuthorityKey,
 ) -> Result<Made, DutyError> {
     let authority = authorities.open(key)?;
-    let Some(certificate) = &authority.certificate else {
-        let why = format!("the authority {} signs no X.509 certificates", key.id);
-        return Ok(refused(granted, "certificate", why));
-    };
-    match issue(granted, cluster, certificate, &*authority.signer) {
-        Ok(leaf) => Ok((issued(granted, &leaf).into(), None)),
+    match credential::make(
+        granted,
+        cluster,
+        authority.certificate.as_ref(),
+        &*authority.signer,
+    ) {
+        Ok(made) => Ok((made.fact(granted).into(), None)),
         Err(error) if error.is_transient() => Err(DutyError::Sign(error)),
         // The authorisation itself is at fault: it would never be signed, so it is answered.
         Err(error) => Ok(refused(granted, "certificate", crate::service::chain(&error))),

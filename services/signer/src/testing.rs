@@ -140,6 +140,7 @@ impl Cluster {
                 spki: key.spki_pin(),
                 public_key: key.public().to_base64(),
             },
+            form: domain::authority::KeyKind::Tls,
         };
         self.order(self.admin(), order).await.unwrap();
         key

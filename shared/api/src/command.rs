@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    Answer, AuthorityType, CommandId, Phase, Position, SpkiPin, Timestamp, TokenHash, TokenId,
+    Answer, AuthorityType, CommandId, Phase, Position, Serial, SpkiPin, Timestamp, TokenHash, TokenId,
     access::{RoleName, Uses},
     command::{Expectation, LaggingPolicy},
     trust::SignedBundle,
@@ -81,6 +81,9 @@ bodies! {
         name: String,
         /// The roles.
         roles: Vec<RoleName>,
+        /// The accounts that their SSH certificates are good for; none for the one of their own name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        logins: Vec<String>,
         /// The certificate request for the first certificate, PEM.
         csr: String,
     }
@@ -111,11 +114,111 @@ bodies! {
         #[serde(rename = "type")]
         authority_type: AuthorityType,
     }
+    /// `POST /v1/sign`: a certificate for a party without an agent. The request is its grant.
+    SignRequest {
+        /// Of which authority.
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        /// The party's name.
+        name: String,
+        /// A certificate request, PEM: only its key is taken. This or `ssh_key`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        csr: Option<String>,
+        /// One line as in `id_ed25519.pub`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ssh_key: Option<String>,
+        /// DNS names, of servers only.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        names: Vec<String>,
+        /// Addresses, of servers only.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        addresses: Vec<std::net::IpAddr>,
+        /// The accounts of an SSH certificate of a person or a program.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        principals: Vec<String>,
+        /// Its critical options.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        critical_options: BTreeMap<String, String>,
+        /// Its extensions.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        extensions: Vec<String>,
+        /// Its life in milliseconds; none for what the type gives.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl_ms: Option<u64>,
+    }
+    /// `POST /v1/sign/token`.
+    SignTokenRequest {
+        /// Of which authority.
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
+        /// Whose it is: the claim `sub`.
+        name: String,
+        /// For whom: the claim `aud`.
+        audience: Vec<String>,
+        /// Its life in milliseconds; none for what the cluster gives.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl_ms: Option<u64>,
+        /// The key to seal the token to: the asker's, made for this one answer. SubjectPublicKeyInfo, DER, base64.
+        public_key: String,
+    }
+    /// `POST /v1/users/self/ssh`: by the issuer that the current row names, with the accounts that the log gives.
+    SshRequest {
+        /// One line as in `id_ed25519.pub`.
+        ssh_key: String,
+    }
+    /// `POST /v1/certificates/revoke`.
+    RevokeRequest {
+        /// Which certificates.
+        target: RevokeTarget,
+    }
     /// `POST /v1/users/self/certificate`.
     RenewRequest {
         /// The certificate request, PEM.
         csr: String,
     }
+}
+
+/// Which certificates are revoked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevokeTarget {
+    /// The one with this serial number.
+    Serial(Serial),
+    /// All of a node's, by its host name or id.
+    Node(String),
+    /// All of a person's.
+    User(String),
+    /// All that a party without an agent got.
+    External(String),
+    /// All of every node that joined with this token.
+    IssuedByToken(TokenId),
+}
+
+/// The answer to `POST /v1/sign`, `/v1/sign/token` and `/v1/users/self/ssh`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SignAnswer {
+    /// PEM, one line as in `id_ed25519-cert.pub`, or a token that is sealed to the asker (RFC 7516, compact).
+    pub credential: String,
+    /// Its serial number.
+    pub serial: Serial,
+    /// The end of its life.
+    pub not_after: Timestamp,
+    /// Of which authority.
+    #[serde(rename = "type")]
+    pub authority_type: AuthorityType,
+    /// The key that signed it.
+    pub issuer: SpkiPin,
+    /// Its generation.
+    pub generation: u32,
+    /// Is the rotation in progress retiring it? Then this is to be signed again before that rotation ends.
+    pub retiring: bool,
+    /// The phase of the type.
+    pub phase: Phase,
+    /// The authority's own certificate, PEM, where it has one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ca: String,
+    /// The position of `certificate.issued`.
+    pub position: Position,
 }
 
 /// The answer to a command.

@@ -40,7 +40,8 @@ pub struct CertificateRequest {
     /// The issuer that the node read from its desired state; another one now is `stale_view`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<SpkiPin>,
-    /// The certificate request, PEM; only its public key is taken.
+    /// The certificate request, PEM; only its public key is taken. Of an SSH host key its one line as in
+    /// `ssh_host_ed25519_key.pub`.
     pub csr: String,
 }
 
@@ -49,7 +50,7 @@ pub struct CertificateRequest {
 pub struct CertificateAnswer {
     /// The authorisation it was signed for.
     pub authorization: AuthorizationId,
-    /// The leaf, PEM.
+    /// The leaf, PEM; of an SSH host key one line.
     pub certificate: String,
     /// The position of `certificate.issued`: a later one replaces an earlier one, never the reverse.
     pub position: Position,

@@ -38,6 +38,16 @@ pub const CONSUMERS: &str = "/v1/consumers";
 pub const CONSUMER_ATTEST: &str = "/v1/consumers/{name}/attest";
 /// Withdraws one.
 pub const CONSUMER_WITHDRAW: &str = "/v1/consumers/{name}/withdraw";
+/// A certificate for a party without an agent.
+pub const SIGN: &str = "/v1/sign";
+/// A token for an application.
+pub const SIGN_TOKEN: &str = "/v1/sign/token";
+/// Makes certificates count no more.
+pub const CERTIFICATES_REVOKE: &str = "/v1/certificates/revoke";
+/// A person's own SSH certificate.
+pub const USER_SSH: &str = "/v1/users/self/ssh";
+/// What OpenID Connect readers ask first (OpenID Connect Discovery 1.0, section 4); public.
+pub const OIDC_DISCOVERY: &str = "/v1/oidc/{type}/.well-known/openid-configuration";
 /// What the next steps of a type would do.
 pub const PLAN: &str = "/v1/plan/{type}";
 /// Who the caller is to the control plane.

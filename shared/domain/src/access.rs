@@ -48,6 +48,9 @@ pub enum Action {
     Rotate,
     /// Users, tokens, removals of nodes, external consumers.
     Administer,
+    /// Signing for parties without an agent: databases by operators, all else by administrators. Which it is, is decided
+    /// where the type is known.
+    Sign,
     /// A person renewing the own identity.
     RenewOwn,
     /// A node reading its own desired state, reporting its own facts, asking for its own certificates.
@@ -71,6 +74,7 @@ pub fn permits(principal: &Principal, roles: &BTreeSet<RoleName>, action: Action
         Action::Public => true,
         Action::Read | Action::RenewOwn => is_user && !roles.is_empty(),
         Action::Rotate => is_system || (is_user && roles.contains(&RoleName::Operator)),
+        Action::Sign => is_user && (roles.contains(&RoleName::Operator) || roles.contains(&RoleName::Admin)),
         Action::Administer => is_user && roles.contains(&RoleName::Admin),
         Action::NodeSelf => matches!(principal, Principal::Node(_)),
         Action::MemberSelf => is_system || matches!(principal, Principal::Gateway(_)),
@@ -195,10 +199,11 @@ mod tests {
     use super::*;
     use crate::id::SystemActor;
 
-    const ACTIONS: [Action; 8] = [
+    const ACTIONS: [Action; 9] = [
         Action::Read,
         Action::Rotate,
         Action::Administer,
+        Action::Sign,
         Action::RenewOwn,
         Action::NodeSelf,
         Action::MemberSelf,
@@ -212,26 +217,26 @@ mod tests {
 
     /// What each principal may do, in the order of `ACTIONS`: the table once more, as people read it.
     #[rustfmt::skip]
-    fn table() -> Vec<(Principal, Vec<RoleName>, [u8; 8])> {
+    fn table() -> Vec<(Principal, Vec<RoleName>, [u8; 9])> {
         use RoleName::{Admin, Auditor, Operator};
         let user = || Principal::User("alice".parse().unwrap());
         vec![
-            //                                         read rot adm own node memb sys pub
-            (user(), vec![],                           [0,  0,  0,  0,  0,   0,   0,  1]),
-            (user(), vec![Auditor],                    [1,  0,  0,  1,  0,   0,   0,  1]),
-            (user(), vec![Operator],                   [1,  1,  0,  1,  0,   0,   0,  1]),
-            (user(), vec![Admin],                      [1,  0,  1,  1,  0,   0,   0,  1]),
-            (user(), vec![Auditor, Operator],          [1,  1,  0,  1,  0,   0,   0,  1]),
-            (user(), vec![Auditor, Admin],             [1,  0,  1,  1,  0,   0,   0,  1]),
-            (user(), vec![Operator, Admin],            [1,  1,  1,  1,  0,   0,   0,  1]),
-            (user(), vec![Auditor, Operator, Admin],   [1,  1,  1,  1,  0,   0,   0,  1]),
-            (Principal::Node(id()), vec![],            [0,  0,  0,  0,  1,   0,   0,  1]),
-            (Principal::Gateway(id()), vec![],         [0,  0,  0,  0,  0,   1,   0,  1]),
-            (Principal::External("db".into()), vec![], [0,  0,  0,  0,  0,   0,   0,  1]),
-            (Principal::System(SystemActor::Clock), vec![],  [0, 1, 0, 0, 0, 1,   1,  1]),
-            (Principal::System(SystemActor::Signer), vec![], [0, 1, 0, 0, 0, 1,   1,  1]),
-            (Principal::System(SystemActor::Host), vec![],   [0, 1, 0, 0, 0, 1,   1,  1]),
-            (Principal::Anonymous, vec![],             [0,  0,  0,  0,  0,   0,   0,  1]),
+            //                                         read rot adm sign own node memb sys pub
+            (user(), vec![],                           [0,  0,  0,  0,  0,  0,  0,  0,  1]),
+            (user(), vec![Auditor],                    [1,  0,  0,  0,  1,  0,  0,  0,  1]),
+            (user(), vec![Operator],                   [1,  1,  0,  1,  1,  0,  0,  0,  1]),
+            (user(), vec![Admin],                      [1,  0,  1,  1,  1,  0,  0,  0,  1]),
+            (user(), vec![Auditor, Operator],          [1,  1,  0,  1,  1,  0,  0,  0,  1]),
+            (user(), vec![Auditor, Admin],             [1,  0,  1,  1,  1,  0,  0,  0,  1]),
+            (user(), vec![Operator, Admin],            [1,  1,  1,  1,  1,  0,  0,  0,  1]),
+            (user(), vec![Auditor, Operator, Admin],   [1,  1,  1,  1,  1,  0,  0,  0,  1]),
+            (Principal::Node(id()), vec![],            [0,  0,  0,  0,  0,  1,  0,  0,  1]),
+            (Principal::Gateway(id()), vec![],         [0,  0,  0,  0,  0,  0,  1,  0,  1]),
+            (Principal::External("db".into()), vec![], [0,  0,  0,  0,  0,  0,  0,  0,  1]),
+            (Principal::System(SystemActor::Clock), vec![],  [0,  1,  0,  0,  0,  0,  1,  1,  1]),
+            (Principal::System(SystemActor::Signer), vec![], [0,  1,  0,  0,  0,  0,  1,  1,  1]),
+            (Principal::System(SystemActor::Host), vec![],   [0,  1,  0,  0,  0,  0,  1,  1,  1]),
+            (Principal::Anonymous, vec![],             [0,  0,  0,  0,  0,  0,  0,  0,  1]),
         ]
     }
 

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
+    event::LeafUse,
     id::{AuthorityId, InvalidId, Position, RotationId, text_serde},
     time::{DAY_MS, HOUR_MS, Timestamp},
 };
@@ -69,6 +70,8 @@ pub struct AuthorityRow {
     pub by_hand: &'static str,
     /// The life of a leaf that a holder gets when nothing else is said, in milliseconds.
     pub leaf_ttl_ms: u64,
+    /// What a leaf of it may be used for that `auth sign` makes.
+    pub usage_by_hand: LeafUse,
     /// Are its leaves or tokens held by people or programs without an agent? Then the final standby
     /// waits for the last of them to expire (the time condition).
     pub held_without_agent: bool,
@@ -88,6 +91,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         "every node and every TLS client; holders of a CA pin",
         "the CA pin changes; OpenSSH hosts without an agent",
         DAY_MS,
+        LeafUse::Server,
         false,
     ),
     row(
@@ -99,6 +103,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         "gateways, nodes, sshd",
         "exported copies",
         12 * HOUR_MS,
+        LeafUse::Client,
         true,
     ),
     row(
@@ -110,6 +115,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         "database clients",
         "databases are reissued",
         90 * DAY_MS,
+        LeafUse::Server,
         true,
     ),
     row(
@@ -121,6 +127,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         "self-hosted databases",
         "databases trust both from init and drop the old one after standby",
         HOUR_MS,
+        LeafUse::Client,
         true,
     ),
     row(
@@ -132,6 +139,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         "sshd",
         "sshd trusts both, then drops the old one",
         HOUR_MS,
+        LeafUse::Client,
         true,
     ),
     row(
@@ -143,6 +151,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         "JWKS readers",
         "copied JWKS",
         15 * crate::time::MINUTE_MS,
+        LeafUse::Client,
         true,
     ),
     row(
@@ -154,6 +163,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         "service providers",
         "service providers' metadata",
         90 * DAY_MS,
+        LeafUse::Signing,
         true,
     ),
     row(
@@ -165,6 +175,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         "relying parties (JWKS)",
         "",
         15 * crate::time::MINUTE_MS,
+        LeafUse::Client,
         true,
     ),
     row(
@@ -176,6 +187,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         "workloads, federated domains",
         "bundle refresh",
         HOUR_MS,
+        LeafUse::Both,
         true,
     ),
     row(
@@ -187,6 +199,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         "Okta",
         "the key registered at Okta",
         15 * crate::time::MINUTE_MS,
+        LeafUse::Client,
         true,
     ),
     row(
@@ -198,6 +211,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         "the AWS trust anchor",
         "the trust anchor",
         HOUR_MS,
+        LeafUse::Client,
         true,
     ),
     row(
@@ -209,6 +223,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         "Active Directory",
         "group policy",
         HOUR_MS,
+        LeafUse::Client,
         true,
     ),
 ];
@@ -226,6 +241,7 @@ const fn row(
     verifiers: &'static str,
     by_hand: &'static str,
     leaf_ttl_ms: u64,
+    usage_by_hand: LeafUse,
     held_without_agent: bool,
 ) -> AuthorityRow {
     AuthorityRow {
@@ -237,6 +253,7 @@ const fn row(
         verifiers,
         by_hand,
         leaf_ttl_ms,
+        usage_by_hand,
         held_without_agent,
     }
 }

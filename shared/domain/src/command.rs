@@ -1,18 +1,18 @@
 //! Commands: what somebody asks for, and the answers to it.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     access::{Action, Grant, RoleName},
-    authority::AuthorityType,
-    event::{AuthorityActivated, AuthorityKeyGenerated, CertificateIssued, LeafUse},
+    authority::{AuthorityType, KeyKind},
+    event::{AuthorityActivated, AuthorityKeyGenerated, CertificateIssued, Form, LeafUse},
     fact::{FactReport, FactsByType, Seen},
     id::{
         AuthorizationId, BodyDigest, BootId, CertDigest, ClusterName, CommandId, ConsumerName, Hostname,
-        MemberId, NodeId, Position, Principal, RotationId, SpkiPin, TokenHash, TokenId, UserName,
+        MemberId, NodeId, Position, Principal, RotationId, Serial, SpkiPin, TokenHash, TokenId, UserName,
     },
     phase::Phase,
     time::Timestamp,
@@ -142,6 +142,44 @@ pub struct Join {
     pub rejoin: Option<Rejoin>,
 }
 
+/// What a party without an agent is to get. The order is its grant: nothing else names it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Sign {
+    /// Of which authority.
+    pub authority_type: AuthorityType,
+    /// The party's name: the last part of the URI in what it gets, and its common name.
+    pub holder: UserName,
+    /// The form, with what stands in it. The principals of an SSH host are its names and addresses.
+    pub form: Form,
+    /// DNS names, of servers only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<Hostname>,
+    /// Addresses, of servers only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+    /// Its life in milliseconds, where that is to be shorter than what the type gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// The key to certify; of a token the one that it is sealed to.
+    pub key: KeyRequest,
+}
+
+/// Which certificates are revoked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "by", content = "of", rename_all = "kebab-case")]
+pub enum Revocable {
+    /// The one with this serial number.
+    Serial(Serial),
+    /// All of a node's; it needs a new join token.
+    Node(NodeId),
+    /// All of a person's; somebody has to make a new identity.
+    User(UserName),
+    /// All that a party without an agent got.
+    External(UserName),
+    /// All of every node that joined with this token, removed or not.
+    IssuedByToken(TokenId),
+}
+
 /// Joining again on an old data directory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Rejoin {
@@ -219,6 +257,9 @@ pub enum Order {
     AddUser {
         user: UserName,
         roles: BTreeSet<RoleName>,
+        /// The accounts that their SSH certificates are good for; the one of their own name where none is said.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        logins: Vec<String>,
         key: KeyRequest,
     },
     RemoveUser {
@@ -241,7 +282,16 @@ pub enum Order {
         authority_type: AuthorityType,
         usage: LeafUse,
         issuer: Option<SpkiPin>,
+        /// A certificate for TLS, or for SSH: of a node's host key, or of a person's own.
+        #[serde(default = "tls", skip_serializing_if = "is_tls")]
+        form: KeyKind,
         key: KeyRequest,
+    },
+    /// `auth sign` and `auth token`: for a party without an agent.
+    Sign(Box<Sign>),
+    /// Some certificates stop counting before their end.
+    RevokeCertificates {
+        target: Revocable,
     },
     /// A fact report; not a command: it has no id of its own and is not answered twice.
     Report {
@@ -323,6 +373,9 @@ impl Order {
             Self::Join(_) => "join",
             Self::Recover { .. } => "recover",
             Self::RequestCertificate { .. } => "request-certificate",
+            Self::Sign(sign) if sign.form.kind() == KeyKind::Jwt => "auth-token",
+            Self::Sign(_) => "auth-sign",
+            Self::RevokeCertificates { .. } => "certificates-revoke",
             Self::Report { .. } => "report",
             Self::PresentCredential { .. } => "present-credential",
             Self::StartMember { .. } => "member-start",
@@ -368,6 +421,8 @@ impl Order {
                 Some(user.to_string())
             }
             Self::RemoveToken { token } => Some(token.to_string()),
+            Self::Sign(sign) => Some(format!("{}/{}", sign.authority_type, sign.holder)),
+            Self::RevokeCertificates { target } => Some(target.to_string()),
             Self::Join(join) => Some(join.hostname.to_string()),
             Self::PresentCredential { holder, .. } => Some(holder.to_string()),
             Self::StartMember { member, .. }
@@ -395,7 +450,13 @@ impl Order {
             | Self::AddUser { .. }
             | Self::RemoveUser { .. }
             | Self::AddConsumer { .. }
-            | Self::WithdrawConsumer { .. } => Action::Administer,
+            | Self::WithdrawConsumer { .. }
+            | Self::RevokeCertificates { .. } => Action::Administer,
+            // Databases are what operators run.
+            Self::Sign(sign) => match sign.authority_type {
+                AuthorityType::Db | AuthorityType::DbClient => Action::Rotate,
+                _ => Action::Administer,
+            },
             Self::RequestCertificate {
                 authority_type: AuthorityType::User,
                 ..
@@ -449,12 +510,34 @@ pub enum Answer {
         node: NodeId,
         authorization: AuthorizationId,
     },
+    /// Certificates that do not count any more.
+    Revoked { certificates: u32 },
     /// A certificate is authorised; `certificate.issued` follows.
     Authorized { authorization: AuthorizationId },
     /// Done.
     Done,
     /// Nothing was left to do.
     Noop { text: String },
+}
+
+impl fmt::Display for Revocable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Serial(serial) => write!(f, "serial {serial}"),
+            Self::Node(node) => write!(f, "node/{node}"),
+            Self::User(user) => write!(f, "user/{user}"),
+            Self::External(name) => write!(f, "external/{name}"),
+            Self::IssuedByToken(token) => write!(f, "token {token}"),
+        }
+    }
+}
+
+fn tls() -> KeyKind {
+    KeyKind::Tls
+}
+
+fn is_tls(kind: &KeyKind) -> bool {
+    *kind == KeyKind::Tls
 }
 
 /// An answer with the place in the log up to which a reader must have read to see its effect.

@@ -123,7 +123,12 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
             ttl_ms,
         } => access::create_token(state, *hash, grant, *uses, *ttl_ms, given),
         Order::RemoveToken { token } => access::remove_token(state, token),
-        Order::AddUser { user, roles, key } => access::add_user(state, user, roles, key, given),
+        Order::AddUser {
+            user,
+            roles,
+            logins,
+            key,
+        } => access::add_user(state, user, roles, logins, key, given),
         Order::RemoveUser { user } => access::remove_user(state, user),
         Order::RecoverAdmin { user, key } => access::recover_admin(state, user, key, given),
         Order::PresentCredential { holder, certificate } => access::present(state, holder, *certificate),
@@ -133,8 +138,19 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
             authority_type,
             usage,
             issuer,
+            form,
             key,
-        } => certificates::request(state, command, *authority_type, *usage, *issuer, key, given),
+        } => {
+            let wanted = certificates::Wanted {
+                authority_type: *authority_type,
+                usage: *usage,
+                issuer: *issuer,
+                form: *form,
+            };
+            certificates::request(state, command, &wanted, key, given)
+        }
+        Order::Sign(sign) => certificates::sign(state, sign, given),
+        Order::RevokeCertificates { target } => certificates::revoke(state, target),
         Order::VoidAuthorization { authorization, why } => certificates::void(state, *authorization, why),
         Order::StartMember { .. } | Order::ReportMember { .. } => {
             members::report(state, &command.order, given)
@@ -194,6 +210,8 @@ fn authorise(state: &ClusterState, command: &Command) -> Result<(), Refusal> {
         | Order::Join(_)
         | Order::Recover { .. }
         | Order::RequestCertificate { .. }
+        | Order::Sign(_)
+        | Order::RevokeCertificates { .. }
         | Order::PresentCredential { .. }
         | Order::LoseMember { .. }
         | Order::VoidAuthorization { .. }

@@ -73,6 +73,7 @@ pub fn duty(state: &ClusterState, event: &Event) -> Vec<Duty> {
         Fact::AuthorityRetired(f) => of_type(state, f.authority_type),
         Fact::NodeRemoved(f) => revocations(state, Some(&Principal::Node(f.node))),
         Fact::AccessUserRemoved(f) => revocations(state, Some(&Principal::User(f.user.clone()))),
+        Fact::AccessCertificatesRevoked(_) => revocations(state, None),
         Fact::CertificateRevoked(_) => AuthorityType::all().flat_map(|t| bundle(state, t)).collect(),
         Fact::ClusterCreated(_)
         | Fact::ClusterClockAccepted(_)

@@ -8,8 +8,10 @@ use crate::{
     time::Timestamp,
 };
 
+pub use form::Form;
 pub use payload::*;
 
+pub mod form;
 mod payload;
 
 /// Who may write an event.
@@ -161,6 +163,8 @@ facts! {
     AccessRecovered = "access"."recovered";
     /// A removed node's names are free again; decided where names are given.
     AccessNamesReleased = "access"."names-released";
+    /// Certificates stop counting before their end, on somebody's word. Which they are follows from the fold up to here.
+    AccessCertificatesRevoked = "access"."certificates-revoked";
     /// A new certificate of a person or a node was seen in use for the first time.
     AccessCredentialPresented = "access"."credential-presented";
     /// An external consumer of an exported authority was registered.
@@ -234,7 +238,8 @@ impl Fact {
             | Self::AccessUserAdded(_)
             | Self::AccessUserRemoved(_)
             | Self::AccessRecovered(_)
-            | Self::AccessNamesReleased(_) => "cluster".into(),
+            | Self::AccessNamesReleased(_)
+            | Self::AccessCertificatesRevoked(_) => "cluster".into(),
             Self::AccessCredentialPresented(f) => f.holder.holder_token(),
             Self::ConsumerAdded(f) => f.authority_type.to_string(),
             Self::ConsumerAttested(f) => f.authority_type.to_string(),

@@ -57,7 +57,8 @@ pub fn apply(state: &mut ClusterState, event: &Event) {
         Fact::AccessUserAdded(f) => access::user_added(state, f),
         Fact::AccessUserRemoved(f) => access::user_removed(state, header, &f.user),
         Fact::AccessRecovered(f) => access::recovered(state, f),
-        Fact::AccessNamesReleased(f) => node::names_released(state, &f.node),
+        Fact::AccessNamesReleased(f) => node::names_released(state, &Principal::Node(f.node)),
+        Fact::AccessCertificatesRevoked(f) => certificate::revoked_by_hand(state, header, &f.target),
         Fact::AccessCredentialPresented(f) => certificate::presented(state, header, &f.certificate),
         Fact::ConsumerAdded(f) => access::consumer_added(state, f),
         Fact::ConsumerAttested(f) => access::consumer_attested(state, f),
@@ -200,6 +201,7 @@ fn telling(state: &ClusterState, fact: &Fact) -> Option<Answer> {
         | Fact::AccessUserRemoved(_)
         | Fact::AccessRecovered(_)
         | Fact::AccessNamesReleased(_)
+        | Fact::AccessCertificatesRevoked(_)
         | Fact::AccessCredentialPresented(_)
         | Fact::ConsumerAdded(_)
         | Fact::ConsumerAttested(_)

@@ -13,7 +13,7 @@ use crate::{
     phase::{Phase, Transition},
     refusal::{Code, Refusal},
     rules::{Rule, holds},
-    state::{ClusterState, Node, TypeState},
+    state::{Certificate, ClusterState, Node, TypeState},
     time::Timestamp,
 };
 
@@ -329,15 +329,11 @@ pub fn time_condition(
             .filter_map(|d| state.certificates.get(d))
             .filter(|c| c.authority_type == authority_type && !c.revoked)
             .collect();
-        let visible = matches!(holder, Principal::User(_));
-        let replaced = certificates
-            .iter()
-            .filter(|c| !retiring.contains(&c.issuer) && (!visible || c.presented.is_some()))
-            .map(|c| c.position)
-            .max();
         let last = certificates
             .iter()
-            .filter(|c| retiring.contains(&c.issuer) && c.not_after > now && Some(c.position) > replaced)
+            .filter(|c| {
+                retiring.contains(&c.issuer) && c.not_after > now && !is_replaced(c, &certificates, &retiring)
+            })
             .map(|c| c.not_after)
             .max();
         if let Some(not_after) = last {
@@ -346,6 +342,19 @@ pub fn time_condition(
         }
     }
     (!condition.holders.is_empty()).then_some(condition)
+}
+
+/// Is there a later one of the same holder and kind by the other authority, seen in use where it can be: what people present
+/// to us over TLS? A token is never replaced: whoever has it may have many, and each is good until its end.
+fn is_replaced(one: &Certificate, all: &[&Certificate], retiring: &BTreeSet<SpkiPin>) -> bool {
+    let is_visible = matches!(one.holder, Principal::User(_)) && one.kind == KeyKind::Tls;
+    let replaces = |later: &&Certificate| {
+        later.kind == one.kind
+            && later.position > one.position
+            && !retiring.contains(&later.issuer)
+            && (!is_visible || later.presented.is_some())
+    };
+    one.kind != KeyKind::Jwt && all.iter().any(|later| replaces(later))
 }
 
 impl Gate {

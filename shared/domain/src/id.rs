@@ -186,6 +186,22 @@ impl Serial {
         bytes[0] = (bytes[0] & 0x7f) | 0x40;
         Self(bytes)
     }
+
+    /// A serial of an SSH certificate, which has 64 bits and is not 0: nothing stands in its upper half.
+    pub fn of_random_ssh(mut bytes: [u8; 16]) -> Self {
+        bytes[..8].fill(0);
+        if bytes == [0; 16] {
+            bytes[15] = 1;
+        }
+        Self(bytes)
+    }
+
+    /// The number that an SSH certificate bears; none for the serials of others.
+    pub fn ssh(self) -> Option<u64> {
+        let (upper, lower) = self.0.split_at(8);
+        let number = u64::from_be_bytes(lower.try_into().ok()?);
+        (upper == [0; 8]).then_some(number)
+    }
 }
 
 impl fmt::Display for Serial {

@@ -4,7 +4,7 @@
 //! counts. So a stolen authority key alone gets nothing.
 
 use crate::{
-    authority::AuthorityType,
+    authority::{AuthorityType, KeyKind},
     id::{CertDigest, ClusterName, NodeId, Principal},
     refusal::{Code, Refusal},
     state::{Certificate, ClusterState, Node},
@@ -28,6 +28,14 @@ pub struct Presented<'a> {
 /// The URI of a holder's certificates: `carousel://<cluster>/<gateway|node|user|external>/<id>`.
 pub fn uri(cluster: &ClusterName, holder: &Principal) -> String {
     format!("{SCHEME}{cluster}/{holder}")
+}
+
+/// The URI of what a type gives to a holder. A workload's is its SPIFFE ID (SPIFFE-ID, section 2), which names nobody here.
+pub fn uri_of(cluster: &ClusterName, authority_type: AuthorityType, holder: &Principal) -> String {
+    match (authority_type, holder) {
+        (AuthorityType::Spiffe, Principal::External(name)) => format!("spiffe://{cluster}/{name}"),
+        _ => uri(cluster, holder),
+    }
 }
 
 /// Reads a certificate's URI; none for whatever is no holder of a certificate.
@@ -70,7 +78,9 @@ pub fn identify(
     let certificate = state
         .certificates
         .get(&presented.digest)
-        .filter(|c| c.holder == holder && c.authority_type == presented.authority_type)
+        .filter(|c| {
+            c.holder == holder && c.authority_type == presented.authority_type && c.kind == KeyKind::Tls
+        })
         .ok_or_else(|| unknown("the log does not know it as issued to this holder"))?;
     if !certificate.usage.client() {
         return Err(unknown("it is for servers alone"));
@@ -101,7 +111,7 @@ pub fn recoverable(
     let holder = Principal::Node(node);
     let known = state.certificates.get(&proven_by);
     let certificate = known
-        .filter(|c| c.holder == holder && c.authority_type == AuthorityType::Host)
+        .filter(|c| c.holder == holder && c.authority_type == AuthorityType::Host && c.kind == KeyKind::Tls)
         .ok_or_else(|| refused("the log does not know this certificate as issued to this node"))?;
     check_standing(state, &holder)?;
     if certificate.revoked {

@@ -54,6 +54,7 @@ codes! {
     AddressNotGranted = "address_not_granted", 403, "the grant does not include this address";
     TypeNotGranted = "type_not_granted", 403, "the grant does not include this authority type or role";
     KeyReused = "key_reused", 409, "this key is already certified for another holder, or is an authority's";
+    SignInvalid = "sign_invalid", 422, "what is to be signed is not what its authority type gives";
     CsrInvalid = "csr_invalid", 422, "the certificate request cannot be used";
     NodeUnknown = "node_unknown", 404, "no such node";
     NodeRemoved = "node_removed", 403, "this node was removed";

@@ -230,6 +230,7 @@ fn whom(fact: &Fact) -> Whom {
         | Fact::AccessUserRemoved(_)
         | Fact::AccessRecovered(_)
         | Fact::AccessNamesReleased(_)
+        | Fact::AccessCertificatesRevoked(_)
         | Fact::AccessCredentialPresented(_)
         | Fact::ConsumerAdded(_)
         | Fact::ConsumerAttested(_)

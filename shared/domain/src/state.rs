@@ -34,12 +34,14 @@ pub struct ClusterState {
     pub nodes: BTreeMap<NodeId, Node>,
     /// How the nodes of each type stand: derived from the rest, and kept beside it so that nobody counts again.
     pub standings: BTreeMap<AuthorityType, Standing>,
-    /// Names in use: which node bears each, and until when at the latest a certificate says so.
-    pub names: BTreeMap<Hostname, BTreeMap<NodeId, Timestamp>>,
+    /// Names in use: who bears each, a node or a host without an agent, and until when at the latest a certificate says so.
+    pub names: BTreeMap<Hostname, BTreeMap<Principal, Timestamp>>,
     /// Control-plane services.
     pub members: BTreeMap<MemberId, Member>,
     /// Operators.
     pub users: BTreeMap<UserName, BTreeSet<RoleName>>,
+    /// The accounts that their SSH certificates are good for, where that is not the one of their own name.
+    pub logins: BTreeMap<UserName, Vec<String>>,
     /// Join tokens that were not removed.
     pub tokens: BTreeMap<TokenId, Token>,
     /// Tokens by the digest that a join brings.
@@ -331,6 +333,8 @@ pub struct Certificate {
     pub authority_type: AuthorityType,
     /// The authority that signed it.
     pub issuer: AuthorityId,
+    /// For TLS, for SSH, or a token.
+    pub kind: KeyKind,
     /// What it may be used for.
     pub usage: LeafUse,
     /// Its serial.
@@ -378,11 +382,22 @@ pub struct RowStamp {
 }
 
 impl RowStamp {
-    /// Does the row give leaves of this usage to this issuer?
-    pub fn names(&self, issuer: AuthorityId, usage: LeafUse) -> bool {
-        let client = !usage.client() || self.client == Some(issuer);
-        let server = !usage.server() || self.server == Some(issuer);
-        client && server
+    /// The issuer of a usage in this row; none for both roles while it names two.
+    pub fn issuer(&self, usage: LeafUse) -> Option<AuthorityId> {
+        match usage {
+            LeafUse::Client | LeafUse::Signing => self.client,
+            LeafUse::Server => self.server,
+            LeafUse::Both => self.client.filter(|issuer| self.server == Some(*issuer)),
+        }
+    }
+
+    /// The issuer for a party without an agent. What it holds is replaced by hand, and so from the first phase on in which
+    /// the new authority signs anything; a host is a server among nodes and follows their row.
+    pub fn issuer_by_hand(&self, authority_type: AuthorityType, usage: LeafUse) -> Option<AuthorityId> {
+        match (authority_type, usage) {
+            (AuthorityType::Host, LeafUse::Server) => self.server,
+            _ => self.client,
+        }
     }
 }
 
@@ -410,6 +425,12 @@ impl ClusterState {
     /// The cluster's name, once it was created.
     pub fn cluster_name(&self) -> Option<&ClusterName> {
         self.cluster.as_ref().map(|c| &c.name)
+    }
+
+    /// The accounts that a person's SSH certificates are good for: the one of their own name unless the log says others.
+    pub fn logins_of(&self, user: &UserName) -> Vec<String> {
+        let given = self.logins.get(user).cloned();
+        given.unwrap_or_else(|| vec![user.to_string()])
     }
 
     /// The cluster's durations (defaults before it was created).

@@ -210,6 +210,7 @@ fn correlation(fact: &Fact) -> Option<String> {
         | Fact::AccessUserRemoved(_)
         | Fact::AccessRecovered(_)
         | Fact::AccessNamesReleased(_)
+        | Fact::AccessCertificatesRevoked(_)
         | Fact::AccessCredentialPresented(_)
         | Fact::ConsumerAdded(_)
         | Fact::ConsumerWithdrawn(_)

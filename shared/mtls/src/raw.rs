@@ -59,6 +59,7 @@ impl Alone {
             not_after: now.plus_ms(DAY_MS),
             rotation: None,
             phase: Phase::Standby,
+            form: domain::event::Form::Tls,
         };
         let leaf = issue(&granted, &cluster, &ca, &key).expect("it signs what is of the usual profile");
         let credential = Credential::new(vec![leaf.der.into()], &pair).expect("the leaf is of this key");

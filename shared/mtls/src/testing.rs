@@ -105,6 +105,7 @@ impl Ca {
             not_after,
             rotation: None,
             phase: Phase::Standby,
+            form: domain::event::Form::Tls,
         };
         let leaf = issue(&granted, &cluster(), &self.cert, &self.key).unwrap();
         (leaf.der, key)

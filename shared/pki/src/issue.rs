@@ -16,6 +16,7 @@ use crate::{
     key::{CaSigner, PublicKey, SignError, sha256},
     lint::{LintError, profile},
     names,
+    ssh::SshIssueError,
 };
 
 /// A certificate, signed and checked.
@@ -60,6 +61,9 @@ pub enum IssueError {
     /// The key did not sign.
     #[error("the authority's key did not sign")]
     Sign(#[source] SignError),
+    /// An SSH certificate was not made.
+    #[error(transparent)]
+    Ssh(SshIssueError),
     /// A bug or an unforeseen name.
     #[error("the certificate could not be encoded: {0}")]
     Encode(rcgen::Error),
@@ -71,7 +75,10 @@ pub enum IssueError {
 impl IssueError {
     /// May the same authorisation succeed later?
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Sign(_))
+        match self {
+            Self::Ssh(error) => error.is_transient(),
+            error => matches!(error, Self::Sign(_)),
+        }
     }
 }
 

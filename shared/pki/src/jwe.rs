@@ -83,23 +83,14 @@ impl Receiver {
     /// # Errors
     /// [`JweError`]; nothing of the text is in it.
     pub fn open(self, sealed: &str) -> Result<Zeroizing<String>, JweError> {
-        let parts: Vec<&str> = sealed.split('.').collect();
-        // Both agree on the key itself, so that no key is carried: its part is empty.
-        let [protected, "", nonce, text, tag] = parts[..] else {
-            return Err(JweError::Form);
-        };
-        if sealed.len() > LONGEST {
-            return Err(JweError::Form);
-        }
-        let bytes = |part: &str| BASE64URL.decode(part).map_err(|_| JweError::Form);
-        let header: Header = serde_json::from_slice(&bytes(protected)?).map_err(|_| JweError::Form)?;
-        if (header.alg.as_str(), header.enc.as_str()) != (ALGORITHM, ENCRYPTION) {
-            return Err(JweError::Form);
-        }
-        let sender = header.epk.read().ok_or(JweError::Form)?;
-        let nonce: [u8; NONCE_LEN] = bytes(nonce)?.try_into().map_err(|_| JweError::Form)?;
+        let Sealed {
+            protected,
+            sender,
+            nonce,
+            text,
+        } = read(sealed)?;
         let key = agreed(self.private, &sender).map_err(|_| JweError::Form)?;
-        let mut sealed = Zeroizing::new([bytes(text)?, bytes(tag)?].concat());
+        let mut sealed = Zeroizing::new(text);
         let opened = key.open_in_place(
             Nonce::assume_unique_for_key(nonce),
             Aad::from(protected.as_bytes()),
@@ -115,6 +106,45 @@ impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Receiver({}, private half not shown)", self.public.pin())
     }
+}
+
+/// The parts of a sealed text.
+struct Sealed<'a> {
+    protected: &'a str,
+    sender: PublicKey,
+    nonce: [u8; NONCE_LEN],
+    /// With the tag behind it.
+    text: Vec<u8>,
+}
+
+fn read(sealed: &str) -> Result<Sealed<'_>, JweError> {
+    if sealed.len() > LONGEST {
+        return Err(JweError::Form);
+    }
+    let parts: Vec<&str> = sealed.split('.').collect();
+    // Both agree on the key itself, so that no key is carried: its part is empty.
+    let [protected, "", nonce, text, tag] = parts[..] else {
+        return Err(JweError::Form);
+    };
+    let bytes = |part: &str| BASE64URL.decode(part).map_err(|_| JweError::Form);
+    let header: Header = serde_json::from_slice(&bytes(protected)?).map_err(|_| JweError::Form)?;
+    if (header.alg.as_str(), header.enc.as_str()) != (ALGORITHM, ENCRYPTION) {
+        return Err(JweError::Form);
+    }
+    Ok(Sealed {
+        protected,
+        sender: header.epk.read().ok_or(JweError::Form)?,
+        nonce: bytes(nonce)?.try_into().map_err(|_| JweError::Form)?,
+        text: [bytes(text)?, bytes(tag)?].concat(),
+    })
+}
+
+/// Has it the one form that is sealed here? That is all that anybody else can see.
+///
+/// # Errors
+/// [`JweError::Form`].
+pub fn check_form(sealed: &str) -> Result<(), JweError> {
+    read(sealed).map(drop)
 }
 
 /// Seals a text to the key of a [`Receiver`]: each time by a fresh key, so that the same text is never the same twice.

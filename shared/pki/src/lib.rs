@@ -27,6 +27,7 @@
 
 pub mod authority;
 pub mod bundle;
+pub mod credential;
 pub mod csr;
 pub mod inspect;
 pub mod issue;

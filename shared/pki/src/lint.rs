@@ -3,7 +3,10 @@
 //! It parses with another library than the one that wrote the certificate, and expects every field and
 //! every extension; what is not expected is an error, not a curiosity.
 
-use domain::{ClusterName, event::AuthorizationGranted};
+use domain::{
+    ClusterName,
+    event::{AuthorizationGranted, LeafUse},
+};
 use x509_parser::{
     certificate::X509Certificate,
     extensions::{ExtendedKeyUsage, GeneralName, ParsedExtension, X509Extension},
@@ -124,12 +127,13 @@ fn fields(
     Ok(())
 }
 
+const EXTENDED_USAGE: &str = "2.5.29.37";
 /// The six extensions of a leaf, each exactly once.
 const EXPECTED: [(&str, bool); 6] = [
     ("2.5.29.35", false), // authority key identifier
     ("2.5.29.17", false), // subject alternative name
     ("2.5.29.15", true),  // key usage
-    ("2.5.29.37", false), // extended key usage
+    (EXTENDED_USAGE, false),
     ("2.5.29.14", false), // subject key identifier
     ("2.5.29.19", true),  // basic constraints
 ];
@@ -144,7 +148,7 @@ fn extensions(certificate: &X509Certificate<'_>, granted: &AuthorizationGranted)
         };
         let (_, critical) = EXPECTED
             .iter()
-            .find(|(e, _)| *e == oid)
+            .find(|(e, _)| *e == oid && (oid != EXTENDED_USAGE || granted.usage != LeafUse::Signing))
             .ok_or_else(|| wrong("is not in the profile"))?;
         if extension.critical != *critical {
             return Err(wrong("has the wrong criticality"));
@@ -155,7 +159,10 @@ fn extensions(certificate: &X509Certificate<'_>, granted: &AuthorizationGranted)
         value(extension, granted)?;
         seen.push(oid);
     }
-    match EXPECTED.iter().find(|(oid, _)| !seen.iter().any(|s| s == oid)) {
+    // A leaf that only signs documents has no extended usage, and so no list of them.
+    let is_expected = |oid: &str| oid != EXTENDED_USAGE || granted.usage != LeafUse::Signing;
+    let missing = |(oid, _): &&(&str, bool)| is_expected(oid) && !seen.iter().any(|s| s == oid);
+    match EXPECTED.iter().find(missing) {
         Some((oid, _)) => Err(LintError::Extension {
             oid: (*oid).into(),
             wrong: "is missing",

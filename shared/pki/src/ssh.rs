@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use domain::{Timestamp, plain};
+use domain::{
+    CertDigest, Timestamp,
+    event::{AuthorizationGranted, Form, form::is_text},
+};
 use ssh_key::{
     Certificate, HashAlg,
     certificate::{Builder, CertType},
@@ -14,7 +17,7 @@ use ssh_key::{
 
 use crate::{
     adapter::Signing,
-    key::{CaSigner, PublicKey, SignError, random},
+    key::{CaSigner, PublicKey, SignError, random, sha256},
 };
 
 pub use export::{known_hosts_line, public_line};
@@ -25,22 +28,6 @@ mod adapter;
 mod export;
 mod key;
 mod krl;
-
-/// The most principals of a certificate: OpenSSH reads no more.
-const MOST_PRINCIPALS: usize = 256;
-/// The longest key id, principal or option.
-const LONGEST: usize = 255;
-/// What a critical option may be called, and an extension: OpenSSH refuses a certificate whose critical options it does not
-/// know, and overlooks an extension that it does not know.
-const CRITICAL_OPTIONS: [&str; 3] = ["force-command", "source-address", "verify-required"];
-const EXTENSIONS: [&str; 6] = [
-    "no-touch-required",
-    "permit-X11-forwarding",
-    "permit-agent-forwarding",
-    "permit-port-forwarding",
-    "permit-pty",
-    "permit-user-rc",
-];
 
 /// Whose key is certified.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +57,34 @@ pub struct SshProfile {
     pub critical_options: BTreeMap<String, String>,
     /// `permit-pty` and the like; of users only.
     pub extensions: Vec<String>,
+}
+
+impl SshProfile {
+    /// What an authorisation says; none for one of another form.
+    pub fn of(granted: &AuthorizationGranted) -> Option<Self> {
+        let Form::Ssh {
+            principals,
+            critical_options,
+            extensions,
+        } = &granted.form
+        else {
+            return None;
+        };
+        Some(Self {
+            role: if granted.usage.server() {
+                SshRole::Host
+            } else {
+                SshRole::User
+            },
+            key_id: granted.uri.clone(),
+            serial: granted.serial.ssh()?,
+            principals: principals.clone(),
+            valid_after: whole_seconds(granted.not_before),
+            valid_before: whole_seconds(granted.not_after),
+            critical_options: critical_options.clone(),
+            extensions: extensions.clone(),
+        })
+    }
 }
 
 /// Why no certificate was made.
@@ -165,6 +180,13 @@ impl SshCertificate {
         self.0.to_openssh().expect("what was made or read can be written")
     }
 
+    /// SHA-256 of its bytes.
+    pub fn digest(&self) -> CertDigest {
+        CertDigest(sha256(
+            &self.0.to_bytes().expect("what was made or read can be written"),
+        ))
+    }
+
     /// Is it signed by this authority? Times, names and the deny list are for the caller to look at.
     ///
     /// # Errors
@@ -209,43 +231,17 @@ impl SshCertificate {
 
 /// A profile that OpenSSH would misread, or that grants more than it says, is refused here.
 fn check(profile: &SshProfile) -> Result<(), String> {
-    let is_text =
-        |text: &str| (1..=LONGEST).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     if !is_text(&profile.key_id) {
         return Err("its key id must be 1 to 255 printable characters without spaces".into());
     }
-    if profile.principals.is_empty() || profile.principals.len() > MOST_PRINCIPALS {
-        return Err("it needs 1 to 256 principals: one without any is good for every account".into());
-    }
-    // ssh takes the principals of a host for patterns, and sshd those of a user for a list.
-    let is_principal = |text: &String| is_text(text) && !text.contains(['*', '?', '!', ',', '"']);
-    if let Some(bad) = profile.principals.iter().find(|text| !is_principal(text)) {
-        return Err(format!("{:?} is no principal", plain(bad)));
-    }
+    let form = Form::Ssh {
+        principals: profile.principals.clone(),
+        critical_options: profile.critical_options.clone(),
+        extensions: profile.extensions.clone(),
+    };
+    form.check().map_err(|what| format!("the {what}"))?;
     if profile.valid_before.0 <= profile.valid_after.0 || profile.valid_after.0 < 0 {
         return Err("its life is over before it begins".into());
-    }
-    let is_known = |known: &[&str], name: &String| known.contains(&name.as_str());
-    if let Some(bad) = profile
-        .critical_options
-        .keys()
-        .find(|name| !is_known(&CRITICAL_OPTIONS, name))
-    {
-        return Err(format!("{:?} is no critical option", plain(bad)));
-    }
-    if let Some(bad) = profile
-        .extensions
-        .iter()
-        .find(|name| !is_known(&EXTENSIONS, name))
-    {
-        return Err(format!("{:?} is no extension", plain(bad)));
-    }
-    if profile
-        .critical_options
-        .values()
-        .any(|value| value.len() > 1_024 || value.chars().any(char::is_control))
-    {
-        return Err("a critical option is too long, or holds control characters".into());
     }
     let is_plain = profile.critical_options.is_empty() && profile.extensions.is_empty();
     match profile.role {
@@ -256,6 +252,10 @@ fn check(profile: &SshProfile) -> Result<(), String> {
 
 fn seconds(at: Timestamp) -> u64 {
     u64::try_from(at.0.div_euclid(1000)).unwrap_or_default()
+}
+
+fn whole_seconds(at: Timestamp) -> Timestamp {
+    milliseconds(seconds(at))
 }
 
 fn milliseconds(seconds: u64) -> Timestamp {

@@ -50,6 +50,7 @@ pub(crate) fn granted(ca: &CaCert) -> AuthorizationGranted {
         not_after: NOW.plus_ms(DAY_MS),
         rotation: None,
         phase: Phase::Standby,
+        form: domain::event::Form::Tls,
     }
 }
 

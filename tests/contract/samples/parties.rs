@@ -224,6 +224,7 @@ fn people() -> Vec<Sample> {
     let added = AccessUserAdded {
         user: read("bob.the-builder"),
         roles: vec![RoleName::Auditor, RoleName::Operator, RoleName::Admin],
+        logins: vec![],
     };
     let removed = AccessUserRemoved {
         user: added.user.clone(),

@@ -43,6 +43,7 @@ fn granted() -> AuthorizationGranted {
         not_after: minutes(10).plus_ms(DAY_MS),
         rotation: Some(rotation()),
         phase: Phase::UpdateClients,
+        form: Form::Tls,
     }
 }
 
@@ -173,6 +174,7 @@ fn certificates() -> Vec<Sample> {
         digest: read(LEAF_DIGEST),
         not_after: granted.not_after,
         certificate: LEAF.into(),
+        kind: KeyKind::Tls,
     };
     let refused = CertificateRefused {
         authorization: granted.authorization,

@@ -215,6 +215,7 @@ fn genesis(
             not_after: NOW.plus_ms(12 * HOUR_MS),
             rotation: None,
             phase: Phase::Standby,
+            form: domain::event::Form::Tls,
         };
         let issued = issued(&granted, cluster, key, ca);
         (granted, issued)
@@ -261,6 +262,7 @@ fn issued(
         digest: CertDigest(leaf.digest.0),
         not_after: granted.not_after,
         certificate: leaf.to_base64(),
+        kind: KeyKind::Tls,
     }
 }
 

@@ -307,6 +307,7 @@ impl World {
                 spki: sent.spki,
                 public_key: String::new(),
             },
+            form: domain::authority::KeyKind::Tls,
         };
         let by = self.agents[i].principal();
         if self.order(by, order).is_err() {

@@ -175,6 +175,7 @@ impl World {
             not_after: Timestamp(START).plus_ms(ttl_ms),
             rotation: None,
             phase: Phase::Standby,
+            form: domain::event::Form::Tls,
         };
         let issued = issue(&granted, &mut self.rng);
         (granted, issued)
@@ -195,5 +196,6 @@ pub fn issue(granted: &AuthorizationGranted, rng: &mut Rng) -> CertificateIssued
         digest: CertDigest(rng.bytes()),
         not_after: granted.not_after,
         certificate: String::new(),
+        kind: KeyKind::Tls,
     }
 }

@@ -22,6 +22,7 @@ const TABLE: &str = "
     GET  /v1/trust/{type}               everybody
     GET  /v1/jwks/{type}                everybody
     GET  /v1/spiffe/bundle              everybody
+    GET  /v1/oidc/{type}/.well-known/openid-configuration  everybody
     POST /v1/join                       everybody
     POST /v1/recover                    everybody
     GET  /v1/node/stream                node
@@ -55,6 +56,10 @@ const TABLE: &str = "
     POST /v1/users                      admin
     POST /v1/users/{name}/remove        admin
     POST /v1/users/self/certificate     person
+    POST /v1/users/self/ssh             person
+    POST /v1/sign                       operator
+    POST /v1/sign/token                 admin
+    POST /v1/certificates/revoke        admin
     POST /v1/consumers                  admin
     POST /v1/consumers/{name}/attest    operator
     POST /v1/consumers/{name}/withdraw  admin
@@ -180,6 +185,16 @@ impl Route {
             }
             "/v1/consumers/{name}/withdraw" => command(json!({"type": "host"})),
             "/v1/users" => command(json!({"name": "admin", "roles": ["admin"], "csr": csr()})),
+            "/v1/users/self/ssh" => command(json!({"ssh_key": "nobody's"})),
+            // Of a database: an operator signs it, and an administrator does not. A server without a name is none.
+            "/v1/sign" => command(json!({"type": "db", "name": "nobody", "csr": csr()})),
+            "/v1/sign/token" => command(json!({
+                "type": "host",
+                "name": "nobody",
+                "audience": ["nobody"],
+                "public_key": KeyPair::generate().public().to_base64(),
+            })),
+            "/v1/certificates/revoke" => command(json!({"target": {"external": "nobody"}})),
             "/v1/users/self/certificate" => command(json!({"csr": csr()})),
             _ => command(json!({})),
         };
@@ -191,6 +206,11 @@ impl Route {
         let code = match (self.method, self.path) {
             // The host authority has no keys that sign tokens.
             (_, "/v1/jwks/{type}") => "not_found",
+            (_, path) if path.starts_with("/v1/oidc/") => "not_found",
+            (_, "/v1/users/self/ssh") => "csr_invalid",
+            (_, "/v1/sign") => "sign_invalid",
+            (_, "/v1/sign/token") => "type_not_in_service",
+            (_, "/v1/certificates/revoke") => "not_found",
             (_, "/v1/join") => "token_unknown",
             (_, "/v1/recover") => "recovery_refused",
             (_, "/v1/node/certificates") => "type_not_granted",

@@ -125,6 +125,7 @@ impl Node {
                     usage,
                     issuer: Some(issuer),
                     key: verified(&pem)?,
+                    form: domain::authority::KeyKind::Tls,
                 };
                 let answered = shared.executor.execute(self.command(shared, order)).await?;
                 let Answer::Authorized { authorization } = answered.answer else {

@@ -93,6 +93,7 @@ impl Fleet {
             names: vec![],
             addresses: vec![Ipv4Addr::LOCALHOST.into()],
             advertise: None,
+            public_url: None,
             admin_listen: Some(loopback),
             keys: None,
         };

@@ -144,6 +144,7 @@ fn on_loopback() -> Options {
         names: vec![],
         addresses: vec![Ipv4Addr::LOCALHOST.into()],
         advertise: None,
+        public_url: None,
         admin_listen: None,
         keys: None,
     }

@@ -110,6 +110,7 @@ fn split(names: &str) -> Vec<String> {
 pub(super) struct Settings {
     pub(super) listen: Setting<String>,
     pub(super) advertise: Setting<Vec<String>>,
+    pub(super) public_url: Setting<Option<String>>,
     pub(super) admin_listen: Setting<String>,
     /// None: the log that this data directory remembers, else the embedded one.
     pub(super) log: Setting<Option<String>>,
@@ -148,6 +149,11 @@ impl Settings {
         Ok(Self {
             listen: sources.pick(listen, "CAROUSEL_LISTEN", &file.listen)?.or(LISTEN),
             advertise: names.map(|names| split(names.as_deref().unwrap_or_default())),
+            public_url: sources.pick(
+                ("--public-url", &args.public_url),
+                "CAROUSEL_PUBLIC_URL",
+                &file.public_url,
+            )?,
             admin_listen: sources
                 .pick(admin, "CAROUSEL_ADMIN_LISTEN", &file.admin_listen)?
                 .or(ADMIN_LISTEN),
@@ -172,6 +178,12 @@ impl Settings {
                 &self.advertise.origin,
                 "advertise",
                 format!("[{}]", names.join(", ")),
+            ),
+            (
+                &self.public_url.origin,
+                "public_url",
+                // As the `ready` line: nobody knows it before the start.
+                quoted(self.public_url.value.as_deref().unwrap_or_default()),
             ),
             (
                 &self.admin_listen.origin,
@@ -242,6 +254,7 @@ mod tests {
         let expected = "\
 --listen               listen = \"10.0.0.1:1\"
 CAROUSEL_ADVERTISE     advertise = [\"cp.example\", \"[2001:db8::1]\"]
+default                public_url = \"\"
 CAROUSEL_ADMIN_LISTEN  admin_listen = \"10.0.0.2:2\"
 file:f.toml            log = \"embedded\"
 default                keys = \"files\"

@@ -70,6 +70,9 @@ pub struct ServeArgs {
     /// Names of the gateway's certificates, and the host of the `ready` line: a name, 192.0.2.1, [2001:db8::1]:3025.
     #[arg(long, value_name = "NAME[:PORT]")]
     pub advertise: Vec<String>,
+    /// Where readers of tokens find this control plane, the beginning of their `iss` [default: as the `ready` line].
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
     /// Plain /healthz /livez /readyz /metrics [default: 127.0.0.1:3026].
     #[arg(long, value_name = "ADDR")]
     pub admin_listen: Option<String>,

@@ -27,6 +27,15 @@ pub(super) fn parse_hosts(text: &str) -> Result<String, String> {
     }
 }
 
+/// `NAME=VALUE`, or `NAME` alone.
+pub(super) fn parse_option(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    if name.is_empty() {
+        return Err("not an option such as force-command=/usr/bin/backup".into());
+    }
+    Ok((name.into(), value.into()))
+}
+
 pub(super) fn parse_name(text: &str) -> Result<NamePattern, String> {
     text.parse().map_err(|e: domain::InvalidId| e.to_string())
 }

@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::required_type;
 use crate::{
     args::{ExportArgs, ExportForm, Format},
+    connect::Session,
     failure::{Exit, Failure},
     run::Context,
 };
@@ -40,18 +41,7 @@ pub(super) async fn export(context: &Context, args: &ExportArgs) -> Result<Exit,
         ));
     }
     let session = context.session().await?;
-    let path = route::fill(route::TRUST, authority.name());
-    let signed: SignedBundle = context.get(&session, &path).await?;
-    let identity = session.identity().await;
-    // Verified like an installation: what is exported ends up in somebody's trust store.
-    let verified = bundle::verify(
-        &signed,
-        &identity.bundle_pin,
-        session.now(),
-        Some(&identity.cluster),
-        authority,
-    );
-    let verified = verified.map_err(|error| Failure::failed(error.to_string()))?;
+    let verified = verified(context, &session, authority).await?;
     let material = material(&verified, args.hosts.as_deref().unwrap_or("*"));
     if form == ExportForm::Der && context.terminal.format == Format::Text {
         let mut out = std::io::stdout().lock();
@@ -70,6 +60,25 @@ pub(super) async fn export(context: &Context, args: &ExportArgs) -> Result<Exit,
     context.terminal.show(&document, |_| text, || names)?;
     note_two(context, authority, &verified);
     Ok(Exit::Done)
+}
+
+/// The newest bundle of a type, verified like an installation: what is exported ends up in somebody's trust store.
+pub(super) async fn verified(
+    context: &Context,
+    session: &Session,
+    authority: AuthorityType,
+) -> Result<Bundle, Failure> {
+    let path = route::fill(route::TRUST, authority.name());
+    let signed: SignedBundle = context.get(session, &path).await?;
+    let identity = session.identity().await;
+    let verified = bundle::verify(
+        &signed,
+        &identity.bundle_pin,
+        session.now(),
+        Some(&identity.cluster),
+        authority,
+    );
+    verified.map_err(|error| Failure::failed(error.to_string()))
 }
 
 /// The form that was asked for, or the first that the type has.

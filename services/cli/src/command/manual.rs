@@ -123,6 +123,35 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "carousel-demo",
         &["carousel demo", "carousel demo --nodes 50 --rollback --keep"],
     ),
+    (
+        "carousel-auth-sign",
+        &[
+            "carousel auth sign --type=db --name=pg-1 --csr=pg-1.csr --dns=pg-1.example.com --out=pg-1.crt",
+            "carousel auth sign --type=openssh --name=deploy --ssh-key=id_ed25519.pub --principal=deploy",
+        ],
+    ),
+    (
+        "carousel-auth-token",
+        &["carousel auth token --type=jwt --name=billing --audience=https://api.example.com"],
+    ),
+    (
+        "carousel-login",
+        &["carousel login", "carousel login --ssh-key=id_ed25519.pub"],
+    ),
+    (
+        "carousel-certificates",
+        &[
+            "carousel get certificates -o wide",
+            "carousel certificates revoke --user eve --reason \"has left\"",
+        ],
+    ),
+    (
+        "carousel-certificates-revoke",
+        &[
+            "carousel certificates revoke 4f1c2a9be8d07755a1b2c3d4e5f60718 --reason \"laptop lost\"",
+            "carousel certificates revoke --node db-07 --reason \"disk stolen\"",
+        ],
+    ),
     ("carousel-bench", &["carousel bench fleet --nodes 10000"]),
     (
         "carousel-bench-fleet",

@@ -181,9 +181,11 @@ fn sentence(authority: AuthorityType, answer: &Answer) -> String {
             format!("Updated rotation phase to \"{phase}\". To check status use 'carousel status'\n")
         }
         Answer::Noop { text } => format!("{}. Nothing was changed.\n", capital(text)),
-        Answer::Token { .. } | Answer::Joined { .. } | Answer::Authorized { .. } | Answer::Done => {
-            "Done.\n".into()
-        }
+        Answer::Token { .. }
+        | Answer::Joined { .. }
+        | Answer::Authorized { .. }
+        | Answer::Revoked { .. }
+        | Answer::Done => "Done.\n".into(),
     }
 }
 

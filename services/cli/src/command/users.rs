@@ -22,7 +22,12 @@ use crate::{
 
 pub(super) async fn users(context: &Context, command: UsersCommand) -> Result<Exit, Failure> {
     match command {
-        UsersCommand::Add { name, roles, out } => add(context, name, roles, &out).await,
+        UsersCommand::Add {
+            name,
+            roles,
+            logins,
+            out,
+        } => add(context, name, roles, logins, &out).await,
         UsersCommand::Rm { name } => {
             let path = route::fill(route::USER_REMOVE, name.as_str());
             plain(
@@ -39,7 +44,13 @@ pub(super) async fn users(context: &Context, command: UsersCommand) -> Result<Ex
     }
 }
 
-async fn add(context: &Context, name: UserName, roles: Vec<RoleName>, out: &Path) -> Result<Exit, Failure> {
+async fn add(
+    context: &Context,
+    name: UserName,
+    roles: Vec<RoleName>,
+    logins: Vec<String>,
+    out: &Path,
+) -> Result<Exit, Failure> {
     let session = context.session().await?;
     // The place is taken before anybody is asked: a user without an identity file would be of no use.
     harden::atomic_create(out, b"", OWNER_ONLY)
@@ -50,6 +61,7 @@ async fn add(context: &Context, name: UserName, roles: Vec<RoleName>, out: &Path
         reason: context.global.reason.clone(),
         name: name.to_string(),
         roles,
+        logins,
         csr: csr::make_pem(&key),
     };
     context.sends();

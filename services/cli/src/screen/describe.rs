@@ -230,6 +230,7 @@ fn plain(fact: &Fact, names: &Names) -> String {
         Fact::AccessUserRemoved(f) => format!("user {} removed", f.user),
         Fact::AccessRecovered(f) => format!("administrator {} recovered on the host", f.user),
         Fact::AccessNamesReleased(f) => format!("names of node {} are free again", node(f.node, names)),
+        Fact::AccessCertificatesRevoked(f) => format!("certificates of {} revoked", f.target),
         Fact::AccessCredentialPresented(f) => format!("new certificate of {} in use", who(&f.holder, names)),
         other => kept(other, names),
     }
@@ -252,10 +253,13 @@ fn kept(fact: &Fact, names: &Names) -> String {
                 Occasion::Renewal => "renewal",
                 Occasion::Recovery => "recovery",
                 Occasion::Login => "login",
+                Occasion::Signing => "signing",
             };
             format!(
-                "certificate authorised for {} ({occasion}, {})",
-                f.common_name, f.authority_type
+                "{} authorised for {} ({occasion}, {})",
+                what_of_kind(f.form.kind()),
+                f.common_name,
+                f.authority_type
             )
         }
         Fact::AuthorityKeyGenerated(f) => {
@@ -287,7 +291,8 @@ fn kept(fact: &Fact, names: &Names) -> String {
         }
         Fact::CertificateIssued(f) => {
             format!(
-                "certificate issued to {} ({})",
+                "{} issued to {} ({})",
+                what_of_kind(f.kind),
                 who(&f.holder, names),
                 f.authority_type
             )
@@ -300,6 +305,14 @@ fn kept(fact: &Fact, names: &Names) -> String {
         other => other.type_name().into(),
     }
 }
+fn what_of_kind(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Tls => "certificate",
+        KeyKind::Ssh => "SSH certificate",
+        KeyKind::Jwt => "token",
+    }
+}
+
 /// Which of a type's keys; X.509 goes without saying.
 fn of_kind(kind: KeyKind) -> &'static str {
     match kind {

@@ -115,7 +115,7 @@ pub fn certificates(list: &[CertificateDoc], wide: bool, look: &Look) -> String 
             certificate.name.as_str().into(),
             holder_kind(&certificate.holder.to_string()).into(),
             certificate.authority_type.name().into(),
-            usage(certificate.usage).into(),
+            usage(certificate).into(),
             certificate_state(certificate, look),
             look.until(certificate.not_after).into(),
             look.pin(&certificate.issuer).into(),
@@ -147,12 +147,13 @@ fn certificate_state(certificate: &CertificateDoc, look: &Look) -> Cell {
 
 /// `users ls`.
 pub fn users(list: &[UserDoc], look: &Look) -> String {
-    let mut table = Table::new(["NAME", "ROLES", "CERTIFICATE"]);
+    let mut table = Table::new(["NAME", "ROLES", "LOGINS", "CERTIFICATE"]);
     for user in list {
         let roles: Vec<_> = user.roles.iter().map(|role| role_name(*role)).collect();
         table.row([
             user.name.as_str().into(),
             roles.join(",").into(),
+            user.logins.join(",").into(),
             user.not_after.map_or("-".into(), |t| look.until(t)).into(),
         ]);
     }
@@ -215,12 +216,19 @@ fn holder_kind(holder: &str) -> &str {
     holder.split_once('/').map_or(holder, |(kind, _)| kind)
 }
 
-fn usage(usage: domain::event::LeafUse) -> &'static str {
-    use domain::event::LeafUse::{Both, Client, Server};
-    match usage {
-        Client => "client",
-        Server => "server",
-        Both => "both",
+fn usage(certificate: &CertificateDoc) -> &'static str {
+    use domain::{
+        authority::KeyKind::{Jwt, Ssh, Tls},
+        event::LeafUse::{Both, Client, Server, Signing},
+    };
+    match (certificate.kind, certificate.usage) {
+        (Jwt, _) => "token",
+        (Ssh, Server) => "ssh host",
+        (Ssh, _) => "ssh user",
+        (Tls, Client) => "client",
+        (Tls, Server) => "server",
+        (Tls, Both) => "both",
+        (Tls, Signing) => "signing",
     }
 }
 
@@ -288,11 +296,12 @@ db-07  127.0.0.1:1  refused  -           -        -
                 domain::access::RoleName::Operator,
             ]
             .into(),
+            logins: vec!["alice".into(), "deploy".into()],
             not_after: Some(at("13:00:00")),
         };
         assert_eq!(
             users(&[user], &look()),
-            "NAME   ROLES           CERTIFICATE\nalice  operator,admin  11 h\n"
+            "NAME   ROLES           LOGINS        CERTIFICATE\nalice  operator,admin  alice,deploy  11 h\n"
         );
     }
 }

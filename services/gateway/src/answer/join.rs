@@ -4,7 +4,6 @@ use std::{net::IpAddr, sync::Arc};
 
 use api::{join::JoinAnswer, route::encode};
 use domain::{Answer, AuthorityType, Code, NodeId, Order, Position, Principal, command::Answered};
-use pki::pem;
 use runtime::ratelimit::{KeyedLimit, source_of};
 use tokio::time::Instant;
 
@@ -86,7 +85,7 @@ async fn joined(asked: &Asked, order: Order) -> Reply {
         node,
         cluster: app.cluster()?,
         position: issued.position,
-        certificate: pem::encode_certificates([&issued.der[..]]),
+        certificate: issued.text,
         usage: issued.usage,
         bundles: update.bundles,
         desired: update.desired,

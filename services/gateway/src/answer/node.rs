@@ -8,7 +8,6 @@ use bytes::Bytes;
 use domain::{Answer, Code, NodeId, Order, Principal, fact::Seen};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use pki::pem;
 use tokio::time::{Instant, Interval};
 
 use super::{Asked, leave::Leave};
@@ -227,7 +226,7 @@ pub(super) async fn certificate(asked: &Asked) -> Reply {
     let issued = asked.app.certificate(&holder, authorization).await?;
     reply::json(&CertificateAnswer {
         authorization,
-        certificate: pem::encode_certificates([&issued.der[..]]),
+        certificate: issued.text,
         position: issued.position,
         not_after: issued.not_after,
     })

@@ -34,6 +34,35 @@ pub(super) async fn jwks(asked: &Asked) -> Reply {
     reply::cached(&Jwks { keys }, max_age_s(asked))
 }
 
+/// What a reader of OpenID Connect needs to know of us: where the keys are. Nobody logs in here.
+#[derive(Serialize)]
+struct Discovery {
+    issuer: String,
+    jwks_uri: String,
+    response_types_supported: [&'static str; 1],
+    subject_types_supported: [&'static str; 1],
+    id_token_signing_alg_values_supported: [&'static str; 1],
+    claims_supported: [&'static str; 7],
+}
+
+/// `GET /v1/oidc/{type}/.well-known/openid-configuration`.
+pub(super) async fn discovery(asked: &Asked) -> Reply {
+    let authority_type: AuthorityType = asked.parse_part()?;
+    if published_keys(asked, authority_type).is_empty() {
+        return Err(nothing(authority_type, "keys that sign tokens"));
+    }
+    let path = api::route::fill(api::route::JWKS, authority_type.name());
+    let discovery = Discovery {
+        issuer: asked.app.issuer(authority_type),
+        jwks_uri: format!("{}{path}", asked.app.public_url),
+        response_types_supported: ["id_token"],
+        subject_types_supported: ["public"],
+        id_token_signing_alg_values_supported: ["ES256"],
+        claims_supported: ["iss", "sub", "aud", "iat", "nbf", "exp", "jti"],
+    };
+    reply::cached(&discovery, max_age_s(asked))
+}
+
 /// The trust domain's bundle (SPIFFE Trust Domain and Bundle, section 4).
 #[derive(Serialize)]
 struct SpiffeBundle {

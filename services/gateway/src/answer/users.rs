@@ -2,7 +2,6 @@
 
 use api::command::UserCertificateAnswer;
 use domain::{Answer, AuthorityType, Code, Order, Principal, UserName, command::Answered};
-use pki::pem;
 use tokio::time::Instant;
 
 use super::{Asked, commands::plain};
@@ -55,7 +54,7 @@ async fn certified(asked: &Asked, holder: &Principal, answered: Answered) -> Rep
     };
     let bundle = Hub::bundle(app, AuthorityType::Host, bundle).await?;
     reply::json(&UserCertificateAnswer {
-        certificate: pem::encode_certificates([&issued.der[..]]),
+        certificate: issued.text,
         not_after: issued.not_after,
         issuer: issued.issuer,
         bundle: (*bundle).clone(),

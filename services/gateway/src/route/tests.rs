@@ -77,6 +77,10 @@ fn body_of(endpoint: Endpoint) -> Option<&'static str> {
         Endpoint::TokenAdd => Some("TokenRequest"),
         Endpoint::UserAdd => Some("UserRequest"),
         Endpoint::UserRenew => Some("RenewRequest"),
+        Endpoint::UserSsh => Some("SshRequest"),
+        Endpoint::Sign => Some("SignRequest"),
+        Endpoint::SignToken => Some("SignTokenRequest"),
+        Endpoint::CertificatesRevoke => Some("RevokeRequest"),
         Endpoint::ConsumerAdd => Some("ConsumerRequest"),
         Endpoint::ConsumerAttest => Some("AttestRequest"),
         Endpoint::ConsumerWithdraw => Some("WithdrawRequest"),
@@ -90,6 +94,7 @@ fn body_of(endpoint: Endpoint) -> Option<&'static str> {
         Endpoint::Trust
         | Endpoint::Jwks
         | Endpoint::SpiffeBundle
+        | Endpoint::OidcDiscovery
         | Endpoint::NodeStream
         | Endpoint::NodeDesired
         | Endpoint::Status
@@ -140,6 +145,7 @@ fn the_public_routes_are_the_contracts_list_and_nothing_else() {
             ("GET", path::TRUST),
             ("GET", path::JWKS),
             ("GET", path::SPIFFE_BUNDLE),
+            ("GET", path::OIDC_DISCOVERY),
             ("POST", path::JOIN),
             ("POST", path::RECOVER)
         ]
@@ -171,6 +177,7 @@ fn each_role_may_do_what_it_may_route_by_route() {
             Action::NodeSelf => &[],
             Action::Read | Action::RenewOwn => &[auditor, operator, admin],
             Action::Rotate => &[operator],
+            Action::Sign => &[operator, admin],
             Action::Administer => &[admin],
             Action::MemberSelf | Action::System => {
                 panic!("{} must not be reachable from outside", route.path)
@@ -205,7 +212,7 @@ fn whatever_an_operator_changes_is_a_post_and_whatever_is_read_is_a_get() {
     for route in ROUTES {
         let changes = matches!(
             route.action,
-            Action::Rotate | Action::Administer | Action::RenewOwn
+            Action::Rotate | Action::Administer | Action::Sign | Action::RenewOwn
         );
         assert!(!changes || route.method == "POST", "{}", route.path);
         assert!(

@@ -224,6 +224,7 @@ pub(crate) fn issued(granted: &AuthorizationGranted, leaf: &pki::IssuedLeaf) -> 
         digest: leaf.digest,
         not_after: granted.not_after,
         certificate: STANDARD.encode(&leaf.der),
+        kind: KeyKind::Tls,
     }
 }
 
@@ -254,6 +255,7 @@ pub(crate) fn granted(
         not_after: now.plus_ms(3_600_000),
         rotation: None,
         phase: Phase::Standby,
+        form: domain::event::Form::Tls,
     }
 }
 

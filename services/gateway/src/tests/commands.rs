@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     command::{
-        AttestRequest, CommandAnswer, ConsumerRequest, PlainRequest, RotateRequest, TokenRequest,
-        UserCertificateAnswer, UserRequest, WithdrawRequest,
+        AttestRequest, CommandAnswer, ConsumerRequest, PlainRequest, RevokeRequest, RevokeTarget,
+        RotateRequest, SignRequest, SignTokenRequest, TokenRequest, UserCertificateAnswer, UserRequest,
+        WithdrawRequest,
     },
     route,
 };
@@ -87,6 +88,7 @@ fn commands(w: &World) -> Vec<(&'static str, &'static str, &'static str, Value)>
         reason: None,
         name: "mallory".into(),
         roles: vec![RoleName::Admin],
+        logins: vec![],
         csr: csr::make_pem(&KeyPair::generate()),
     };
     let some_id = "01890000-0000-7000-8000-000000000001";
@@ -103,7 +105,50 @@ fn commands(w: &World) -> Vec<(&'static str, &'static str, &'static str, Value)>
     ]
     .into_iter()
     .chain(on_consumers(w))
+    .chain(on_credentials(w))
     .collect()
+}
+
+fn on_credentials(w: &World) -> [(&'static str, &'static str, &'static str, Value); 3] {
+    let id = || w.id();
+    let sign = SignRequest {
+        id: id(),
+        reason: None,
+        authority_type: AuthorityType::Db,
+        name: "pg-1".into(),
+        csr: Some(csr::make_pem(&KeyPair::generate())),
+        ssh_key: None,
+        names: vec!["pg-1.example".into()],
+        addresses: vec![],
+        principals: vec![],
+        critical_options: BTreeMap::new(),
+        extensions: vec![],
+        ttl_ms: None,
+    };
+    let token = SignTokenRequest {
+        id: id(),
+        reason: None,
+        authority_type: AuthorityType::Jwt,
+        name: "billing".into(),
+        audience: vec!["api".into()],
+        ttl_ms: None,
+        public_key: KeyPair::generate().public().to_base64(),
+    };
+    let revoke = RevokeRequest {
+        id: id(),
+        reason: None,
+        target: RevokeTarget::User("admin".into()),
+    };
+    [
+        (route::SIGN, "", "auth-sign", json!(sign)),
+        (route::SIGN_TOKEN, "", "auth-token", json!(token)),
+        (
+            route::CERTIFICATES_REVOKE,
+            "",
+            "certificates-revoke",
+            json!(revoke),
+        ),
+    ]
 }
 
 fn on_consumers(w: &World) -> [(&'static str, &'static str, &'static str, Value); 3] {
@@ -154,6 +199,7 @@ async fn a_command_without_the_role_for_it_is_refused_on_record_route_by_route()
         reason: None,
         name: "audrey".into(),
         roles: vec![RoleName::Auditor],
+        logins: vec![],
         csr: csr::make_pem(&key),
     };
     let answer: UserCertificateAnswer = w.admin(&gateway.addr).post(route::USERS, &request).await.unwrap();

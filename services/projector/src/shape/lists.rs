@@ -91,6 +91,7 @@ pub fn certificate(state: &ClusterState, digest: &CertDigest, of: &Certificate) 
         holder: of.holder.clone(),
         authority_type: of.authority_type,
         issuer: of.issuer,
+        kind: of.kind,
         usage: of.usage,
         serial: of.serial,
         spki: of.spki,
@@ -140,6 +141,7 @@ pub fn users(state: &ClusterState) -> Vec<UserDoc> {
         .map(|(name, roles)| UserDoc {
             name: name.to_string(),
             roles: roles.clone(),
+            logins: state.logins_of(name),
             not_after: newest(Principal::User(name.clone())),
         })
         .collect()

@@ -53,6 +53,7 @@ impl World {
             digest: leaf.digest,
             not_after: granted.not_after,
             certificate: leaf.to_base64(),
+            kind: domain::authority::KeyKind::Tls,
         }
     }
 

@@ -6,6 +6,7 @@ use domain::{
     AuthorityType, AuthorizationId, CertDigest, CommandId, NodeId, Phase, Position, Principal, RotationId,
     Serial, SpkiPin, Timestamp, TokenId,
     access::{RoleName, Uses},
+    authority::KeyKind,
     command::{LaggingPolicy, Mode},
     event::{GateRecord, LeafUse, RotationOutcome},
 };
@@ -150,6 +151,9 @@ pub struct CertificateDoc {
     pub authority_type: AuthorityType,
     /// The authority that signed it.
     pub issuer: SpkiPin,
+    /// For TLS where it is not said, for SSH, or a token.
+    #[serde(default = "tls", skip_serializing_if = "is_tls")]
+    pub kind: KeyKind,
     /// What it may be used for.
     pub usage: LeafUse,
     /// Its serial.
@@ -174,6 +178,14 @@ pub struct CertificateDoc {
     pub position: Position,
 }
 
+fn tls() -> KeyKind {
+    KeyKind::Tls
+}
+
+fn is_tls(kind: &KeyKind) -> bool {
+    *kind == KeyKind::Tls
+}
+
 /// One operator in `get users`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct UserDoc {
@@ -181,6 +193,9 @@ pub struct UserDoc {
     pub name: String,
     /// The roles.
     pub roles: BTreeSet<RoleName>,
+    /// The accounts that their SSH certificates are good for.
+    #[serde(default)]
+    pub logins: Vec<String>,
     /// The end of the newest certificate's life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,

@@ -16,6 +16,7 @@ use crate::{
     event::{
         AccessCredentialPresented, AccessRecovered, AccessTokenCreated, AccessTokenRemoved, AccessUserAdded,
         AccessUserRemoved, AuthorizationGranted, Fact, Occasion,
+        form::{MOST_PRINCIPALS, is_principal},
     },
     id::{CertDigest, Principal, TokenHash, TokenId, UserName},
     refusal::{Code, Refusal},
@@ -85,11 +86,12 @@ pub fn remove_token(state: &ClusterState, token: &TokenId) -> Decided {
 /// Adds a user and authorises the first certificate.
 ///
 /// # Errors
-/// `user_exists`, `roles_invalid`, `key_reused`.
+/// `user_exists`, `roles_invalid` (of accounts too), `key_reused`.
 pub fn add_user(
     state: &ClusterState,
     user: &UserName,
     roles: &BTreeSet<RoleName>,
+    logins: &[String],
     key: &KeyRequest,
     given: &Given,
 ) -> Decided {
@@ -103,6 +105,12 @@ pub fn add_user(
         let text = "a user needs at least one role: admin, operator or auditor";
         return Err(Refusal::new(Code::RolesInvalid, text));
     }
+    if logins.len() > MOST_PRINCIPALS || !logins.iter().all(|login| is_principal(login)) {
+        let text = format!(
+            "a login is the name of an account, without spaces and without `*?!,\"`; a user has at most {MOST_PRINCIPALS}"
+        );
+        return Err(Refusal::new(Code::RolesInvalid, text));
+    }
     certificates::check_key(state, &Principal::User(user.clone()), key)?;
     let granted = login(state, user, key, given)?;
     let answer = Answer::Authorized {
@@ -111,6 +119,7 @@ pub fn add_user(
     let added = AccessUserAdded {
         user: user.clone(),
         roles: roles.iter().copied().collect(),
+        logins: logins.to_vec(),
     };
     Ok(Decision::new(vec![added.into(), granted.into()], answer))
 }
@@ -166,6 +175,7 @@ pub fn recover_admin(state: &ClusterState, user: &UserName, key: &KeyRequest, gi
             AccessUserAdded {
                 user: user.clone(),
                 roles,
+                logins: vec![],
             }
             .into(),
         );

@@ -9,23 +9,29 @@ use uuid::Uuid;
 
 use crate::{
     access::Uses,
-    authority::AuthorityType,
+    authority::{AuthorityType, KeyKind},
     command::{Answer, Given, KeyRequest},
     decide::{Decided, Decision},
-    event::{AuthorizationGranted, AuthorizationVoided, LeafUse, Occasion},
+    event::{AuthorizationGranted, AuthorizationVoided, Form, LeafUse, Occasion},
     id::{AuthorityId, AuthorizationId, Hostname, NodeId, Position, Principal, Serial, SpkiPin, UserName},
     identity,
     refusal::{Code, Refusal},
     state::{AuthorizationOutcome, ClusterState, TypeState},
-    time::{MINUTE_MS, Timestamp},
+    time::{MINUTE_MS, SECOND_MS, Timestamp},
 };
 
-pub use request::request;
+pub use request::{Wanted, request};
+pub use revoke::{affected, revoke};
+pub use sign::sign;
 
 mod request;
+pub(crate) mod revoke;
+mod sign;
 
 /// How far back a certificate's life begins, in milliseconds: the clocks of its readers may be behind ours.
 pub const NOT_BEFORE_BACK_MS: u64 = 5 * MINUTE_MS;
+/// The same of a token: its readers ask for its age too.
+pub const TOKEN_BACK_MS: u64 = 10 * SECOND_MS;
 
 /// What a certificate is to be, beside its key: all of it from the log.
 #[derive(Clone, PartialEq, Debug)]
@@ -46,6 +52,8 @@ pub struct Leaf {
     pub names: Vec<Hostname>,
     /// The addresses it will bear.
     pub addresses: Vec<IpAddr>,
+    /// For TLS, for SSH, or a token.
+    pub form: Form,
     /// Its life in milliseconds, cut at the end of its authority's.
     pub ttl_ms: u64,
 }
@@ -59,7 +67,7 @@ impl Leaf {
         let authority_type = AuthorityType::User;
         let issuer = type_state(state, authority_type)?
             .client_issuer()
-            .ok_or_else(|| not_in_service(authority_type))?;
+            .ok_or_else(|| not_in_service(authority_type, KeyKind::Tls))?;
         Ok(Self {
             holder: Principal::User(user.clone()),
             authority_type,
@@ -69,6 +77,7 @@ impl Leaf {
             common_name: user.to_string(),
             names: vec![],
             addresses: vec![],
+            form: Form::Tls,
             ttl_ms: state.settings().user_ttl_ms,
         })
     }
@@ -87,8 +96,10 @@ impl Leaf {
     ) -> Result<Self, Refusal> {
         let authority_type = AuthorityType::Host;
         let usage = first_usage(state, uses);
-        let issuer = row_issuer(type_state(state, authority_type)?, usage)
-            .ok_or_else(|| not_in_service(authority_type))?;
+        let issuer = type_state(state, authority_type)?
+            .row(KeyKind::Tls)
+            .issuer(usage)
+            .ok_or_else(|| not_in_service(authority_type, KeyKind::Tls))?;
         Ok(Self {
             holder: Principal::Node(node),
             authority_type,
@@ -101,6 +112,7 @@ impl Leaf {
                 .unwrap_or_else(|| node.to_string()),
             names,
             addresses,
+            form: Form::Tls,
             ttl_ms: state.settings().node_ttl_ms,
         })
     }
@@ -180,11 +192,8 @@ pub fn authorize(
     given: &Given,
 ) -> Result<AuthorizationGranted, Refusal> {
     let of = type_state(state, leaf.authority_type)?;
-    let authority = of
-        .active
-        .values()
-        .chain(of.prepared.values())
-        .find(|k| k.id == leaf.issuer);
+    let kind = leaf.form.kind();
+    let authority = of.live(leaf.issuer).filter(|key| key.kind == kind);
     let Some(authority) = authority.filter(|a| a.not_after > given.now) else {
         let text = format!(
             "the {} {} signs nothing now",
@@ -196,9 +205,14 @@ pub fn authorize(
     let cluster = state
         .cluster_name()
         .ok_or_else(|| Refusal::new(Code::NoCluster, "the log holds no cluster yet"))?;
+    let back_ms = match kind {
+        KeyKind::Tls | KeyKind::Ssh => NOT_BEFORE_BACK_MS,
+        KeyKind::Jwt => TOKEN_BACK_MS,
+    };
+    let serial = given.serials[0];
     Ok(AuthorizationGranted {
         authorization: AuthorizationId(id),
-        uri: identity::uri(cluster, &leaf.holder),
+        uri: identity::uri_of(cluster, leaf.authority_type, &leaf.holder),
         holder: leaf.holder,
         authority_type: leaf.authority_type,
         issuer: leaf.issuer,
@@ -209,11 +223,15 @@ pub fn authorize(
         common_name: leaf.common_name,
         names: leaf.names,
         addresses: leaf.addresses,
-        serial: Serial::of_random(given.serials[0]),
-        not_before: given.now.minus_ms(NOT_BEFORE_BACK_MS),
+        serial: match kind {
+            KeyKind::Ssh => Serial::of_random_ssh(serial),
+            KeyKind::Tls | KeyKind::Jwt => Serial::of_random(serial),
+        },
+        not_before: given.now.minus_ms(back_ms),
         not_after: given.now.plus_ms(leaf.ttl_ms).min(authority.not_after),
         rotation: of.rotation_id(),
         phase: of.phase,
+        form: leaf.form,
     })
 }
 
@@ -260,16 +278,36 @@ pub fn earlier(state: &ClusterState, holder: &Principal, spki: SpkiPin) -> Optio
 /// # Errors
 /// `key_reused`.
 pub fn check_key(state: &ClusterState, holder: &Principal, key: &KeyRequest) -> Result<(), Refusal> {
+    check_holder_of_key(state, holder, key)?;
+    match earlier(state, holder, key.spki) {
+        Some(_) => Err(reused("make a new key pair for each certificate")),
+        None => Ok(()),
+    }
+}
+
+/// The same, but the holder's own key may be certified again: a host's SSH key is what its users know it by, and what a
+/// party without an agent does with its key is its own affair.
+///
+/// # Errors
+/// `key_reused`.
+pub fn check_holder_of_key(
+    state: &ClusterState,
+    holder: &Principal,
+    key: &KeyRequest,
+) -> Result<(), Refusal> {
     let bundle_key = state.cluster.as_ref().is_some_and(|c| c.bundle_key == key.spki);
-    let used = match state.keys.get(&key.spki) {
-        None => false,
-        Some(first) => first != holder || earlier(state, holder, key.spki).is_some(),
-    };
-    if used || bundle_key {
-        let text = "the key of this request is in use already: make a new key pair for each certificate";
-        return Err(Refusal::new(Code::KeyReused, text));
+    let is_others = state.keys.get(&key.spki).is_some_and(|first| first != holder);
+    if is_others || bundle_key {
+        return Err(reused(
+            "it is another holder's, or an authority's; make a new key pair",
+        ));
     }
     Ok(())
+}
+
+fn reused(what_to_do: &str) -> Refusal {
+    let text = format!("the key of this request is in use already: {what_to_do}");
+    Refusal::new(Code::KeyReused, text)
 }
 
 /// The usage of a node's first certificate: both roles in one leaf where the row names one issuer for both,
@@ -282,7 +320,7 @@ fn first_usage(state: &ClusterState, uses: Uses) -> LeafUse {
     let one_issuer = state
         .types
         .get(&AuthorityType::Host)
-        .is_some_and(|of| row_issuer(of, LeafUse::Both).is_some());
+        .is_some_and(|of| of.row(KeyKind::Tls).issuer(LeafUse::Both).is_some());
     if uses.server && one_issuer {
         LeafUse::Both
     } else {
@@ -290,27 +328,21 @@ fn first_usage(state: &ClusterState, uses: Uses) -> LeafUse {
     }
 }
 
-/// The issuer that the current row names for a usage; none for both roles while it names two.
-fn row_issuer(of: &TypeState, usage: LeafUse) -> Option<AuthorityId> {
-    match usage {
-        LeafUse::Client => of.client_issuer(),
-        LeafUse::Server => of.server_issuer(),
-        LeafUse::Both => of
-            .client_issuer()
-            .filter(|issuer| of.server_issuer() == Some(*issuer)),
-    }
-}
-
 fn type_state(state: &ClusterState, authority_type: AuthorityType) -> Result<&TypeState, Refusal> {
     state
         .types
         .get(&authority_type)
-        .ok_or_else(|| not_in_service(authority_type))
+        .ok_or_else(|| not_in_service(authority_type, KeyKind::Tls))
 }
 
-fn not_in_service(authority_type: AuthorityType) -> Refusal {
+fn not_in_service(authority_type: AuthorityType, kind: KeyKind) -> Refusal {
+    let kind = match kind {
+        KeyKind::Tls => "TLS",
+        KeyKind::Ssh => "SSH",
+        KeyKind::Jwt => "JWT",
+    };
     Refusal::new(
         Code::TypeNotInService,
-        format!("this cluster has no TLS key of type `{authority_type}`"),
+        format!("this cluster has no {kind} key of type `{authority_type}`"),
     )
 }

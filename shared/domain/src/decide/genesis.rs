@@ -40,6 +40,7 @@ pub fn begin(state: &ClusterState, genesis: &Genesis) -> Decided {
     let admin = AccessUserAdded {
         user: genesis.admin.clone(),
         roles: vec![RoleName::Operator, RoleName::Admin],
+        logins: vec![],
     };
     let mut facts: Vec<Fact> = vec![created.into()];
     for (generated, activated) in &genesis.keys {

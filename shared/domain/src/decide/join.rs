@@ -66,7 +66,7 @@ pub fn join(state: &ClusterState, join: &Join, given: &Given) -> Decided {
         Standing::New(_) | Standing::Unproven(_) => None,
         Standing::Proven(node, _) => Some(node),
     };
-    names::check_names(state, &names, own, given.now)?;
+    names::check_names(state, &names, own.map(Principal::Node).as_ref(), given.now)?;
     // A gateway may have taken one of the addresses since the token was made.
     names::check_addresses(state, &token.grant.addresses)?;
     let node = standing.node();
@@ -198,7 +198,7 @@ pub(super) fn alive_until(state: &ClusterState, node: &Node, now: Timestamp) -> 
         .names
         .iter()
         .flat_map(|name| bearers(state, name, now))
-        .filter(|(id, _)| *id == node.id);
+        .filter(|(holder, _)| **holder == Principal::Node(node.id));
     issued
         .chain(named.map(|(_, until)| until))
         .filter(|until| *until > now)
@@ -257,7 +257,7 @@ fn again(
     occasion: Occasion,
     given: &Given,
 ) -> Result<AuthorizationGranted, Refusal> {
-    names::check_names(state, &node.names, Some(node.id), given.now)?;
+    names::check_names(state, &node.names, Some(&Principal::Node(node.id)), given.now)?;
     names::check_addresses(state, &node.grant.addresses)?;
     let (names, addresses) = (node.names.clone(), node.grant.addresses.clone());
     let leaf = Leaf::first_of_node(state, node.id, names, addresses, host_uses(&node.grant), occasion)?;

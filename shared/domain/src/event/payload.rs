@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, net::IpAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::form::{self, Form};
 use crate::{
     access::{Grant, RoleName},
     authority::{AuthorityKey, AuthorityType, KeyKind},
-    command::{LaggingPolicy, Mode, Order, Settings},
+    command::{LaggingPolicy, Mode, Order, Revocable, Settings},
     fact::{FactReport, FactsByType, Seen},
     id::{
         AuthorityId, AuthorizationId, BootId, CertDigest, ConsumerName, Hostname, MemberId, NodeId, Position,
@@ -64,6 +65,8 @@ pub enum LeafUse {
     Server,
     /// Both in one leaf, where the row names one issuer for both.
     Both,
+    /// Neither: it signs documents (SAML assertions), and has no extended usage.
+    Signing,
 }
 
 impl LeafUse {
@@ -91,6 +94,8 @@ pub enum Occasion {
     Recovery,
     /// A person's login or renewal.
     Login,
+    /// `auth sign` and `auth token`: for a party without an agent, on somebody's word.
+    Signing,
 }
 
 payloads! {
@@ -198,10 +203,17 @@ payloads! {
     }
     AccessTokenUsed { token: TokenId, node: NodeId, hostname: Hostname, spki: SpkiPin, }
     AccessTokenRemoved { token: TokenId, }
-    AccessUserAdded { user: UserName, roles: Vec<RoleName>, }
+    AccessUserAdded {
+        user: UserName,
+        roles: Vec<RoleName>,
+        /// The accounts that their SSH certificates are good for; the one of their own name where none is said.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        logins: Vec<String>,
+    }
     AccessUserRemoved { user: UserName, }
     AccessRecovered { user: UserName, spki: SpkiPin, }
     AccessNamesReleased { node: NodeId, }
+    AccessCertificatesRevoked { target: Revocable, }
     AccessCredentialPresented { holder: Principal, certificate: CertDigest, }
     ConsumerAdded {
         #[serde(rename = "type")]
@@ -270,6 +282,9 @@ payloads! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rotation: Option<RotationId>,
         phase: Phase,
+        /// A certificate for TLS where it is not said.
+        #[serde(default, skip_serializing_if = "Form::is_tls")]
+        form: Form,
     }
     AuthorizationVoided { authorization: AuthorizationId, holder: Principal, why: String, }
     AuthorityKeyGenerated {
@@ -315,7 +330,11 @@ payloads! {
         spki: SpkiPin,
         digest: CertDigest,
         not_after: Timestamp,
-        /// The certificate, DER, base64.
+        /// A certificate for TLS where it is not said.
+        #[serde(default = "form::tls", skip_serializing_if = "form::kind_is_tls")]
+        kind: KeyKind,
+        /// The certificate, DER, base64. Of SSH one line, as in `id_ed25519-cert.pub`; the digest is that of its blob. Of a
+        /// token its sealed form (RFC 7516, compact), which only the asker can open; the digest is that of the token.
         certificate: String,
     }
     CertificateRefused { authorization: AuthorizationId, holder: Principal, why: String, }

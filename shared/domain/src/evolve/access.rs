@@ -57,11 +57,20 @@ pub(super) fn user_added(state: &mut ClusterState, f: &AccessUserAdded) {
     state
         .users
         .insert(f.user.clone(), f.roles.iter().copied().collect());
+    if !f.logins.is_empty() {
+        state.logins.insert(f.user.clone(), f.logins.clone());
+    }
 }
 
 pub(super) fn user_removed(state: &mut ClusterState, header: &Header, user: &UserName) {
     state.users.remove(user);
-    certificate::revoke_all(state, &Principal::User(user.clone()), header.position);
+    state.logins.remove(user);
+    certificate::revoke_all(
+        state,
+        &Principal::User(user.clone()),
+        header.position,
+        certificate::GONE,
+    );
 }
 
 pub(super) fn recovered(state: &mut ClusterState, f: &AccessRecovered) {

@@ -1,7 +1,10 @@
 //! Authorisations and certificates.
 
+use super::node::names_released;
 use crate::{
-    decide::access::names,
+    authority::{AuthorityType, KeyKind},
+    command::Revocable,
+    decide::{access::names, certificates::revoke},
     event::{
         AuthorizationGranted, CertificateIssued, CertificateRefused, CertificateRevoked, Header, Occasion,
     },
@@ -12,6 +15,8 @@ use crate::{
 
 /// How long an older certificate of a node still counts after a later one was seen in use.
 pub(super) const SUPERSEDED_AFTER_MS: u64 = 10 * MINUTE_MS;
+/// Why an authorisation is void whose holder is gone.
+pub(super) const GONE: &str = "the holder was removed";
 /// How many outcomes of authorisations are kept for those who wait for an answer.
 const OUTCOMES_KEPT: usize = 4_096;
 
@@ -20,17 +25,18 @@ pub(super) fn authorized(state: &mut ClusterState, header: &Header, f: &Authoriz
         settle(state, f.authorization, AuthorizationOutcome::Voided(why.into()));
         return;
     }
-    state.keys.insert(f.spki, f.holder.clone());
-    if let Principal::Node(id) = &f.holder {
+    // What a token is sealed to is certified by nobody.
+    if f.form.kind() != KeyKind::Jwt {
+        state.keys.insert(f.spki, f.holder.clone());
+    }
+    if bears_names(f) {
         for name in &f.names {
-            let until = state
-                .names
-                .entry(name.clone())
-                .or_default()
-                .entry(*id)
-                .or_insert(f.not_after);
+            let bearers = state.names.entry(name.clone()).or_default();
+            let until = bearers.entry(f.holder.clone()).or_insert(f.not_after);
             *until = (*until).max(f.not_after);
         }
+    }
+    if let Principal::Node(id) = &f.holder {
         let of = state.types.get(&f.authority_type);
         let is_prepared = of.is_some_and(|of| of.prepared.values().any(|k| k.id == f.issuer));
         if let (true, Some(rotation), Some(node)) = (
@@ -41,10 +47,9 @@ pub(super) fn authorized(state: &mut ClusterState, header: &Header, f: &Authoriz
             node.touched.insert(f.authority_type, rotation);
         }
     }
-    let row = state
-        .types
-        .get(&f.authority_type)
-        .map_or_else(|| TypeState::default().row(), TypeState::row);
+    let none = TypeState::default();
+    let of = state.types.get(&f.authority_type).unwrap_or(&none);
+    let row = of.row(f.form.kind());
     let pending = Pending {
         granted: f.clone(),
         position: header.position,
@@ -53,6 +58,15 @@ pub(super) fn authorized(state: &mut ClusterState, header: &Header, f: &Authoriz
     };
     state.pending_keys.insert(f.spki, f.authorization);
     state.pending.insert(f.authorization, pending);
+}
+
+/// Are its names taken for others? A node's, and those of a host without one; a database is known to its own clients alone.
+fn bears_names(f: &AuthorizationGranted) -> bool {
+    match &f.holder {
+        Principal::Node(_) => true,
+        Principal::External(_) => f.authority_type == AuthorityType::Host,
+        Principal::Gateway(_) | Principal::User(_) | Principal::System(_) | Principal::Anonymous => false,
+    }
 }
 
 /// It waits no more.
@@ -74,14 +88,15 @@ fn overtaken(state: &ClusterState, f: &AuthorizationGranted) -> Option<&'static 
         Principal::Gateway(_) | Principal::External(_) | Principal::System(_) | Principal::Anonymous => false,
     };
     if gone {
-        return Some("the holder was removed");
+        return Some(GONE);
     }
-    if state.keys.get(&f.spki).is_some_and(|holder| *holder != f.holder) {
+    let is_token = f.form.kind() == KeyKind::Jwt;
+    if !is_token && state.keys.get(&f.spki).is_some_and(|holder| *holder != f.holder) {
         return Some("the key was certified for another holder");
     }
-    let Principal::Node(id) = &f.holder else {
+    if !bears_names(f) {
         return None;
-    };
+    }
     let taken = f
         .names
         .iter()
@@ -89,11 +104,11 @@ fn overtaken(state: &ClusterState, f: &AuthorizationGranted) -> Option<&'static 
         .any(|bearers| {
             bearers
                 .iter()
-                .any(|(other, until)| other != id && *until > state.time)
+                .any(|(other, until)| *other != f.holder && *until > state.time)
         });
     // A living node keeps a name at its renewals; only whoever comes in must not take a gateway's.
     let comes_in = match f.occasion {
-        Occasion::Join | Occasion::Recovery => true,
+        Occasion::Join | Occasion::Recovery | Occasion::Signing => true,
         Occasion::Genesis | Occasion::Renewal | Occasion::Login => false,
     };
     let reserved = comes_in
@@ -102,7 +117,7 @@ fn overtaken(state: &ClusterState, f: &AuthorizationGranted) -> Option<&'static 
     if reserved {
         return Some("a control-plane service was given the name or address");
     }
-    taken.then_some("another node was given the name")
+    taken.then_some("another host was given the name")
 }
 
 pub(super) fn voided(state: &mut ClusterState, authorization: AuthorizationId, why: &str) {
@@ -125,10 +140,11 @@ fn free_names(state: &mut ClusterState, authorization: AuthorizationId) {
     let Some(pending) = take(state, authorization) else {
         return;
     };
-    let Principal::Node(node) = &pending.granted.holder else {
+    if !bears_names(&pending.granted) {
         return;
-    };
-    let held = state.held.get(&pending.granted.holder).into_iter().flatten();
+    }
+    let holder = &pending.granted.holder;
+    let held = state.held.get(holder).into_iter().flatten();
     let made = held
         .filter_map(|d| state.certificates.get(d))
         .filter(|c| !c.revoked)
@@ -138,7 +154,7 @@ fn free_names(state: &mut ClusterState, authorization: AuthorizationId) {
         let to_be_made = state
             .pending
             .values()
-            .filter(|p| p.granted.holder == pending.granted.holder && p.granted.names.contains(name))
+            .filter(|p| p.granted.holder == *holder && p.granted.names.contains(name))
             .map(|p| p.granted.not_after)
             .max();
         let Some(bearers) = state.names.get_mut(name) else {
@@ -146,10 +162,10 @@ fn free_names(state: &mut ClusterState, authorization: AuthorizationId) {
         };
         match made.max(to_be_made) {
             Some(until) => {
-                bearers.insert(*node, until);
+                bearers.insert(holder.clone(), until);
             }
             None => {
-                bearers.remove(node);
+                bearers.remove(holder);
             }
         }
         if bearers.is_empty() {
@@ -171,6 +187,7 @@ pub(super) fn issued(state: &mut ClusterState, header: &Header, f: &CertificateI
             holder: f.holder.clone(),
             authority_type: f.authority_type,
             issuer: f.issuer,
+            kind: f.kind,
             usage: f.usage,
             serial: f.serial,
             spki: f.spki,
@@ -186,17 +203,19 @@ pub(super) fn issued(state: &mut ClusterState, header: &Header, f: &CertificateI
     forget_expired(state, &f.holder);
 }
 
-/// Certificates past the time in which they allow a recovery are forgotten when their holder gets a new one.
+/// Certificates past the time in which they allow a recovery are forgotten when their holder gets a new one. Only one for
+/// TLS ever allows any: tokens would be kept by the thousand.
 fn forget_expired(state: &mut ClusterState, holder: &Principal) {
-    let (keep_ms, now) = (state.settings().max_offline_ms, state.time);
+    let (max_offline_ms, now) = (state.settings().max_offline_ms, state.time);
     let Some(held) = state.held.get_mut(holder) else {
         return;
     };
     let certificates = &mut state.certificates;
     held.retain(|digest| {
-        let keep = certificates
-            .get(digest)
-            .is_some_and(|c| c.not_after.plus_ms(keep_ms) >= now);
+        let keep = certificates.get(digest).is_some_and(|c| {
+            let keep_ms = if c.kind == KeyKind::Tls { max_offline_ms } else { 0 };
+            c.not_after.plus_ms(keep_ms) >= now
+        });
         if !keep {
             certificates.remove(digest);
         }
@@ -264,8 +283,39 @@ pub(super) fn revoked(state: &mut ClusterState, f: &CertificateRevoked) {
     deny(state, &f.certificates, state.position);
 }
 
+/// What somebody revoked by hand. Whoever has nothing left that counts bears no names any more.
+pub(super) fn revoked_by_hand(state: &mut ClusterState, header: &Header, target: &Revocable) {
+    let affected = revoke::affected(state, target);
+    if let Revocable::Serial(_) = target {
+        let meant = revoke::meant(state, target);
+        deny(state, &meant, header.position);
+        for digest in meant {
+            let holder = state.certificates.get(&digest).map(|c| c.holder.clone());
+            let due = holder.map(|holder| state.to_revoke.entry(holder).or_default());
+            due.into_iter().for_each(|due| due.push(digest));
+        }
+    } else {
+        for holder in &affected {
+            revoke_all(
+                state,
+                holder,
+                header.position,
+                "its holder's certificates were revoked",
+            );
+        }
+    }
+    for holder in affected {
+        let now = state.time;
+        let held = state.held.get(&holder).into_iter().flatten();
+        let mut left = held.filter_map(|digest| state.certificates.get(digest));
+        if !left.any(|c| !c.revoked && c.not_after > now) {
+            names_released(state, &holder);
+        }
+    }
+}
+
 /// Everything that a holder has stops counting: on the deny list from here on, and owed its revocation.
-pub(super) fn revoke_all(state: &mut ClusterState, holder: &Principal, position: Position) {
+pub(super) fn revoke_all(state: &mut ClusterState, holder: &Principal, position: Position, why: &str) {
     let digests = state.held.get(holder).cloned().unwrap_or_default();
     let now = state.time;
     let live: Vec<_> = digests
@@ -284,7 +334,7 @@ pub(super) fn revoke_all(state: &mut ClusterState, holder: &Principal, position:
         .map(|(id, _)| *id)
         .collect();
     for authorization in pending {
-        voided(state, authorization, "the holder was removed");
+        voided(state, authorization, why);
     }
     deny(state, &live, position);
     if !live.is_empty() {

@@ -179,14 +179,14 @@ pub(super) fn removed(state: &mut ClusterState, header: &Header, id: &NodeId) {
             ended.cut_off.remove(id);
         }
     }
-    certificate::revoke_all(state, &Principal::Node(*id), header.position);
-    names_released(state, id);
+    certificate::revoke_all(state, &Principal::Node(*id), header.position, certificate::GONE);
+    names_released(state, &Principal::Node(*id));
 }
 
-pub(super) fn names_released(state: &mut ClusterState, id: &NodeId) {
+pub(super) fn names_released(state: &mut ClusterState, holder: &Principal) {
     let mut free = BTreeSet::new();
     for (name, bearers) in &mut state.names {
-        bearers.remove(id);
+        bearers.remove(holder);
         if bearers.is_empty() {
             free.insert(name.clone());
         }

@@ -10,13 +10,18 @@ use crate::{
 };
 
 impl TypeState {
-    /// The TLS key of a generation; the active one stands in for a prepared one that is not made yet.
-    pub fn tls(&self, generation: Generation) -> Option<&AuthorityKey> {
-        let active = self.active.get(&KeyKind::Tls);
+    /// The key of a kind and generation; the active one stands in for a prepared one that is not made yet.
+    pub fn key(&self, kind: KeyKind, generation: Generation) -> Option<&AuthorityKey> {
+        let active = self.active.get(&kind);
         match generation {
             Generation::Active => active,
-            Generation::Prepared => self.prepared.get(&KeyKind::Tls).or(active),
+            Generation::Prepared => self.prepared.get(&kind).or(active),
         }
+    }
+
+    /// The TLS key of a generation.
+    pub fn tls(&self, generation: Generation) -> Option<&AuthorityKey> {
+        self.key(KeyKind::Tls, generation)
     }
 
     /// The X.509 authorities that the current row trusts.
@@ -39,14 +44,21 @@ impl TypeState {
         self.tls(self.phase.row().server).map(|k| k.id)
     }
 
-    /// The current row.
-    pub fn row(&self) -> RowStamp {
+    /// The current row, for one kind of key.
+    pub fn row(&self, kind: KeyKind) -> RowStamp {
+        let (row, id) = (self.phase.row(), |of| self.key(kind, of).map(|key| key.id));
         RowStamp {
             phase: self.phase,
             rotation: self.rotation_id(),
-            client: self.client_issuer(),
-            server: self.server_issuer(),
+            client: id(row.client),
+            server: id(row.server),
         }
+    }
+
+    /// The active or prepared key with this id.
+    pub fn live(&self, authority: AuthorityId) -> Option<&AuthorityKey> {
+        let mut live = self.active.values().chain(self.prepared.values());
+        live.find(|key| key.id == authority)
     }
 
     /// The authority that the rotation is retiring: the active one on the way forward, the prepared

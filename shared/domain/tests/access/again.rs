@@ -193,6 +193,7 @@ fn what_an_actor_might_not_do_was_not_decided() {
         user: user.clone(),
         roles: roles(&[domain::access::RoleName::Auditor]),
         key: world.key(),
+        logins: vec![],
     };
     world.ask(admin(), order).unwrap();
     let removal = vec![AccessUserRemoved { user: user.clone() }.into()];

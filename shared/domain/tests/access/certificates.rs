@@ -28,6 +28,7 @@ fn request(
         usage,
         issuer,
         key,
+        form: domain::authority::KeyKind::Tls,
     }
 }
 
@@ -305,13 +306,14 @@ fn an_authorisation_is_stamped_with_the_row_at_its_place_in_the_log() {
     let row = |id| world.state.pending[&id].row;
     let (early, late) = (row(granted.authorization), row(late.authorization));
     assert_eq!((early.phase, early.rotation), (Phase::Standby, None));
-    assert!(early.names(granted.issuer, Both));
+    assert_eq!(early.issuer(Both), Some(granted.issuer));
     assert_eq!(late.phase, Phase::UpdateClients);
     assert_eq!(
         late.rotation,
         world.state.types[&AuthorityType::Host].rotation_id()
     );
-    assert!(!late.names(granted.issuer, Client) && late.names(granted.issuer, Server));
+    assert_ne!(late.issuer(Client), Some(granted.issuer));
+    assert_eq!(late.issuer(Server), Some(granted.issuer));
 }
 
 #[test]
@@ -354,7 +356,8 @@ fn a_name_is_borne_no_longer_than_the_certificates_that_were_made() {
     let mut world = World::new();
     let node = world.node("n1");
     let name = "n1".parse().unwrap();
-    let borne_until = |world: &World| world.state.names.get(&name).and_then(|n| n.get(&node)).copied();
+    let holder = Principal::Node(node);
+    let borne_until = |world: &World| world.state.names.get(&name).and_then(|n| n.get(&holder)).copied();
     let first = borne_until(&world);
     world.pass(HOUR_MS);
     world.request(node, Both, None).unwrap();

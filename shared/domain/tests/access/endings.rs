@@ -40,6 +40,7 @@ fn the_end_waits_for_people_who_still_hold_the_retiring_authority() {
         usage: LeafUse::Client,
         issuer: None,
         key,
+        form: domain::authority::KeyKind::Tls,
     };
     world.ask(admin(), request).unwrap();
     world.sign();

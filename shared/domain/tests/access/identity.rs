@@ -141,6 +141,7 @@ fn what_is_removed_stops_counting_at_once() {
                 user: name.clone(),
                 roles: roles(&[Operator]),
                 key,
+                logins: vec![],
             },
         )
         .unwrap();
@@ -166,6 +167,7 @@ fn what_is_removed_stops_counting_at_once() {
                 user: name,
                 roles: roles(&[Operator]),
                 key,
+                logins: vec![],
             },
         )
         .unwrap();
@@ -216,6 +218,7 @@ fn a_users_older_certificate_is_not_superseded() {
         usage: LeafUse::Client,
         issuer: None,
         key,
+        form: domain::authority::KeyKind::Tls,
     };
     world.ask(admin(), order).unwrap();
     world.sign();

@@ -23,6 +23,7 @@ mod reports;
 mod rotations;
 mod schedules;
 mod shown;
+mod signing;
 mod tokens;
 mod users;
 mod world;

@@ -446,6 +446,7 @@ fn an_auditor_may_not_rotate_and_a_node_may_not_either() {
                 user,
                 roles: roles(&[RoleName::Auditor]),
                 key,
+                logins: vec![],
             },
         )
         .unwrap();

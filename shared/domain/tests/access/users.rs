@@ -27,6 +27,7 @@ fn a_new_user_gets_a_client_certificate_of_type_user() {
         user: user("alice"),
         roles: roles(&[Operator]),
         key,
+        logins: vec![],
     };
     let decision = world.decide(admin(), order).unwrap();
     assert_eq!(
@@ -62,6 +63,7 @@ fn users_sign_with_the_prepared_authority_from_update_clients_on() {
                 user: user("early"),
                 roles: roles(&[Auditor]),
                 key,
+                logins: vec![],
             },
         )
         .unwrap();
@@ -75,6 +77,7 @@ fn users_sign_with_the_prepared_authority_from_update_clients_on() {
                 user: user("late"),
                 roles: roles(&[Auditor]),
                 key,
+                logins: vec![],
             },
         )
         .unwrap();
@@ -94,6 +97,7 @@ fn a_user_is_added_once_with_a_role_and_a_key_of_its_own() {
             spki,
             public_key: "k".into(),
         },
+        logins: vec![],
     };
     assert_eq!(
         world.refused(admin(), add("root", &[Admin], key.spki)),
@@ -138,6 +142,7 @@ fn the_last_administrator_cannot_be_removed() {
                     user: user(name),
                     roles: roles(&[role]),
                     key,
+                    logins: vec![],
                 },
             )
             .unwrap();
@@ -174,6 +179,7 @@ fn only_an_administrator_adds_users() {
                 user: user("op"),
                 roles: roles(&[Operator]),
                 key,
+                logins: vec![],
             },
         )
         .unwrap();
@@ -190,6 +196,7 @@ fn only_an_administrator_adds_users() {
             user: user("eve"),
             roles: roles(&[Admin]),
             key,
+            logins: vec![],
         };
         assert_eq!(world.refused(principal, order), Code::NotPermitted);
     }
@@ -229,6 +236,7 @@ fn an_auditor_that_is_recovered_becomes_an_administrator() {
                 user: user("alice"),
                 roles: roles(&[Auditor]),
                 key,
+                logins: vec![],
             },
         )
         .unwrap();

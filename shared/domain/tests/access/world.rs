@@ -81,6 +81,7 @@ impl World {
             digest: CertDigest(self.pin().0),
             not_after: f.not_after,
             certificate: "leaf".into(),
+            kind: f.form.kind(),
         }
     }
 
@@ -110,7 +111,7 @@ impl World {
         let given = Given {
             now: self.now,
             fresh: std::array::from_fn(|_| self.uuid()),
-            serials: [[1; 16], [2; 16]],
+            serials: std::array::from_fn(|_| self.serial()),
             clock_suspect: false,
             sha256: |_| [0; 32],
         };
@@ -219,6 +220,11 @@ impl World {
         pin(self.counter)
     }
 
+    fn serial(&mut self) -> [u8; 16] {
+        self.counter += 1;
+        u128::from(self.counter).to_be_bytes()
+    }
+
     pub(crate) fn key(&mut self) -> KeyRequest {
         KeyRequest {
             spki: self.pin(),
@@ -319,6 +325,7 @@ impl World {
                 usage,
                 issuer,
                 key,
+                form: KeyKind::Tls,
             },
         )
     }

@@ -61,6 +61,7 @@ fn arguments() -> ServeArgs {
         config: Some("f.toml".into()),
         listen: Some("127.0.0.1:1".into()),
         advertise: vec![],
+        public_url: None,
         admin_listen: Some("127.0.0.1:2".into()),
         log: None,
         keys: None,

@@ -43,7 +43,7 @@ pub(super) const PAGES: &[Entry] = &[
             "CAROUSEL_IDENTITY  the identity file; else $XDG_CONFIG_HOME/carousel/default.identity",
             "CAROUSEL_SERVER    the control plane, when it is another than the identity file names",
             "CAROUSEL_TOKEN     the join token, for carousel-agent",
-            "CAROUSEL_LISTEN, CAROUSEL_ADVERTISE (a list with commas), CAROUSEL_ADMIN_LISTEN, CAROUSEL_EVENT_LOG  for serve",
+            "CAROUSEL_LISTEN, CAROUSEL_ADVERTISE (a list with commas), CAROUSEL_PUBLIC_URL, CAROUSEL_ADMIN_LISTEN, CAROUSEL_EVENT_LOG  for serve",
             "CAROUSEL_LOG, CAROUSEL_LOG_FORMAT  what daemons log, and how: info,gateway=debug; text or json",
             "NO_COLOR, CLICOLOR_FORCE, TERM, LC_ALL, LANG  as everywhere",
         ],

@@ -203,6 +203,7 @@ fn word_of(state: &ClusterState, event: &Event) -> Word {
         | Fact::AccessTokenCreated(_)
         | Fact::AccessTokenRemoved(_)
         | Fact::AccessUserRemoved(_)
+        | Fact::AccessCertificatesRevoked(_)
         | Fact::ConsumerAdded(_)
         | Fact::ConsumerWithdrawn(_) => Word::Action(Action::Administer),
         Fact::AccessUserAdded(_) => Word::AnyOf(vec![Word::Action(Action::Administer), Word::Host]),
@@ -221,6 +222,11 @@ fn word_of(state: &ClusterState, event: &Event) -> Word {
             Occasion::Genesis => Word::Host,
             Occasion::Join | Occasion::Recovery => Word::Anyone,
             Occasion::Renewal => Word::Own(f.holder.clone()),
+            // Databases are what operators run; the rest is for those who say who is who.
+            Occasion::Signing => Word::Action(match f.authority_type {
+                domain::AuthorityType::Db | domain::AuthorityType::DbClient => Action::Rotate,
+                _ => Action::Administer,
+            }),
             Occasion::Login => Word::AnyOf(vec![
                 Word::Action(Action::Administer),
                 Word::Own(f.holder.clone()),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
     AuthorizationId, ClusterName, ClusterState, Event, Fact, Position, SpkiPin,
     authority::{AuthorityKey, KeyKind},
@@ -11,7 +10,7 @@ use domain::{
     state::AuthorizationOutcome,
     trust::{BUNDLE_LIFE_MS, Bundle},
 };
-use pki::{CaCert, Certificate, PublicKey, bundle, lint};
+use pki::{CaCert, PublicKey, bundle, credential};
 use tokio::task::JoinSet;
 
 use super::{Check, count};
@@ -244,7 +243,7 @@ impl Job {
             } => (
                 at,
                 What::Certificate,
-                certificate(&cluster, &issued, &granted, &issuer),
+                credential::check(&issued, &granted, &cluster, &issuer),
             ),
             Self::Key { at, generated } => (at, What::Key, key(&generated.key)),
             Self::Bundle {
@@ -260,45 +259,6 @@ impl Job {
             ),
         }
     }
-}
-
-/// The fact, the bytes and the authorisation say the same.
-fn certificate(
-    cluster: &ClusterName,
-    issued: &CertificateIssued,
-    granted: &AuthorizationGranted,
-    issuer: &AuthorityKey,
-) -> Result<(), String> {
-    let der = STANDARD
-        .decode(&issued.certificate)
-        .map_err(|_| "the certificate is not base64")?;
-    let ca = CaCert::from_base64(&issuer.certificate).map_err(|error| format!("its issuer: {error}"))?;
-    lint(&der, granted, cluster, &ca).map_err(|error| format!("not what was authorised: {error}"))?;
-    let read = Certificate::parse(&der).map_err(|error| error.to_string())?;
-    let recorded = (
-        &issued.holder,
-        issued.authority_type,
-        issued.issuer,
-        issued.usage,
-        issued.serial,
-        issued.spki,
-        issued.not_after,
-    );
-    let authorised = (
-        &granted.holder,
-        granted.authority_type,
-        granted.issuer,
-        granted.usage,
-        granted.serial,
-        granted.spki,
-        granted.not_after,
-    );
-    if recorded != authorised || issued.digest != read.digest {
-        return Err(
-            "recorded with another holder, issuer, usage, key or digest than the certificate has".into(),
-        );
-    }
-    Ok(())
 }
 
 /// A key is what its CA certificate says, or, without one, what its public half says.

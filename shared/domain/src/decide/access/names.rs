@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::{
     access::NamePattern,
-    id::{Hostname, NodeId},
+    id::{Hostname, Principal},
     refusal::{Code, Refusal},
     state::ClusterState,
     time::Timestamp,
@@ -78,14 +78,14 @@ pub fn check_addresses(state: &ClusterState, addresses: &[IpAddr]) -> Result<(),
     }
 }
 
-/// Refuses names that are reserved, or borne by a node other than `own`.
+/// Refuses names that are reserved, or borne by somebody other than `own`.
 ///
 /// # Errors
 /// `name_reserved` or `name_taken`.
 pub fn check_names(
     state: &ClusterState,
     names: &[Hostname],
-    own: Option<NodeId>,
+    own: Option<&Principal>,
     now: Timestamp,
 ) -> Result<(), Refusal> {
     for name in names {
@@ -97,39 +97,45 @@ pub fn check_names(
     Ok(())
 }
 
-/// Refuses a name that a node other than `own` bears: in a certificate that is neither expired nor revoked.
+/// Refuses a name that somebody other than `own` bears: in a certificate that is neither expired nor revoked.
 ///
 /// # Errors
 /// `name_taken`.
 pub fn check_free(
     state: &ClusterState,
     name: &Hostname,
-    own: Option<NodeId>,
+    own: Option<&Principal>,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    let Some((node, until)) = bearers(state, name, now).find(|(node, _)| Some(*node) != own) else {
+    let Some((holder, until)) = bearers(state, name, now).find(|(holder, _)| Some(*holder) != own) else {
         return Ok(());
     };
-    let text = format!(
-        "the name {name} is borne by node {node} until {until}: choose another name, or remove that node \
-         with `carousel nodes rm`"
-    );
+    let text = match holder {
+        Principal::Node(node) => format!(
+            "the name {name} is borne by node {node} until {until}: choose another name, or remove that node \
+             with `carousel nodes rm`"
+        ),
+        other => format!(
+            "the name {name} is borne by {other} until {until}: choose another name, or revoke what it has with \
+             `carousel certificates revoke`"
+        ),
+    };
     Err(Refusal::new(Code::NameTaken, text))
 }
 
-/// The nodes with an unexpired, unrevoked certificate for the name, and until when.
+/// Who has an unexpired, unrevoked certificate for the name, and until when.
 pub fn bearers<'a>(
     state: &'a ClusterState,
     name: &Hostname,
     now: Timestamp,
-) -> impl Iterator<Item = (NodeId, Timestamp)> + use<'a> {
+) -> impl Iterator<Item = (&'a Principal, Timestamp)> + use<'a> {
     let of_name = state.names.get(name).into_iter().flatten();
     of_name
         .filter(move |(_, until)| **until > now)
-        .map(|(node, until)| (*node, *until))
+        .map(|(holder, until)| (holder, *until))
 }
 
-fn reserved_name(name: &Hostname) -> Refusal {
+pub(crate) fn reserved_name(name: &Hostname) -> Refusal {
     let text = format!("the name {name} is reserved for the control plane: choose another name");
     Refusal::new(Code::NameReserved, text)
 }

@@ -6,11 +6,12 @@ use uuid::Uuid;
 
 use super::Difference;
 use crate::{
-    command::{Expectation, Genesis, Join, KeyRequest, Mode, Order, Rejoin, Rotate},
+    authority::AuthorityType,
+    command::{Expectation, Genesis, Join, KeyRequest, Mode, Order, Rejoin, Rotate, Sign},
     event::{
         AccessCredentialPresented, AccessTokenCreated, AccessTokenUsed, AccessUserAdded,
         AuthorizationGranted, AuthorizationVoided, ClusterCreated, ConsumerAdded, ConsumerAttested,
-        ConsumerWithdrawn, Event, Fact, MemberLost, MemberReported, MemberStarted, MemberStopped,
+        ConsumerWithdrawn, Event, Fact, Form, MemberLost, MemberReported, MemberStarted, MemberStopped,
         NodeReported, Occasion, RotationHeld, RotationPhaseEntered, RotationSettled,
     },
     id::{AuthorizationId, MemberId, NodeId, Principal, SystemActor, TokenHash},
@@ -119,6 +120,9 @@ fn alone(state: &ClusterState, fact: &Fact) -> Result<Order, Difference> {
         Fact::MemberStopped(f) => stopped(f),
         Fact::AccessTokenRemoved(f) => Order::RemoveToken { token: f.token },
         Fact::AccessUserRemoved(f) => Order::RemoveUser { user: f.user.clone() },
+        Fact::AccessCertificatesRevoked(f) => Order::RevokeCertificates {
+            target: f.target.clone(),
+        },
         Fact::AccessCredentialPresented(f) => presented(f),
         Fact::ConsumerAdded(f) => consumer_added(f),
         Fact::ConsumerAttested(f) => attested(f),
@@ -325,6 +329,7 @@ fn added(f: &AccessUserAdded, granted: &AuthorizationGranted) -> Asked {
     let order = Order::AddUser {
         user: f.user.clone(),
         roles: f.roles.iter().copied().collect(),
+        logins: f.logins.clone(),
         key: key_of(granted),
     };
     Asked::granted(order, granted, 0)
@@ -346,8 +351,13 @@ fn requested(state: &ClusterState, f: &AuthorizationGranted, first: &Event) -> R
                 authority_type: f.authority_type,
                 usage: f.usage,
                 issuer: Some(f.issuer),
+                form: f.form.kind(),
                 key: key_of(f),
             };
+            Ok(Asked::granted(order, f, 0))
+        }
+        (Occasion::Signing, Principal::External(name)) => {
+            let order = signed_by_hand(f, name, first).ok_or(Difference::NoOrder(first.fact.type_name()))?;
             Ok(Asked::granted(order, f, 0))
         }
         (Occasion::Join, Principal::Node(id)) => {
@@ -355,10 +365,38 @@ fn requested(state: &ClusterState, f: &AuthorizationGranted, first: &Event) -> R
             Ok(Asked::granted(Order::Join(join), f, 1))
         }
         (
-            Occasion::Genesis | Occasion::Join | Occasion::Renewal | Occasion::Recovery | Occasion::Login,
+            Occasion::Genesis
+            | Occasion::Join
+            | Occasion::Renewal
+            | Occasion::Recovery
+            | Occasion::Login
+            | Occasion::Signing,
             _,
         ) => Err(Difference::NoOrder(first.fact.type_name())),
     }
+}
+
+/// The order of `auth sign` or `auth token`. A life that was cut at its authority's end asks for that much.
+fn signed_by_hand(f: &AuthorizationGranted, name: &str, first: &Event) -> Option<Order> {
+    let is_host = f.authority_type == AuthorityType::Host;
+    let form = match &f.form {
+        // Its principals are its names: the decision makes them.
+        Form::Ssh { .. } if is_host => Form::Ssh {
+            principals: vec![],
+            critical_options: BTreeMap::new(),
+            extensions: vec![],
+        },
+        form => form.clone(),
+    };
+    Some(Order::Sign(Box::new(Sign {
+        authority_type: f.authority_type,
+        holder: name.parse().ok()?,
+        form,
+        names: f.names.clone(),
+        addresses: f.addresses.clone(),
+        ttl_ms: Some(f.not_after.since_ms(first.header.time)),
+        key: key_of(f),
+    })))
 }
 
 /// The join that this key was used for before.

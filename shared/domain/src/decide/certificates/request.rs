@@ -7,52 +7,69 @@
 //! it made durable first, and finds the first result; no second certificate is made for it.
 
 use crate::{
-    authority::AuthorityType,
+    authority::{AuthorityType, KeyKind},
     command::{Answer, Command, Given, KeyRequest},
     decide::{Decided, Decision, access::names},
-    event::{LeafUse, Occasion},
+    event::{Form, LeafUse, Occasion},
     id::{AuthorityId, MemberId, NodeId, Principal, SpkiPin, UserName},
     refusal::{Code, Refusal},
     rules::{Rule, holds},
     state::{ClusterState, Node},
 };
 
-use super::{Leaf, authorize, check_key, earlier, row_issuer, type_state};
+use super::{
+    Leaf, authorize, check_holder_of_key, check_key, earlier, not_in_service, sign::host_form, type_state,
+};
+
+/// What somebody asks for of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Of which authority.
+    pub authority_type: AuthorityType,
+    /// What it wants to do with it.
+    pub usage: LeafUse,
+    /// The issuer that it saw; none leaves it to the row.
+    pub issuer: Option<SpkiPin>,
+    /// For TLS or for SSH.
+    pub form: KeyKind,
+}
 
 /// Decides a request of a node, member or user for a certificate of its own.
 ///
 /// # Errors
-/// `stale_view` if the row no longer names the asked issuer, `type_not_granted`, `key_reused`,
+/// `stale_view` if the row no longer names the asked issuer, `type_not_granted`, `type_not_in_service`, `key_reused`,
 /// `name_taken`, `node_removed`, `member_unknown`.
 pub fn request(
     state: &ClusterState,
     command: &Command,
-    authority_type: AuthorityType,
-    usage: LeafUse,
-    issuer: Option<SpkiPin>,
+    wanted: &Wanted,
     key: &KeyRequest,
     given: &Given,
 ) -> Decided {
     let leaf = match &command.principal {
-        Principal::Node(id) => of_node(state, *id, authority_type, usage, issuer, given)?,
-        Principal::Gateway(id) => of_member(state, *id, authority_type, usage, issuer)?,
-        Principal::User(name) => of_user(state, name, authority_type, usage, issuer)?,
+        Principal::Node(id) => of_node(state, *id, wanted, given)?,
+        Principal::Gateway(id) => of_member(state, *id, wanted)?,
+        Principal::User(name) => of_user(state, name, wanted)?,
         Principal::External(_) | Principal::System(_) | Principal::Anonymous => {
             let text = format!("{} has no certificate of its own to ask for", command.principal);
             return Err(Refusal::new(Code::NotPermitted, text));
         }
     };
-    // The row was checked before this: a repetition whose issuer the row names no more is stale like any other.
-    // The same key again for the same certificate: a request that was repeated after its answer was lost.
-    if let Some(earlier) = earlier(state, &leaf.holder, key.spki)
-        && (earlier.authority_type, earlier.issuer, earlier.usage)
-            == (authority_type, leaf.issuer, leaf.usage)
-    {
-        return Ok(earlier.repeated(Answer::Authorized {
-            authorization: earlier.authorization,
-        }));
+    if wanted.form == KeyKind::Tls {
+        // The row was checked before this: a repetition whose issuer the row names no more is stale like any other.
+        // The same key again for the same certificate: a request that was repeated after its answer was lost.
+        if let Some(earlier) = earlier(state, &leaf.holder, key.spki)
+            && (earlier.authority_type, earlier.issuer, earlier.usage)
+                == (wanted.authority_type, leaf.issuer, leaf.usage)
+        {
+            return Ok(earlier.repeated(Answer::Authorized {
+                authorization: earlier.authorization,
+            }));
+        }
+        check_key(state, &leaf.holder, key)?;
+    } else {
+        check_holder_of_key(state, &leaf.holder, key)?;
     }
-    check_key(state, &leaf.holder, key)?;
     let granted = authorize(state, leaf, key, given.fresh[0], given)?;
     let answer = Answer::Authorized {
         authorization: granted.authorization,
@@ -61,32 +78,39 @@ pub fn request(
 }
 
 /// A node's: a type and role of its grant, by the row's issuer, with the names and addresses of its grant.
-fn of_node(
-    state: &ClusterState,
-    id: NodeId,
-    authority_type: AuthorityType,
-    usage: LeafUse,
-    asked: Option<SpkiPin>,
-    given: &Given,
-) -> Result<Leaf, Refusal> {
+fn of_node(state: &ClusterState, id: NodeId, wanted: &Wanted, given: &Given) -> Result<Leaf, Refusal> {
+    let (authority_type, usage, asked) = (wanted.authority_type, wanted.usage, wanted.issuer);
     let Some(node) = state.nodes.get(&id) else {
         let text = "this node was removed: it needs a new join token";
         return Err(Refusal::new(Code::NodeRemoved, text));
     };
     check_role(node, authority_type, usage)?;
     let of = type_state(state, authority_type)?;
+    let is_ssh = match wanted.form {
+        KeyKind::Tls => false,
+        // OpenSSH's hosts are servers; what a node does as a client it does with TLS.
+        KeyKind::Ssh if (authority_type, usage) == (AuthorityType::Host, LeafUse::Server) => true,
+        KeyKind::Ssh | KeyKind::Jwt => {
+            let text = "a node may ask for SSH certificates of `host` as a server, and for no tokens";
+            return Err(Refusal::new(Code::TypeNotGranted, text));
+        }
+    };
+    if !of.active.contains_key(&wanted.form) {
+        return Err(not_in_service(authority_type, wanted.form));
+    }
+    let row_issuer = of.row(wanted.form).issuer(usage);
     // A renewal is a request like any other: a timer must not bring back what a phase has just replaced.
     let issuer = if holds(Rule::RenewalFollowsTheRow) {
-        same_issuer(row_issuer(of, usage), asked)?
+        same_issuer(row_issuer, asked)?
     } else {
         asked
             .filter(|i| of.trusted().contains(i))
-            .or(row_issuer(of, usage))
+            .or(row_issuer)
             .ok_or_else(stale)?
     };
     // A node that slept past its expiry may have lost its name to another one meanwhile.
     for name in &node.names {
-        names::check_free(state, name, Some(id), given.now)?;
+        names::check_free(state, name, Some(&Principal::Node(id)), given.now)?;
     }
     // Other types have lives of their own: a database's certificate lives longer than a node's.
     let is_host = authority_type == AuthorityType::Host;
@@ -99,6 +123,11 @@ fn of_node(
         common_name: node.hostname.to_string(),
         names: node.names.clone(),
         addresses: node.grant.addresses.clone(),
+        form: if is_ssh {
+            host_form(&node.names, &node.grant.addresses)
+        } else {
+            Form::Tls
+        },
         ttl_ms: if is_host {
             state.settings().node_ttl_ms
         } else {
@@ -110,15 +139,11 @@ fn of_node(
 /// A member's: names and addresses are those that it recorded at its start, and that are reserved for it.
 ///
 /// A gateway holds certificates of every trusted authority while there are two, so the row does not bind it.
-fn of_member(
-    state: &ClusterState,
-    id: MemberId,
-    authority_type: AuthorityType,
-    usage: LeafUse,
-    asked: Option<SpkiPin>,
-) -> Result<Leaf, Refusal> {
-    if authority_type != AuthorityType::Host {
-        let text = format!("a control-plane service holds certificates of `host`, not of `{authority_type}`");
+fn of_member(state: &ClusterState, id: MemberId, wanted: &Wanted) -> Result<Leaf, Refusal> {
+    let (authority_type, usage, asked) = (wanted.authority_type, wanted.usage, wanted.issuer);
+    if authority_type != AuthorityType::Host || wanted.form != KeyKind::Tls {
+        let text =
+            format!("a control-plane service holds TLS certificates of `host`, none of `{authority_type}`");
         return Err(Refusal::new(Code::TypeNotGranted, text));
     }
     let Some(member) = state.members.get(&id) else {
@@ -127,7 +152,7 @@ fn of_member(
     };
     let of = type_state(state, authority_type)?;
     let issuer = asked
-        .or(row_issuer(of, usage))
+        .or(of.row(KeyKind::Tls).issuer(usage))
         .filter(|i| of.trusted().contains(i))
         .ok_or_else(stale)?;
     Ok(Leaf {
@@ -139,25 +164,37 @@ fn of_member(
         common_name: member.service.clone(),
         names: member.names.clone(),
         addresses: member.addresses.clone(),
+        form: Form::Tls,
         ttl_ms: state.settings().node_ttl_ms,
     })
 }
 
-/// A person's: client certificates of type `user`, without names; what may be done with them says the log.
-fn of_user(
-    state: &ClusterState,
-    user: &UserName,
-    authority_type: AuthorityType,
-    usage: LeafUse,
-    asked: Option<SpkiPin>,
-) -> Result<Leaf, Refusal> {
-    if authority_type != AuthorityType::User || usage != LeafUse::Client {
+/// A person's: client certificates of type `user`, without names; what may be done with them says the log. For SSH with
+/// the accounts that the log gives to them.
+fn of_user(state: &ClusterState, user: &UserName, wanted: &Wanted) -> Result<Leaf, Refusal> {
+    let (authority_type, usage) = (wanted.authority_type, wanted.usage);
+    if authority_type != AuthorityType::User || usage != LeafUse::Client || wanted.form == KeyKind::Jwt {
         let text = format!("{user} may ask for client certificates of `user` alone");
         return Err(Refusal::new(Code::TypeNotGranted, text));
     }
-    let leaf = Leaf::of_user(state, user, Occasion::Renewal)?;
-    same_issuer(Some(leaf.issuer), asked)?;
+    let mut leaf = Leaf::of_user(state, user, Occasion::Renewal)?;
+    if wanted.form == KeyKind::Ssh {
+        let issuer = type_state(state, authority_type)?.row(KeyKind::Ssh).issuer(usage);
+        leaf.issuer = issuer.ok_or_else(|| not_in_service(authority_type, KeyKind::Ssh))?;
+        leaf.form = person_form(state, user);
+    }
+    same_issuer(Some(leaf.issuer), wanted.issuer)?;
     Ok(leaf)
+}
+
+/// What a person may do over SSH: log in to the accounts that the log gives to them, with a terminal and with forwarded
+/// ports. Whoever needs more is given it by `auth sign`.
+fn person_form(state: &ClusterState, user: &UserName) -> Form {
+    Form::Ssh {
+        principals: state.logins_of(user),
+        critical_options: Default::default(),
+        extensions: vec!["permit-port-forwarding".into(), "permit-pty".into()],
+    }
 }
 
 /// Both roles in one leaf need both in the grant.
@@ -165,13 +202,14 @@ fn check_role(node: &Node, authority_type: AuthorityType, usage: LeafUse) -> Res
     let granted = node
         .uses(authority_type)
         .is_some_and(|uses| (uses.client || !usage.client()) && (uses.server || !usage.server()));
-    if granted {
+    if granted && usage != LeafUse::Signing {
         return Ok(());
     }
     let role = match usage {
         LeafUse::Client => "client",
         LeafUse::Server => "server",
         LeafUse::Both => "client and server",
+        LeafUse::Signing => "signer",
     };
     let text = format!(
         "the grant of {} does not include `{authority_type}` as {role}",

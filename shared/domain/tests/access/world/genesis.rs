@@ -86,6 +86,7 @@ impl World {
             not_after: self.now.plus_ms(12 * HOUR_MS),
             rotation: None,
             phase: Phase::Standby,
+            form: domain::event::Form::Tls,
         };
         let issued = self.issued(&granted);
         (granted, issued)

@@ -1,0 +1,156 @@
+//! `carousel auth sign` and `carousel auth token`: credentials for parties without an agent.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use api::{
+    command::{SignAnswer, SignRequest, SignTokenRequest},
+    route,
+};
+use pki::jwe::Receiver;
+use serde_json::json;
+
+use super::{plain_request, required_type};
+use crate::{
+    args::{SignArgs, TokenArgs},
+    failure::{Exit, Failure},
+    run::Context,
+    text::utc,
+};
+
+/// Certificate requests and SSH keys are shorter by far.
+const MAX_INPUT: u64 = 64 * 1024;
+
+pub(super) async fn sign(context: &Context, args: &SignArgs) -> Result<Exit, Failure> {
+    let authority_type = required_type(args.authority_type)?;
+    // What cannot be read is said before anybody is asked.
+    let csr = args.csr.as_deref().map(read).transpose()?;
+    let ssh_key = args.ssh_key.as_deref().map(read).transpose()?;
+    let session = context.session().await?;
+    let plain = plain_request(context, &session);
+    let body = SignRequest {
+        id: plain.id,
+        reason: plain.reason,
+        authority_type,
+        name: args.name.to_string(),
+        csr,
+        ssh_key: ssh_key.map(|line| line.trim().to_owned()),
+        names: args.dns.iter().map(ToString::to_string).collect(),
+        addresses: args.address.clone(),
+        principals: args.principal.clone(),
+        critical_options: args.option.iter().cloned().collect(),
+        extensions: args.extension.clone(),
+        ttl_ms: args.ttl.map(milliseconds),
+    };
+    context.sends();
+    let answer: SignAnswer = context.sort(session.post(route::SIGN, &body).await)?;
+    let mut text = answer.credential.clone();
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    if let Some(out) = &args.out {
+        write(out, text.as_bytes())?;
+        text = format!("{} is written.\n", out.display());
+    }
+    context
+        .terminal
+        .show(&answer, |_| text, || vec![answer.serial.to_string()])?;
+    context.terminal.note(&signed_by(&answer));
+    Ok(Exit::Done)
+}
+
+pub(super) async fn token(context: &Context, args: &TokenArgs) -> Result<Exit, Failure> {
+    let authority_type = required_type(args.authority_type)?;
+    let session = context.session().await?;
+    let plain = plain_request(context, &session);
+    // The token is sealed to a key that lives as long as this command: neither the log nor the wire has it open.
+    let receiver = Receiver::generate();
+    let body = SignTokenRequest {
+        id: plain.id,
+        reason: plain.reason,
+        authority_type,
+        name: args.name.to_string(),
+        audience: args.audience.clone(),
+        ttl_ms: args.ttl.map(milliseconds),
+        public_key: receiver.public().to_base64(),
+    };
+    context.sends();
+    let answer: SignAnswer = context.sort(session.post(route::SIGN_TOKEN, &body).await)?;
+    let token = receiver
+        .open(&answer.credential)
+        .map_err(|error| Failure::failed(format!("the token that came cannot be opened: {error}")))?;
+    let document = json!({
+        "token": *token,
+        "serial": answer.serial,
+        "not_after": answer.not_after,
+        "type": answer.authority_type,
+        "issuer": answer.issuer,
+        "generation": answer.generation,
+        "retiring": answer.retiring,
+        "phase": answer.phase,
+        "position": answer.position,
+    });
+    context.terminal.show(
+        &document,
+        |_| format!("{}\n", *token),
+        || vec![answer.serial.to_string()],
+    )?;
+    context.terminal.note(&signed_by(&answer));
+    Ok(Exit::Done)
+}
+
+/// Which generation signed, and when that ends.
+pub(super) fn signed_by(answer: &SignAnswer) -> String {
+    let title = answer.authority_type.row().title;
+    let until = utc(answer.not_after);
+    let signed = format!(
+        "Signed by the {title}, generation {} ({}); good until {until}, serial {}.",
+        answer.generation,
+        answer.issuer.short(),
+        answer.serial
+    );
+    if answer.retiring {
+        format!(
+            "{signed}\n! A rotation is in {} and retires this generation: it ends only after this has expired or was \
+             signed again by the new one.",
+            answer.phase
+        )
+    } else {
+        signed
+    }
+}
+
+fn milliseconds(life: std::time::Duration) -> u64 {
+    u64::try_from(life.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A small text file, or stdin.
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()));
+    let mut text = String::new();
+    let length = if path == Path::new("-") {
+        std::io::stdin()
+            .lock()
+            .take(MAX_INPUT + 1)
+            .read_to_string(&mut text)
+    } else {
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(MAX_INPUT + 1).read_to_string(&mut text)
+    };
+    match length {
+        Ok(length) if length as u64 > MAX_INPUT => Err(Failure::failed(format!(
+            "{}: this is too long to be a key",
+            path.display()
+        ))),
+        Ok(_) => Ok(text),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Public material: for everybody to read.
+pub(super) fn write(path: &PathBuf, bytes: &[u8]) -> Result<(), Failure> {
+    runtime::harden::atomic_write(path, bytes, 0o644)
+        .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
+}
