@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeSet, fs};
 
-use domain::Fact;
+use domain::{
+    Fact,
+    authority::{AuthorityKey, KeyKind},
+};
 use execution::codec::{self, DecodeError};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -18,7 +21,14 @@ use crate::{
 const DIRECTORY: &str = "tests/golden/events";
 
 /// Objects whose keys are data, so that an unknown one is not an unknown field.
-const MAPS: [&str; 5] = ["authorities", "facts", "labels", "rotations", "uses"];
+const MAPS: [&str; 6] = [
+    "authorities",
+    "critical_options",
+    "facts",
+    "labels",
+    "rotations",
+    "uses",
+];
 
 #[test]
 fn every_type_has_a_golden_sample_and_every_golden_file_is_a_samples() {
@@ -238,6 +248,21 @@ fn the_certificate_and_the_bundle_in_the_golden_samples_verify() {
     let leaf = base64_of(&issued[0].certificate);
     pki::lint(&leaf, &granted[0], &cluster(), &second).expect("the leaf is what was authorised");
     assert_eq!(pki::sha256(&leaf), issued[0].digest.0);
+    let ssh_ca = pki::PublicKey::from_base64(samples::SSH_CA).expect("an authority's key");
+    let ssh_ca = AuthorityKey {
+        id: ssh_ca.pin(),
+        kind: KeyKind::Ssh,
+        certificate: String::new(),
+        public_key: samples::SSH_CA.into(),
+        ..keys[0].clone()
+    };
+    let of_ssh = |kind| kind == KeyKind::Ssh;
+    let granted = granted
+        .iter()
+        .find(|f| of_ssh(f.form.kind()))
+        .expect("one for SSH");
+    let ssh = issued.iter().find(|f| of_ssh(f.kind)).expect("one for SSH");
+    pki::credential::check(ssh, granted, &cluster(), &ssh_ca).expect("it is what was authorised");
     let pinned = samples::BUNDLE_PIN.parse().expect("a pin");
     let verify = |bundle| pki::bundle::verify_unexpired(bundle, &pinned, Some(&cluster()), Host);
     assert_eq!(

@@ -16,11 +16,13 @@ use domain::{
 use eventlog::{NewEvent, Stored};
 use execution::codec::{self, Circumstances};
 
+mod by_hand;
 mod material;
 mod parties;
 mod rotation;
 mod signed;
 
+pub(crate) use by_hand::SSH_CA;
 pub(crate) use material::{BUNDLE_PIN, FIRST_CA, SECOND_CA};
 
 /// 2026-09-20T01:44:36Z, when the rotation of the story begins.
@@ -87,10 +89,15 @@ impl Sample {
 
 /// Every sample, in the order of `Fact::TYPES` within each family.
 pub(crate) fn all() -> Vec<Sample> {
-    [rotation::samples(), parties::samples(), signed::samples()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        rotation::samples(),
+        parties::samples(),
+        signed::samples(),
+        by_hand::samples(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 pub(crate) fn cluster() -> ClusterName {

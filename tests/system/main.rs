@@ -20,5 +20,6 @@ mod replay;
 mod sleepers;
 mod terminal;
 mod types;
+mod verifiers;
 mod wire;
 mod world;

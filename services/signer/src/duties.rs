@@ -162,10 +162,22 @@ impl Signer {
         let Some(seen) = self.still_owed(duty, &self.certificate_subject(holder)) else {
             return Ok(Progress::Some);
         };
+        let is_gone = self.fold.read(|state| match holder {
+            Principal::Node(node) => !state.nodes.contains_key(node),
+            Principal::User(name) => !state.users.contains_key(name),
+            Principal::Gateway(_) | Principal::External(_) | Principal::System(_) | Principal::Anonymous => {
+                false
+            }
+        });
+        let why = if is_gone {
+            "its holder was removed"
+        } else {
+            "somebody revoked it"
+        };
         let fact = CertificateRevoked {
             holder: holder.clone(),
             certificates: certificates.to_vec(),
-            why: "its holder was removed".into(),
+            why: why.into(),
         };
         self.append(&[fact.into()], seen).await
     }

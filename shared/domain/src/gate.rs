@@ -354,7 +354,7 @@ fn is_replaced(one: &Certificate, all: &[&Certificate], retiring: &BTreeSet<Spki
             && !retiring.contains(&later.issuer)
             && (!is_visible || later.presented.is_some())
     };
-    one.kind != KeyKind::Jwt && all.iter().any(|later| replaces(later))
+    one.kind != KeyKind::Jwt && all.iter().any(replaces)
 }
 
 impl Gate {

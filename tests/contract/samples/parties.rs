@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::{
     AuthorityType, Position, Principal,
     access::RoleName,
+    command::Revocable,
     event::*,
     fact::{FactReport, Failure, Seen, TypeFacts},
 };
@@ -238,7 +239,16 @@ fn people() -> Vec<Sample> {
         certificate: read(LEAF_DIGEST),
     };
     let actor = presented.holder.clone();
+    let with_logins = AccessUserAdded {
+        logins: vec!["deploy".into(), "www".into()],
+        ..added.clone()
+    };
+    let revoked = AccessCertificatesRevoked {
+        target: Revocable::User(added.user.clone()),
+    };
     vec![
+        Sample::later("logins", with_logins, by_alice(minutes(1))),
+        Sample::full(revoked, by_alice(days(3))),
         Sample::full(added, by_alice(minutes(1))),
         Sample::full(removed, by_alice(days(3))),
         Sample::full(recovered, by_host(days(4))),

@@ -140,7 +140,14 @@ fn certificate_state(certificate: &CertificateDoc, look: &Look) -> Cell {
         (_, _, true) => Cell::painted(Paint::Dim, "superseded"),
         _ if certificate.presented.is_some() => Cell::painted(Paint::Good, "in use"),
         // A gateway's own are served, never presented to a gateway: there is nobody who could have seen them.
-        _ if matches!(certificate.holder, domain::Principal::Gateway(_)) => "valid".into(),
+        _ if matches!(
+            certificate.holder,
+            domain::Principal::Gateway(_) | domain::Principal::External(_)
+        ) =>
+        {
+            "valid".into()
+        }
+        _ if certificate.kind != domain::authority::KeyKind::Tls => "valid".into(),
         _ => "not yet seen".into(),
     }
 }

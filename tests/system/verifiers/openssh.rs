@@ -1,0 +1,286 @@
+//! A real sshd and a real ssh: logins all the time, while the authorities of hosts, people and deployments rotate.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use carousel_tests::{PATIENCE, Proc, deadline, run, skip};
+
+use super::{enter, exported, put};
+use crate::world::{Log, World};
+
+const HOST: &str = "web-1.acme.example";
+
+/// The machine with sshd on it, and those who log in there.
+struct Machine<'w> {
+    world: &'w World,
+    sshd: Proc,
+    port: u16,
+    account: String,
+}
+
+/// Who logs in: with a key, and the certificate beside it.
+struct Person {
+    key: PathBuf,
+}
+
+#[test]
+fn whoever_logs_in_over_ssh_is_let_in_through_every_rotation_and_never_asked_about_a_host_key() {
+    let test = "verifiers-openssh";
+    let Some(sshd) = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"]
+        .into_iter()
+        .find(|path| fs::exists(path).unwrap_or(false))
+    else {
+        return skip(test, "sshd is not installed");
+    };
+    let world = World::start(test, Log::Embedded).expect("the embedded log is always there");
+    let account = run(Command::new("id").arg("-un"))
+        .expect_code(0)
+        .trim()
+        .to_owned();
+    let alice = world.dir.join("alice.identity").display().to_string();
+    let add = [
+        "users", "add", "alice", "--roles", "auditor", "--out", &alice, "--logins", &account,
+    ];
+    let _ = world.carousel(&add).expect_code(0);
+    let machine = Machine::start(&world, sshd, account);
+    let people = [machine.person("alice"), machine.person("deploy")];
+    machine.alice_logs_in(&people[0], &alice);
+    machine.deploy_is_signed(&people[1]);
+
+    let (stop, logins) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let failed: Mutex<Vec<String>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for person in &people {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    match machine.login(person) {
+                        Ok(()) => drop(logins.fetch_add(1, Ordering::SeqCst)),
+                        Err(said) => failed.lock().expect("nobody panics with it").push(said),
+                    }
+                }
+            });
+        }
+        let rotations = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let go = Rotations {
+                machine: &machine,
+                people: &people,
+                alice: &alice,
+                logins: &logins,
+            };
+            go.host();
+            go.user();
+            go.openssh();
+        }));
+        stop.store(true, Ordering::SeqCst);
+        rotations.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    let failed = failed.into_inner().expect("nobody panicked with it");
+    assert!(
+        failed.is_empty(),
+        "{} of {} logins failed; the first: {}\n--- sshd\n{}",
+        failed.len(),
+        logins.load(Ordering::SeqCst),
+        failed[0],
+        machine.sshd.stderr()
+    );
+    // Whoever has a certificate of none of ours is not let in: the checks of before could have failed.
+    let stranger = machine.person("stranger");
+    assert!(machine.login(&stranger).is_err());
+    let _ = world.carousel(&["audit", "verify"]).expect_code(0);
+}
+
+/// Every phase of each authority, on to the end and back, with logins in each.
+struct Rotations<'a> {
+    machine: &'a Machine<'a>,
+    people: &'a [Person; 2],
+    alice: &'a str,
+    logins: &'a AtomicUsize,
+}
+
+const FORWARD: [&str; 4] = ["init", "update_clients", "update_servers", "standby"];
+const BACK: [&str; 5] = ["init", "update_clients", "update_servers", "rollback", "standby"];
+
+impl Rotations<'_> {
+    /// Clients trust both from `init` on; the host's certificate is signed again where servers change.
+    fn host(&self) {
+        for phase in BACK.into_iter().chain(FORWARD) {
+            enter(self.machine.world, "host", phase);
+            self.machine.trusts_hosts();
+            if matches!(phase, "update_servers" | "rollback") {
+                self.machine.host_is_signed();
+                self.machine.sshd.hang_up();
+            }
+            self.some_logins(phase);
+        }
+    }
+
+    /// sshd trusts both from `init` on; Alice logs in anew, as people do every day.
+    fn user(&self) {
+        for phase in BACK.into_iter().chain(FORWARD) {
+            // Her certificate for TLS is used, and so replaced where the phase asks for it.
+            if phase == "standby" {
+                let _ = self
+                    .machine
+                    .world
+                    .carousel(&["--identity", self.alice, "status"])
+                    .expect_code(0);
+            }
+            enter(self.machine.world, "user", phase);
+            self.machine.trusts_people();
+            self.machine.alice_logs_in(&self.people[0], self.alice);
+            self.some_logins(phase);
+        }
+    }
+
+    fn openssh(&self) {
+        for phase in BACK.into_iter().chain(FORWARD) {
+            enter(self.machine.world, "openssh", phase);
+            self.machine.trusts_people();
+            self.machine.deploy_is_signed(&self.people[1]);
+            self.some_logins(phase);
+        }
+    }
+
+    fn some_logins(&self, phase: &str) {
+        let before = self.logins.load(Ordering::SeqCst);
+        deadline(PATIENCE, &format!("logins in {phase}"), || {
+            (self.logins.load(Ordering::SeqCst) >= before + 4).then_some(())
+        });
+    }
+}
+
+impl<'w> Machine<'w> {
+    fn start(world: &'w World, sshd: &str, account: String) -> Self {
+        // sshd takes its place as root, and wants it empty.
+        let _ = fs::create_dir_all("/run/sshd");
+        let key = world.dir.join("host_key");
+        keygen(&key);
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|taken| taken.local_addr())
+            .expect("a free port")
+            .port();
+        let at = |file: &str| world.dir.join(file).display().to_string();
+        let config = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {}\nHostCertificate {}\nTrustedUserCAKeys {}\nPidFile {}\n\
+             AuthorizedKeysFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n\
+             StrictModes no\nPermitRootLogin prohibit-password\nMaxStartups 100\nLogLevel VERBOSE\n",
+            at("host_key"),
+            at("host_key-cert.pub"),
+            at("people"),
+            at("sshd.pid"),
+        );
+        let config = world.dir.write("sshd_config", &config);
+        let mut machine = Self {
+            world,
+            // Begun below, once what it reads is there.
+            sshd: Proc::start("true", &mut Command::new("true")),
+            port,
+            account,
+        };
+        machine.host_is_signed();
+        machine.trusts_people();
+        machine.trusts_hosts();
+        let mut command = Command::new(sshd);
+        command.args(["-D", "-e", "-f"]).arg(config);
+        machine.sshd = Proc::start("sshd", &mut command);
+        machine.sshd.wait_for("Server listening", PATIENCE, 0, |line| {
+            line.contains("Server listening").then_some(())
+        });
+        machine
+    }
+
+    fn person(&self, name: &str) -> Person {
+        let key = self.world.dir.join(name);
+        keygen(&key);
+        Person { key }
+    }
+
+    fn host_is_signed(&self) {
+        self.signed(&[
+            "--type=host",
+            "--name=web-1",
+            &format!("--ssh-key={}", self.world.dir.join("host_key.pub").display()),
+            &format!("--dns={HOST}"),
+            &format!("--out={}", self.world.dir.join("host_key-cert.pub").display()),
+        ]);
+    }
+
+    fn deploy_is_signed(&self, person: &Person) {
+        let key = person.key.display();
+        self.signed(&[
+            "--type=openssh",
+            "--name=deploy",
+            &format!("--ssh-key={key}.pub"),
+            &format!("--principal={}", self.account),
+            &format!("--out={key}-cert.pub"),
+        ]);
+    }
+
+    fn signed(&self, args: &[&str]) {
+        let all: Vec<&str> = ["auth", "sign"].into_iter().chain(args.iter().copied()).collect();
+        let _ = self.world.carousel(&all).expect_code(0);
+    }
+
+    fn alice_logs_in(&self, person: &Person, identity: &str) {
+        let key = format!("--ssh-key={}.pub", person.key.display());
+        let _ = self
+            .world
+            .carousel(&["--identity", identity, "login", &key])
+            .expect_code(0);
+    }
+
+    /// `TrustedUserCAKeys`: both kinds of people, of all generations that count.
+    fn trusts_people(&self) {
+        let lines = ["user", "openssh"].map(|of| {
+            let file = exported(self.world, of, "ssh", &format!("people-{of}"));
+            fs::read_to_string(file).expect("just written")
+        });
+        let _ = put(self.world, "people", &lines.concat());
+    }
+
+    fn trusts_hosts(&self) {
+        let _ = exported(self.world, "host", "ssh", "known_hosts");
+    }
+
+    /// One login that asks nothing: a host key that is not certified by a known authority is a failure.
+    fn login(&self, person: &Person) -> Result<(), String> {
+        let option = |name: &str, value: &str| format!("-o{name}={value}");
+        let known = self.world.dir.join("known_hosts").display().to_string();
+        let ended = run(Command::new("ssh")
+            .args(["-F", "none", "-p", &self.port.to_string(), "-i"])
+            .arg(&person.key)
+            .args([
+                option("UserKnownHostsFile", &known),
+                option("GlobalKnownHostsFile", "/dev/null"),
+                option("StrictHostKeyChecking", "yes"),
+                option("HostKeyAlias", HOST),
+                option("UpdateHostKeys", "no"),
+                option("IdentitiesOnly", "yes"),
+                option("BatchMode", "yes"),
+                // A server that reads its configuration again does not listen for a moment.
+                option("ConnectionAttempts", "30"),
+                option("LogLevel", "ERROR"),
+            ])
+            .arg(format!("{}@127.0.0.1", self.account))
+            .arg("echo in"));
+        if ended.code == Some(0) && ended.stdout.trim() == "in" {
+            Ok(())
+        } else {
+            Err(format!("{:?}: {}", ended.code, ended.stderr))
+        }
+    }
+}
+
+fn keygen(key: &std::path::Path) {
+    let mut command = Command::new("ssh-keygen");
+    command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key);
+    let _ = run(&mut command).expect_code(0);
+}
