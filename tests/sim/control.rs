@@ -433,6 +433,7 @@ impl World {
         self.bundles.insert((authority_type, revision), bundle);
         vec![
             AuthorityBundleSigned {
+                revocation_lists: Default::default(),
                 authority_type,
                 revision,
                 phase,

@@ -9,6 +9,7 @@ use carousel_tests::deadline;
 use crate::world::World;
 
 mod openssh;
+mod revoked;
 mod tokens;
 mod x509;
 

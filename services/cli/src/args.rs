@@ -296,6 +296,10 @@ pub enum ExportForm {
     Ssh,
     /// A JSON Web Key set.
     Jwks,
+    /// Revocation lists of the CAs (RFC 5280), PEM.
+    Crl,
+    /// OpenSSH's key revocation list, for sshd's RevokedKeys; binary.
+    Krl,
     /// Pins.
     Pin,
 }

@@ -205,6 +205,15 @@ impl Session {
         self.repeat(|| self.client.get(path)).await
     }
 
+    /// The bytes of a document, unchanged.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn get_bytes(&self, path: &str) -> Result<Vec<u8>, ConnectError> {
+        let bytes = self.repeat(|| self.client.get_bytes(path)).await?;
+        Ok(bytes.to_vec())
+    }
+
     /// The same for what may take minutes: reading the whole log.
     ///
     /// # Errors

@@ -203,6 +203,7 @@ async fn dispatch(endpoint: Endpoint, asked: &Asked) -> Reply {
         Endpoint::Sign => sign::sign(asked).await,
         Endpoint::SignToken => sign::token(asked).await,
         Endpoint::CertificatesRevoke => sign::revoke(asked).await,
+        Endpoint::Crl => published::crl(asked).await,
         Endpoint::OidcDiscovery => published::discovery(asked).await,
         Endpoint::ConsumerAdd => commands::add_consumer(asked).await,
         Endpoint::ConsumerAttest => commands::attest_consumer(asked).await,

@@ -5,13 +5,14 @@
 //! streams only for what can change a desired state.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use api::node::PushedCertificate;
 use domain::{
-    AuthorityType, Event, Fact, NodeId, Position, Principal, authority::KeyKind, trust::SignedBundle,
+    AuthorityId, AuthorityType, Event, Fact, NodeId, Position, Principal, authority::KeyKind,
+    trust::SignedBundle,
 };
 use tokio::sync::{broadcast::error::RecvError, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -31,12 +32,20 @@ const STREAMS: usize = 4;
 pub(crate) struct Hub {
     version: watch::Sender<u64>,
     streams: Mutex<Streams>,
-    bundles: Mutex<HashMap<AuthorityType, (Position, Arc<SignedBundle>)>>,
+    bundles: Mutex<Bundles>,
     next: std::sync::atomic::AtomicU64,
     /// In which order the streams look at what has changed for all of them.
     pub(crate) turns: Turns,
 }
 
+/// What the signer published for a type: the bundle, and each authority's revocation list, DER, base64.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) bundle: Arc<SignedBundle>,
+    pub(crate) lists: Arc<BTreeMap<AuthorityId, String>>,
+}
+
+type Bundles = HashMap<AuthorityType, (Position, Published)>;
 /// The open streams of each node; a node that dials anew has two for a moment.
 type Streams = HashMap<NodeId, Vec<(u64, mpsc::Sender<PushedCertificate>)>>;
 
@@ -100,20 +109,35 @@ impl Hub {
         authority_type: AuthorityType,
         position: Position,
     ) -> Result<Arc<SignedBundle>, crate::reply::No> {
-        if let Some((at, bundle)) = app.hub.bundles().get(&authority_type)
+        Ok(Self::published(app, authority_type, position)
+            .await?
+            .bundle
+            .clone())
+    }
+
+    /// The same with the revocation lists beside it.
+    pub(crate) async fn published(
+        app: &App,
+        authority_type: AuthorityType,
+        position: Position,
+    ) -> Result<Published, crate::reply::No> {
+        if let Some((at, published)) = app.hub.bundles().get(&authority_type)
             && *at == position
         {
-            return Ok(bundle.clone());
+            return Ok(published.clone());
         }
         let Fact::AuthorityBundleSigned(fact) = app.event(position).await? else {
             let text = format!("position {position} holds no trust bundle");
             return Err(crate::reply::No::new(domain::Code::Internal, text));
         };
-        let bundle = Arc::new(fact.bundle);
+        let published = Published {
+            bundle: Arc::new(fact.bundle),
+            lists: Arc::new(fact.revocation_lists),
+        };
         app.hub
             .bundles()
-            .insert(authority_type, (position, bundle.clone()));
-        Ok(bundle)
+            .insert(authority_type, (position, published.clone()));
+        Ok(published)
     }
 
     /// Follows the events of this process and wakes whom they concern. A hub that falls behind wakes everybody.
@@ -172,7 +196,7 @@ impl Hub {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn bundles(&self) -> MutexGuard<'_, HashMap<AuthorityType, (Position, Arc<SignedBundle>)>> {
+    fn bundles(&self) -> MutexGuard<'_, Bundles> {
         self.bundles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -120,10 +120,24 @@ pub(crate) fn json<T: Serialize>(document: &T) -> Reply {
 /// A public document that caches may keep for so many seconds.
 pub(crate) fn cached<T: Serialize>(document: &T, max_age_s: u64) -> Reply {
     let mut response = json(document)?;
-    let value = HeaderValue::try_from(format!("public, max-age={max_age_s}"));
-    let value = value.map_err(|e| No::new(Code::Internal, e.to_string()))?;
-    response.headers_mut().insert(header::CACHE_CONTROL, value);
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, cache_for(max_age_s)?);
     Ok(response)
+}
+
+/// The same of another kind than JSON.
+pub(crate) fn document(media_type: &'static str, bytes: Vec<u8>, max_age_s: u64) -> Reply {
+    let mut response = respond(StatusCode::OK, media_type, bytes.into());
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, cache_for(max_age_s)?);
+    Ok(response)
+}
+
+fn cache_for(max_age_s: u64) -> Result<HeaderValue, No> {
+    let value = HeaderValue::try_from(format!("public, max-age={max_age_s}"));
+    value.map_err(|e| No::new(Code::Internal, e.to_string()))
 }
 
 /// Done, and nothing to say.

@@ -5,15 +5,17 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
-    AuthorityId, AuthorityType, Duty, Fact, Position,
-    duty::bundle_content,
+    AuthorityId, AuthorityType, Duty, Fact, Position, Serial, Timestamp,
+    authority::{AuthorityKey, KeyKind},
+    duty::{bundle_content, revoked_by},
     event::AuthorityBundleSigned,
     trust::{Bundle, SignedBundle},
 };
 use eventlog::{Append, MAX_EVENT_BYTES};
 use execution::Expected;
-use pki::{BundleError, bundle};
+use pki::{BundleError, bundle, crl};
 
 use crate::{
     duties::is_owed,
@@ -63,9 +65,14 @@ impl Signer {
         let subject = self.authority_subject(authority_type);
         // Content and condition come from one look at the state: what is signed is what it says now.
         let (content, seen) = self.writer.look(&subject, self.now(), |state, now| {
-            is_owed(state, duty, now).then(|| bundle_content(state, authority_type, now))?
+            let content = is_owed(state, duty, now).then(|| bundle_content(state, authority_type, now))??;
+            let of = state.types.get(&authority_type)?;
+            let keys = of.active.values().chain(of.prepared.values());
+            let keys = keys.filter(|key| key.kind == KeyKind::Tls);
+            let lists = keys.map(|key| (key.clone(), revoked_by(state, authority_type, key.id, now)));
+            Some((content, lists.collect::<Vec<_>>()))
         });
-        let Some(content) = content else {
+        let Some((content, lists)) = content else {
             return Ok(Progress::Some);
         };
         let signed = bundle::sign(&content, &self.bundle_key, vec![]);
@@ -75,6 +82,7 @@ impl Signer {
             phase: content.phase,
             expires: content.expires,
             bundle: signed.clone(),
+            revocation_lists: self.revocation_lists(lists, content.expires).await?,
         }
         .into();
         let prepared = self.writer.prepare(
@@ -94,6 +102,35 @@ impl Signer {
         is_refused.set(0);
         self.told.is_news(authority_type, None);
         self.append(&[fact], seen).await
+    }
+
+    /// The revocation list of each authority. One whose key cannot be reached now has none until the next bundle: nothing of
+    /// ours reads it, and whom to trust must not wait for a key in somebody's drawer.
+    async fn revocation_lists(
+        &self,
+        lists: Vec<(AuthorityKey, Vec<(Serial, Timestamp)>)>,
+        expires: Timestamp,
+    ) -> Result<BTreeMap<AuthorityId, String>, DutyError> {
+        let authorities = self.authorities.clone();
+        let signing = tokio::task::spawn_blocking(move || {
+            let sign = |(key, revoked): (AuthorityKey, Vec<_>)| {
+                let content = crl::Content::of_bundle(revoked, expires);
+                let authority = authorities.open(&key).map_err(|error| chain(&error));
+                let made = authority.and_then(|authority| match &authority.certificate {
+                    Some(ca) => crl::make(&content, ca, &*authority.signer).map_err(|error| chain(&error)),
+                    None => Err("it has no certificate".into()),
+                });
+                match made {
+                    Ok(der) => Some((key.id, STANDARD.encode(der))),
+                    Err(why) => {
+                        tracing::warn!(authority = %key.id.short(), %why, "no revocation list could be signed");
+                        None
+                    }
+                }
+            };
+            lists.into_iter().filter_map(sign).collect()
+        });
+        Ok(signing.await?)
     }
 
     /// A document that readers refuse must not become the newest one: it would shadow the one that they have.

@@ -4,6 +4,9 @@
 pub const TRUST: &str = "/v1/trust/{type}";
 /// The keys that verify a type's tokens; public.
 pub const JWKS: &str = "/v1/jwks/{type}";
+/// What an authority for TLS has signed and somebody revoked (RFC 5280, section 5), DER; public. The authority is named by
+/// its pin.
+pub const CRL: &str = "/v1/crl/{authority}";
 /// The SPIFFE trust domain's bundle; public.
 pub const SPIFFE_BUNDLE: &str = "/v1/spiffe/bundle";
 /// Joining with a token; public.

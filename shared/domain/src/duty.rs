@@ -3,9 +3,9 @@
 use crate::{
     authority::{AuthorityType, KeyKind},
     event::{Event, Fact, RotationOutcome},
-    id::{AuthorityId, AuthorizationId, CertDigest, Position, Principal, RotationId},
+    id::{AuthorityId, AuthorizationId, CertDigest, Position, Principal, RotationId, Serial},
     phase::Phase,
-    state::{ClusterState, TypeState},
+    state::{ClusterState, DeniedCertificate, TypeState},
     time::Timestamp,
     trust::{AuthorityStatus, BUNDLE_LIFE_MS, Bundle, BundleAuthority, Denied},
 };
@@ -147,18 +147,14 @@ pub fn bundle_content(state: &ClusterState, authority_type: AuthorityType, now: 
     authorities.extend(listed(&of.prepared, AuthorityStatus::Prepared));
     // A certificate of an authority that the bundle does not list is accepted by nobody: naming it would only make
     // the document grow, and one that is too large is read by nobody.
-    let is_listed = |digest: &CertDigest| {
-        let issuer = state.certificates.get(digest).map(|c| c.issuer);
-        issuer.is_none_or(|issuer| authorities.iter().any(|a| a.id == issuer))
-    };
-    let denied = of
-        .denied
-        .iter()
-        .filter(|(digest, (_, not_after))| *not_after > now && is_listed(digest))
-        .map(|(digest, (serial, not_after))| Denied {
-            serial: *serial,
+    let is_listed = |denied: &DeniedCertificate| authorities.iter().any(|a| a.id == denied.issuer);
+    let denied = of.denied.iter();
+    let denied = denied
+        .filter(|(_, denied)| denied.not_after > now && is_listed(denied))
+        .map(|(digest, denied)| Denied {
+            serial: denied.serial,
             digest: *digest,
-            not_after: *not_after,
+            not_after: denied.not_after,
         })
         .collect();
     Some(Bundle {
@@ -171,6 +167,20 @@ pub fn bundle_content(state: &ClusterState, authority_type: AuthorityType, now: 
         denied,
         expires: now.plus_ms(BUNDLE_LIFE_MS),
     })
+}
+
+/// What stands in an authority's revocation list: what it signed for TLS and somebody revoked, with when, until it expires.
+pub fn revoked_by(
+    state: &ClusterState,
+    t: AuthorityType,
+    authority: AuthorityId,
+    now: Timestamp,
+) -> Vec<(Serial, Timestamp)> {
+    let denied = state.types.get(&t).into_iter().flat_map(|of| of.denied.values());
+    denied
+        .filter(|d| d.issuer == authority && d.kind == KeyKind::Tls && d.not_after > now)
+        .map(|d| (d.serial, d.at))
+        .collect()
 }
 
 fn of_type(state: &ClusterState, t: AuthorityType) -> Vec<Duty> {

@@ -125,8 +125,23 @@ pub struct TypeState {
     pub ended: Option<EndedRotation>,
     /// The generation of the newest key ever made.
     pub newest_generation: u32,
-    /// Certificates of this type on the deny list, with the end of their life.
-    pub denied: BTreeMap<CertDigest, (Serial, Timestamp)>,
+    /// Certificates of this type on the deny list.
+    pub denied: BTreeMap<CertDigest, DeniedCertificate>,
+}
+
+/// A certificate on the deny list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeniedCertificate {
+    /// Its serial number.
+    pub serial: Serial,
+    /// The authority that signed it.
+    pub issuer: AuthorityId,
+    /// For TLS, for SSH, or a token.
+    pub kind: KeyKind,
+    /// The end of its life: then it is of no use anyway.
+    pub not_after: Timestamp,
+    /// Since when.
+    pub at: Timestamp,
 }
 
 /// A rotation in progress.

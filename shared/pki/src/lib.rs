@@ -28,6 +28,7 @@
 pub mod authority;
 pub mod bundle;
 pub mod credential;
+pub mod crl;
 pub mod csr;
 pub mod inspect;
 pub mod issue;

@@ -141,6 +141,7 @@ fn bundles() -> Vec<Sample> {
         by_new: REPLACED_BY_NEW.into(),
     };
     let signed = AuthorityBundleSigned {
+        revocation_lists: Default::default(),
         authority_type: HOST,
         revision: Position(4711),
         phase: Phase::UpdateClients,

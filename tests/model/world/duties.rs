@@ -93,6 +93,7 @@ impl World {
             return;
         };
         let signed = AuthorityBundleSigned {
+            revocation_lists: Default::default(),
             authority_type,
             revision: bundle.revision,
             phase: bundle.phase,

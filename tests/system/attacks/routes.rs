@@ -22,6 +22,7 @@ const TABLE: &str = "
     GET  /v1/trust/{type}               everybody
     GET  /v1/jwks/{type}                everybody
     GET  /v1/spiffe/bundle              everybody
+    GET  /v1/crl/{authority}            everybody
     GET  /v1/oidc/{type}/.well-known/openid-configuration  everybody
     POST /v1/join                       everybody
     POST /v1/recover                    everybody
@@ -162,7 +163,8 @@ impl Route {
     fn filled(&self) -> String {
         let path = self.path.replace("{type}", "host").replace("{position}", "1");
         let path = path.replace("{name}", "nobody").replace("{id}", NOBODY);
-        path.replace("{node}", "nobody")
+        let pin = format!("sha256:{}", "0".repeat(64));
+        path.replace("{node}", "nobody").replace("{authority}", &pin)
     }
 
     /// A good request for what cannot be had: it is refused to whoever is let in, and with another code.
@@ -206,7 +208,7 @@ impl Route {
         let code = match (self.method, self.path) {
             // The host authority has no keys that sign tokens.
             (_, "/v1/jwks/{type}") => "not_found",
-            (_, path) if path.starts_with("/v1/oidc/") => "not_found",
+            (_, path) if path.starts_with("/v1/oidc/") || path.starts_with("/v1/crl/") => "not_found",
             (_, "/v1/users/self/ssh") => "csr_invalid",
             (_, "/v1/sign") => "sign_invalid",
             (_, "/v1/sign/token") => "type_not_in_service",

@@ -120,9 +120,14 @@ fn goes_round(world: &World, python: &str, authority_type: &str) {
     // The old key, the one that was rolled back, the old one again, the new one.
     assert_eq!(kids.len(), 4, "{authority_type}: {kids:?}");
     assert_eq!(kids[0], kids[2]);
-    let mut changed = issued(world, authority_type);
-    let last = changed.pop().expect("a signature");
-    changed.push(if last == 'A' { 'B' } else { 'A' });
+    let (signed, signature) = {
+        let token = issued(world, authority_type);
+        let (signed, signature) = token.rsplit_once('.').expect("a signature");
+        (signed.to_owned(), signature.to_owned())
+    };
+    let (first, rest) = signature.split_at(1);
+    let other = if first == "A" { "B" } else { "A" };
+    let changed = format!("{signed}.{other}{rest}");
     assert_ne!(
         reader.read(&changed),
         subject,

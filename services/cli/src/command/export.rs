@@ -4,12 +4,12 @@ use std::io::Write;
 
 use api::route;
 use domain::{
-    AuthorityType,
+    AuthorityType, Timestamp,
     authority::KeyKind,
     trust::{Bundle, SignedBundle},
 };
 use pki::{
-    CaCert, bundle,
+    CaCert, PublicKey, bundle,
     jwt::{Jwks, jwk},
     ssh,
 };
@@ -42,17 +42,15 @@ pub(super) async fn export(context: &Context, args: &ExportArgs) -> Result<Exit,
     }
     let session = context.session().await?;
     let verified = verified(context, &session, authority).await?;
+    match form {
+        ExportForm::Crl => return revocation_lists(context, &session, &verified).await,
+        ExportForm::Krl => return binary(&krl(&verified, session.now())),
+        _ => {}
+    }
     let material = material(&verified, args.hosts.as_deref().unwrap_or("*"));
     if form == ExportForm::Der && context.terminal.format == Format::Text {
-        let mut out = std::io::stdout().lock();
-        let mut ders = material.certificates.iter().map(|ca| &ca.der()[..]);
-        let written = ders
-            .try_for_each(|der| out.write_all(der))
-            .and_then(|()| out.flush());
-        return match written {
-            Ok(()) => Ok(Exit::Done),
-            Err(error) => Err(Failure::failed(format!("stdout: {error}"))),
-        };
+        let ders = material.certificates.iter().map(|ca| &ca.der()[..]);
+        return binary(&ders.collect::<Vec<_>>().concat());
     }
     let text = material.text(form);
     let document = material.document(&verified);
@@ -60,6 +58,51 @@ pub(super) async fn export(context: &Context, args: &ExportArgs) -> Result<Exit,
     context.terminal.show(&document, |_| text, || names)?;
     note_two(context, authority, &verified);
     Ok(Exit::Done)
+}
+
+fn binary(bytes: &[u8]) -> Result<Exit, Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) => Err(Failure::failed(format!("stdout: {error}"))),
+    }
+}
+
+/// The list of each authority, as the public route gives it.
+async fn revocation_lists(context: &Context, session: &Session, bundle: &Bundle) -> Result<Exit, Failure> {
+    let mut pems = vec![];
+    for authority in bundle::authorities(bundle) {
+        let path = route::fill(route::CRL, &authority.pin().to_string());
+        let der = context.sort(session.get_bytes(&path).await)?;
+        pems.push(pki::pem::encode("X509 CRL", &der));
+    }
+    context
+        .terminal
+        .show(&json!({ "crl": pems }), |_| pems.concat(), Vec::new)?;
+    Ok(Exit::Done)
+}
+
+/// What the bundle denies of what was signed for SSH. It does not say by which of two generations: named under both, for 64
+/// random bits are nobody else's.
+fn krl(bundle: &Bundle, at: Timestamp) -> Vec<u8> {
+    let serials: Vec<u64> = bundle
+        .denied
+        .iter()
+        .filter_map(|denied| denied.serial.ssh())
+        .collect();
+    let keys: Vec<PublicKey> = bundle::public_keys(bundle, KeyKind::Ssh)
+        .map(|(_, key)| key)
+        .collect();
+    let revoked: Vec<_> = keys
+        .iter()
+        .map(|authority| ssh::Revoked {
+            authority,
+            serials: serials.clone(),
+        })
+        .collect();
+    let title = bundle.authority_type.row().title;
+    let comment = format!("{} {title}", bundle.cluster);
+    ssh::krl(bundle.revision.0, at, &comment, &revoked)
 }
 
 /// The newest bundle of a type, verified like an installation: what is exported ends up in somebody's trust store.
@@ -84,8 +127,8 @@ pub(super) async fn verified(
 /// The form that was asked for, or the first that the type has.
 fn form(authority: AuthorityType, asked: Option<ExportForm>) -> Result<ExportForm, Failure> {
     let needed = |form| match form {
-        ExportForm::Pem | ExportForm::Der => Some(KeyKind::Tls),
-        ExportForm::Ssh => Some(KeyKind::Ssh),
+        ExportForm::Pem | ExportForm::Der | ExportForm::Crl => Some(KeyKind::Tls),
+        ExportForm::Ssh | ExportForm::Krl => Some(KeyKind::Ssh),
         ExportForm::Jwks => Some(KeyKind::Jwt),
         ExportForm::Pin => None,
     };
@@ -95,6 +138,8 @@ fn form(authority: AuthorityType, asked: Option<ExportForm>) -> Result<ExportFor
         (ExportForm::Der, "der"),
         (ExportForm::Ssh, "ssh"),
         (ExportForm::Jwks, "jwks"),
+        (ExportForm::Crl, "crl"),
+        (ExportForm::Krl, "krl"),
         (ExportForm::Pin, "pin"),
     ];
     let mut valid = all.into_iter().filter(|(form, _)| is_valid(form));
@@ -143,7 +188,7 @@ impl Material {
     fn text(&self, form: ExportForm) -> String {
         let lines = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect();
         match form {
-            ExportForm::Pem | ExportForm::Der => self.pem(),
+            ExportForm::Pem | ExportForm::Der | ExportForm::Crl | ExportForm::Krl => self.pem(),
             ExportForm::Ssh => lines(&self.ssh),
             ExportForm::Pin => lines(&self.pins),
             ExportForm::Jwks => {

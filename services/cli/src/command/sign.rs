@@ -1,9 +1,6 @@
 //! `carousel auth sign` and `carousel auth token`: credentials for parties without an agent.
 
-use std::{
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::{io::Read, path::Path};
 
 use api::{
     command::{SignAnswer, SignRequest, SignTokenRequest},
@@ -150,7 +147,7 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
 }
 
 /// Public material: for everybody to read.
-pub(super) fn write(path: &PathBuf, bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     runtime::harden::atomic_write(path, bytes, 0o644)
         .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
 }

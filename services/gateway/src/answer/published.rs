@@ -4,8 +4,9 @@
 //! may serve; one that fell behind would show a set without the key that others sign with already.
 
 use api::route::encode;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
-    AuthorityType, Code,
+    AuthorityId, AuthorityType, Code,
     authority::{AuthorityKey, KeyKind},
     time::SECOND_MS,
     trust::published,
@@ -17,10 +18,16 @@ use pki::{
 use serde::Serialize;
 
 use super::Asked;
-use crate::reply::{self, No, Reply};
+use crate::{
+    hub::Hub,
+    reply::{self, No, Reply},
+};
 
 /// How long a reader may refuse to look again, whatever a document says (PyJWT: half a minute after it has looked).
 const COOLDOWN_MS: u64 = 30 * SECOND_MS;
+
+/// How long a reader may keep a revocation list, in seconds: what is revoked is to be known soon.
+const CRL_AGE_S: u64 = 60;
 
 /// `GET /v1/jwks/{type}`: every key that verifies tokens now. A prepared key is in it from `init` on, and signs only after
 /// the publication time; a retired one stays for as long as a token of it may live.
@@ -128,6 +135,30 @@ fn spiffe_key(key: &AuthorityKey) -> Option<SpiffeKey> {
         kid: x5c.is_empty().then_some(kid),
         x5c,
     })
+}
+
+/// `GET /v1/crl/{authority}`: of every authority for TLS that counts, also where nothing is on it.
+pub(super) async fn crl(asked: &Asked) -> Reply {
+    let authority: AuthorityId = asked.parse_part()?;
+    let found = asked.app.fold.read(|state| {
+        let mut types = state.types.iter();
+        types.find_map(|(t, of)| {
+            let key = of.live(authority).filter(|key| key.kind == KeyKind::Tls);
+            key.and(of.bundle.as_ref()).map(|head| (*t, head.position))
+        })
+    });
+    let Some((authority_type, position)) = found else {
+        let text = "no authority for TLS that counts has this pin: `carousel get authorities` lists them";
+        return Err(No::new(Code::NotFound, text));
+    };
+    let published = Hub::published(&asked.app, authority_type, position).await?;
+    let list = published.lists.get(&authority);
+    let der = list.and_then(|list| STANDARD.decode(list).ok()).ok_or_else(|| {
+        let text =
+            "the key of this authority could not be reached when the last list was due: ask again later";
+        No::new(Code::SignerUnavailable, text).retry_after(60)
+    })?;
+    reply::document("application/pkix-crl", der, CRL_AGE_S)
 }
 
 fn published_keys(asked: &Asked, authority_type: AuthorityType) -> Vec<AuthorityKey> {

@@ -95,6 +95,7 @@ fn body_of(endpoint: Endpoint) -> Option<&'static str> {
         | Endpoint::Jwks
         | Endpoint::SpiffeBundle
         | Endpoint::OidcDiscovery
+        | Endpoint::Crl
         | Endpoint::NodeStream
         | Endpoint::NodeDesired
         | Endpoint::Status
@@ -146,6 +147,7 @@ fn the_public_routes_are_the_contracts_list_and_nothing_else() {
             ("GET", path::JWKS),
             ("GET", path::SPIFFE_BUNDLE),
             ("GET", path::OIDC_DISCOVERY),
+            ("GET", path::CRL),
             ("POST", path::JOIN),
             ("POST", path::RECOVER)
         ]

@@ -201,6 +201,7 @@ impl SmallSigner {
         let (revision, phase, expires) = (content.revision, content.phase, content.expires);
         let bundle = bundle::sign(&content, &self.bundle_key, vec![]);
         AuthorityBundleSigned {
+            revocation_lists: Default::default(),
             authority_type,
             revision,
             phase,

@@ -159,6 +159,7 @@ impl World {
     async fn sign_bundle(&self) {
         let (revision, phase) = self.fold.read(|s| (s.types[&T].bundle_due, s.types[&T].phase));
         let signed = AuthorityBundleSigned {
+            revocation_lists: Default::default(),
             authority_type: T,
             revision,
             phase,

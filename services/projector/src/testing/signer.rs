@@ -171,6 +171,7 @@ impl World {
 
     fn signed(&self, authority_type: AuthorityType, content: &domain::trust::Bundle) -> Fact {
         AuthorityBundleSigned {
+            revocation_lists: Default::default(),
             authority_type,
             revision: content.revision,
             phase: content.phase,

@@ -122,6 +122,7 @@ async fn a_bundle_that_the_log_or_its_readers_would_not_take_is_not_published() 
     let judge = async |content: &Bundle| {
         let signed = bundle::sign(content, &signer.bundle_key, vec![]);
         let fact = AuthorityBundleSigned {
+            revocation_lists: Default::default(),
             authority_type: DB,
             revision: content.revision,
             phase: content.phase,

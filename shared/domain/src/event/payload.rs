@@ -318,6 +318,10 @@ payloads! {
         phase: Phase,
         expires: Timestamp,
         bundle: SignedBundle,
+        /// The revocation list (RFC 5280, section 5) of each authority for TLS in it, DER, base64, signed by that authority
+        /// and as long-lived as the bundle; none of one whose key could not be reached.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        revocation_lists: BTreeMap<AuthorityId, String>,
     }
     CertificateIssued {
         authorization: AuthorizationId,

@@ -9,7 +9,7 @@ use crate::{
         AuthorizationGranted, CertificateIssued, CertificateRefused, CertificateRevoked, Header, Occasion,
     },
     id::{AuthorizationId, CertDigest, NodeId, Position, Principal},
-    state::{AuthorizationOutcome, Certificate, ClusterState, Pending, TypeState},
+    state::{AuthorizationOutcome, Certificate, ClusterState, DeniedCertificate, Pending, TypeState},
     time::{MINUTE_MS, Timestamp},
 };
 
@@ -349,8 +349,14 @@ fn deny(state: &mut ClusterState, digests: &[CertDigest], position: Position) {
         };
         if !std::mem::replace(&mut certificate.revoked, true) {
             let of = state.types.entry(certificate.authority_type).or_default();
-            of.denied
-                .insert(*digest, (certificate.serial, certificate.not_after));
+            let denied = DeniedCertificate {
+                serial: certificate.serial,
+                issuer: certificate.issuer,
+                kind: certificate.kind,
+                not_after: certificate.not_after,
+                at: state.time,
+            };
+            of.denied.insert(*digest, denied);
             of.bundle_due = of.bundle_due.max(position);
         }
     }

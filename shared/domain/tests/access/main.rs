@@ -7,6 +7,7 @@
 )]
 
 mod again;
+mod caches;
 mod certificates;
 mod clones;
 mod consumers;

@@ -105,6 +105,9 @@ fn ask(world: &mut World, sign: Sign) -> Result<AuthorizationGranted, Refusal> {
     Ok(world.last_granted())
 }
 
+/// What makes a bad order of a good one.
+type Change = Box<dyn Fn(&mut Sign)>;
+
 fn refused(world: &mut World, sign: Sign) -> Code {
     world.refused(admin(), Order::Sign(Box::new(sign)))
 }
@@ -154,7 +157,7 @@ fn each_type_gives_its_own_form_with_its_own_life_to_a_holder_of_kind_external()
 fn what_a_type_does_not_give_is_refused_in_words() {
     let mut world = cluster();
     let name = || vec!["pg.acme.example".parse().unwrap()];
-    let cases: Vec<(AuthorityType, Form, Box<dyn Fn(&mut Sign)>, Code)> = vec![
+    let cases: Vec<(AuthorityType, Form, Change, Code)> = vec![
         (AuthorityType::Db, Form::Tls, Box::new(|_| {}), Code::SignInvalid),
         (
             AuthorityType::User,

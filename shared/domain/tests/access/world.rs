@@ -180,15 +180,21 @@ impl World {
     pub(crate) fn sign(&mut self) {
         let pending: Vec<_> = self.state.pending.values().map(|p| p.granted.clone()).collect();
         for granted in pending {
-            let issued = self.issued(&granted);
-            self.append(Principal::System(SystemActor::Signer), issued.into());
+            self.sign_one(&granted);
         }
+    }
+
+    /// It signs one of them.
+    pub(crate) fn sign_one(&mut self, granted: &AuthorizationGranted) {
+        let issued = self.issued(granted);
+        self.append(Principal::System(SystemActor::Signer), issued.into());
     }
 
     /// The signer signs the bundle of the current row, so that it can be handed out.
     pub(crate) fn sign_bundle(&mut self, authority_type: AuthorityType) {
         let of = &self.state.types[&authority_type];
         let fact = domain::event::AuthorityBundleSigned {
+            revocation_lists: Default::default(),
             authority_type,
             revision: of.bundle_due,
             phase: of.phase,

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
-    AuthorizationId, ClusterName, ClusterState, Event, Fact, Position, SpkiPin,
+    AuthorityId, AuthorizationId, ClusterName, ClusterState, Event, Fact, Position, Serial, SpkiPin,
+    Timestamp,
     authority::{AuthorityKey, KeyKind},
-    duty::bundle_content,
+    duty::{bundle_content, revoked_by},
     event::{AuthorityBundleSigned, AuthorityKeyGenerated, AuthorizationGranted, CertificateIssued},
     state::AuthorizationOutcome,
     trust::{BUNDLE_LIFE_MS, Bundle},
 };
-use pki::{CaCert, PublicKey, bundle, credential};
+use pki::{CaCert, PublicKey, bundle, credential, crl};
 use tokio::task::JoinSet;
 
 use super::{Check, count};
@@ -61,6 +63,8 @@ enum Job {
         pin: SpkiPin,
         signed: Box<AuthorityBundleSigned>,
         content: Option<Box<Bundle>>,
+        /// What each authority's revocation list has to name, where that is known.
+        revoked: BTreeMap<AuthorityId, Vec<(Serial, Timestamp)>>,
     },
 }
 
@@ -111,13 +115,21 @@ impl Issuance {
         let at = event.header.position;
         let content = content_of(state, event, f);
         match (&state.cluster, content) {
-            (Some(of), Ok(content)) => self.jobs.push(Job::Bundle {
-                at,
-                cluster: of.name.clone(),
-                pin: of.bundle_key,
-                signed: Box::new(f.clone()),
-                content: content.map(Box::new),
-            }),
+            (Some(of), Ok(content)) => {
+                let signed_at = f.expires.minus_ms(BUNDLE_LIFE_MS);
+                let of_list = |id: &AuthorityId| (*id, revoked_by(state, f.authority_type, *id, signed_at));
+                let revoked = content
+                    .iter()
+                    .flat_map(|_| f.revocation_lists.keys().map(of_list));
+                self.jobs.push(Job::Bundle {
+                    at,
+                    cluster: of.name.clone(),
+                    pin: of.bundle_key,
+                    signed: Box::new(f.clone()),
+                    revoked: revoked.collect(),
+                    content: content.map(Box::new),
+                });
+            }
             (Some(_), Err(why)) => self.bundles.take(at, Err(why)),
             (None, _) => self
                 .bundles
@@ -252,10 +264,12 @@ impl Job {
                 pin,
                 signed,
                 content,
+                revoked,
             } => (
                 at,
                 What::Bundle,
-                check_bundle(&cluster, &pin, &signed, content.as_deref()),
+                check_bundle(&cluster, &pin, &signed, content.as_deref())
+                    .and_then(|read| check_lists(&signed, &read, &revoked)),
             ),
         }
     }
@@ -288,7 +302,7 @@ fn check_bundle(
     pin: &SpkiPin,
     signed: &AuthorityBundleSigned,
     content: Option<&Bundle>,
-) -> Result<(), String> {
+) -> Result<Bundle, String> {
     let read = bundle::verify_unexpired(&signed.bundle, pin, Some(cluster), signed.authority_type)
         .map_err(|error| error.to_string())?;
     if (read.revision, read.phase, read.expires) != (signed.revision, signed.phase, signed.expires) {
@@ -298,6 +312,27 @@ fn check_bundle(
         Some(content) if *content != read => {
             Err("the bundle says something else than the log at its revision".into())
         }
-        _ => Ok(()),
+        _ => Ok(read),
     }
+}
+
+/// Each list is its authority's own, and names what was revoked at its revision.
+fn check_lists(
+    signed: &AuthorityBundleSigned,
+    read: &Bundle,
+    revoked: &BTreeMap<AuthorityId, Vec<(Serial, Timestamp)>>,
+) -> Result<(), String> {
+    for (id, list) in &signed.revocation_lists {
+        let wrong = |what: String| format!("the revocation list of {} {what}", id.short());
+        let authority = read.authorities.iter().find(|a| a.id == *id);
+        let ca = authority.and_then(|authority| CaCert::from_base64(&authority.certificate).ok());
+        let ca = ca.ok_or_else(|| wrong("is of no authority in the bundle".into()))?;
+        let der = STANDARD.decode(list).map_err(|_| wrong("is not base64".into()))?;
+        // Where the row may have moved on while it was signed, only whose it is can be checked.
+        if let Some(revoked) = revoked.get(id) {
+            let content = crl::Content::of_bundle(revoked.clone(), signed.expires);
+            crl::check(&der, &content, &ca).map_err(wrong)?;
+        }
+    }
+    Ok(())
 }

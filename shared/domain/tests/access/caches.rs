@@ -1,0 +1,261 @@
+//! Readers of key sets keep what they have read for a while, and holders what they were given: whatever is done in whatever
+//! order, what should count does.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    Phase,
+    authority::{AuthorityKey, AuthorityType, KeyKind},
+    command::{Order, Rotate, Sign},
+    event::{AuthorityKeyGenerated, Form},
+    id::{Principal, SpkiPin, SystemActor},
+    time::{MINUTE_MS, SECOND_MS, Timestamp},
+    trust::published,
+};
+use proptest::prelude::*;
+
+use crate::{
+    rotations::to,
+    world::{World, admin},
+};
+
+/// What may happen. Nothing is ever forced: force says whom it locks out.
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    /// Time goes by, in seconds.
+    Pass(u64),
+    /// Somebody asks for a phase; refused more often than not.
+    Enter(Phase),
+    /// The signer makes the keys that are missing.
+    MakeKeys,
+    /// A token or a certificate is asked for, and signed at once or later.
+    Ask { sign: bool },
+    /// The signer signs what waits.
+    SignWaiting,
+    /// A reader looks at the key set.
+    Read(usize),
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let phases = proptest::sample::select(Phase::ALL.to_vec());
+    let one = prop_oneof![
+        3 => (1..400_u64).prop_map(Move::Pass),
+        1 => (400..1_200_u64).prop_map(Move::Pass),
+        6 => phases.prop_map(Move::Enter),
+        3 => Just(Move::MakeKeys),
+        4 => any::<bool>().prop_map(|sign| Move::Ask { sign }),
+        2 => Just(Move::SignWaiting),
+        3 => (0..READERS).prop_map(Move::Read),
+    ];
+    proptest::collection::vec(one, 1..80)
+}
+
+const READERS: usize = 3;
+
+/// A type with what it signs for a party without an agent.
+struct Run {
+    world: World,
+    authority_type: AuthorityType,
+    form: Form,
+    /// What each reader has kept, and since when.
+    caches: [(Timestamp, Vec<SpkiPin>); READERS],
+    /// What was handed out: the key that signed it, and the end of its life.
+    held: Vec<(SpkiPin, Timestamp)>,
+    /// Phases that were entered, to see that the moves get anywhere.
+    entered: usize,
+}
+
+impl Run {
+    fn new(authority_type: AuthorityType, form: Form) -> Self {
+        let mut world = World::new();
+        let key = AuthorityKey {
+            kind: form.kind(),
+            public_key: "key".into(),
+            ..world.authority_key(1, None)
+        };
+        let fact = AuthorityKeyGenerated { authority_type, key };
+        world.append(Principal::System(SystemActor::Signer), fact.into());
+        let mut run = Self {
+            world,
+            authority_type,
+            form,
+            caches: std::array::from_fn(|_| (Timestamp(0), vec![])),
+            held: vec![],
+            entered: 0,
+        };
+        (0..READERS).for_each(|reader| run.read(reader));
+        run
+    }
+
+    fn make(&mut self, one: Move) {
+        match one {
+            Move::Pass(seconds) => self.world.pass(seconds * SECOND_MS),
+            Move::Enter(phase) => {
+                let order = Order::Rotate(Rotate {
+                    authority_type: self.authority_type,
+                    ..to(Some(phase))
+                });
+                let before = self.world.log.len();
+                let _ = self.world.ask(admin(), order);
+                self.entered += usize::from(self.world.log.len() > before);
+            }
+            Move::MakeKeys => self.make_keys(),
+            Move::Ask { sign } => {
+                let sign_order = Sign {
+                    authority_type: self.authority_type,
+                    holder: "app".parse().unwrap(),
+                    form: self.form.clone(),
+                    names: vec![],
+                    addresses: vec![],
+                    ttl_ms: None,
+                    key: self.world.key(),
+                };
+                self.world
+                    .ask(admin(), Order::Sign(Box::new(sign_order)))
+                    .unwrap();
+                if sign {
+                    self.sign();
+                }
+            }
+            Move::SignWaiting => self.sign(),
+            Move::Read(reader) => self.read(reader),
+        }
+    }
+
+    fn make_keys(&mut self) {
+        let of = &self.world.state.types[&self.authority_type];
+        let Some(rotation) = of.rotation_id().filter(|_| of.phase != Phase::Rollback) else {
+            return;
+        };
+        let (missing, generation): (Vec<_>, _) = (of.keys_missing().collect(), of.next_generation());
+        for kind in missing {
+            let authority_type = self.authority_type;
+            let key = AuthorityKey {
+                kind,
+                public_key: "key".into(),
+                ..self.world.authority_key(generation, Some(rotation))
+            };
+            let fact = AuthorityKeyGenerated { authority_type, key };
+            self.world
+                .append(Principal::System(SystemActor::Signer), fact.into());
+        }
+    }
+
+    /// The signer signs what its own rules let it: an authority that is not live any more signs nothing.
+    fn sign(&mut self) {
+        let waiting: Vec<_> = self.world.state.pending.values().cloned().collect();
+        for pending in waiting {
+            let granted = pending.granted;
+            let of = &self.world.state.types[&self.authority_type];
+            let row = of.row(granted.form.kind());
+            let by_hand = row.issuer_by_hand(self.authority_type, granted.usage);
+            let is_now = granted.not_after > self.world.now && by_hand == Some(granted.issuer);
+            if granted.authority_type == self.authority_type && is_now {
+                self.world.sign_one(&granted);
+                self.held.push((granted.issuer, granted.not_after));
+            }
+        }
+    }
+
+    fn read(&mut self, reader: usize) {
+        let now = self.world.now;
+        let keys = published(&self.world.state, self.authority_type, now);
+        self.caches[reader] = (now, keys.map(|key| key.id).collect());
+    }
+
+    /// Every token that counts is verified by every reader, whose cache may be as old as it may be.
+    fn tokens_are_taken(&self) {
+        let (now, max_age) = (self.world.now, self.world.state.settings().jwks_max_age_ms);
+        for (read, keys) in &self.caches {
+            let fresh: Vec<SpkiPin>;
+            // One that is too old looks again before it answers.
+            let keys = if now.since_ms(*read) < max_age {
+                keys
+            } else {
+                let set = published(&self.world.state, self.authority_type, now);
+                fresh = set.map(|key| key.id).collect();
+                &fresh
+            };
+            for (key, until) in self.held.iter().filter(|(_, until)| *until > now) {
+                assert!(
+                    keys.contains(key),
+                    "a token that counts until {until} is refused by a reader of {read}"
+                );
+            }
+        }
+    }
+
+    /// Every certificate that counts is of an authority that is trusted, but for those that were replaced by a later one.
+    fn certificates_are_taken(&self) {
+        let now = self.world.now;
+        let of = &self.world.state.types[&self.authority_type];
+        let newest: BTreeMap<SpkiPin, Timestamp> = self.held.last().copied().into_iter().collect();
+        for (issuer, until) in newest.iter().filter(|(_, until)| **until > now) {
+            assert!(
+                of.live(*issuer).is_some(),
+                "the newest certificate counts until {until}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_schedule_makes_a_valid_token_fail(moves in moves()) {
+        let form = Form::Jwt { issuer: "https://ca".into(), audience: vec!["api".into()] };
+        let mut run = Run::new(AuthorityType::Jwt, form);
+        for one in moves {
+            run.make(one);
+            run.tokens_are_taken();
+        }
+    }
+
+    #[test]
+    fn no_schedule_makes_a_valid_certificate_fail(moves in moves()) {
+        let form = Form::Ssh {
+            principals: vec!["deploy".into()],
+            critical_options: BTreeMap::new(),
+            extensions: vec![],
+        };
+        let mut run = Run::new(AuthorityType::Openssh, form);
+        for one in moves {
+            run.make(one);
+            run.certificates_are_taken();
+        }
+    }
+}
+
+/// The moves above get to the end of rotations, or they would show nothing.
+#[test]
+fn a_schedule_of_these_moves_goes_all_the_way() {
+    let form = Form::Jwt {
+        issuer: "https://ca".into(),
+        audience: vec!["api".into()],
+    };
+    let mut run = Run::new(AuthorityType::Jwt, form);
+    let ask = Move::Ask { sign: true };
+    for phase in [
+        Phase::Init,
+        Phase::UpdateClients,
+        Phase::UpdateServers,
+        Phase::Standby,
+    ] {
+        for one in [
+            Move::Enter(phase),
+            Move::MakeKeys,
+            ask,
+            Move::Read(0),
+            Move::Pass(16 * MINUTE_MS / SECOND_MS),
+        ] {
+            run.make(one);
+            run.tokens_are_taken();
+        }
+    }
+    assert_eq!((run.entered, run.held.len()), (4, 4));
+    assert_eq!(
+        run.world.state.types[&AuthorityType::Jwt].active[&KeyKind::Jwt].generation,
+        2
+    );
+}

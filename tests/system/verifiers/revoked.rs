@@ -1,0 +1,199 @@
+//! What is revoked is refused by software that nobody here wrote, and its connections to us end.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use carousel_tests::{PATIENCE, Proc, deadline, run};
+
+use super::exported;
+use crate::world::{Log, World, text};
+
+#[test]
+fn openssl_and_sshd_refuse_what_was_revoked_and_nothing_else() {
+    let world = World::start("verifiers-revoked", Log::Embedded).expect("the embedded log is always there");
+    let leaves = ["pg-1", "pg-2"].map(|name| database(&world, name));
+    let trust = exported(&world, "db", "pem", "db.pem");
+    let verified = |leaf: &Path| {
+        // The list is there before anything is on it: whoever asks for one gets one.
+        let list = exported(&world, "db", "crl", "db.crl");
+        let mut openssl = Command::new("openssl");
+        openssl
+            .args(["verify", "-x509_strict", "-crl_check", "-CAfile"])
+            .arg(&trust)
+            .arg("-CRLfile")
+            .arg(list);
+        run(openssl.arg(leaf))
+    };
+    for leaf in &leaves {
+        let _ = verified(leaf).expect_code(0);
+    }
+    let serial = serial(&leaves[0]);
+    let _ = world
+        .carousel(&["certificates", "revoke", &serial, "--reason", "CHG-7"])
+        .expect_code(0);
+    let refused = deadline(PATIENCE, "the list names it", || {
+        let answer = verified(&leaves[0]);
+        (answer.code != Some(0)).then_some(answer)
+    });
+    assert!(
+        refused.stderr.contains("certificate revoked"),
+        "{}",
+        refused.stderr
+    );
+    let _ = verified(&leaves[1]).expect_code(0);
+
+    let keys = ["one", "two"].map(|name| deployment(&world, name));
+    let revoke = [
+        "certificates",
+        "revoke",
+        "--external",
+        "one",
+        "--reason",
+        "laptop lost",
+    ];
+    let _ = world.carousel(&revoke).expect_code(0);
+    deadline(PATIENCE, "sshd's list names it", || {
+        let list = krl(&world);
+        let asked = keys.each_ref().map(|certificate| {
+            let mut keygen = Command::new("ssh-keygen");
+            run(keygen.args(["-Q", "-f"]).arg(&list).arg(certificate)).code
+        });
+        (asked == [Some(1), Some(0)]).then_some(())
+    });
+    let again = world.carousel(&revoke);
+    assert_eq!(again.code, Some(3), "nothing is left to revoke: {}", again.stderr);
+    let _ = world.carousel(&["audit", "verify"]).expect_code(0);
+}
+
+#[test]
+fn whoever_was_revoked_is_thrown_out_and_comes_back_only_with_something_new() {
+    let mut world =
+        World::start("verifiers-thrown-out", Log::Embedded).expect("the embedded log is always there");
+    let eve = world.dir.join("eve.identity").display().to_string();
+    let _ = world
+        .carousel(&["users", "add", "eve", "--roles", "auditor", "--out", &eve])
+        .expect_code(0);
+    let mut follows = Proc::start(
+        "eve",
+        &mut world.command(&["--identity", &eve, "audit", "follow"]),
+    );
+    let _ = follows.wait_for_line("eve", PATIENCE);
+    let _ = world
+        .carousel(&["certificates", "revoke", "--user", "eve", "--reason", "has left"])
+        .expect_code(0);
+    let ended = follows.wait(PATIENCE);
+    assert!(!ended.success(), "she is told why: {}", follows.transcript());
+    assert_ne!(world.carousel(&["--identity", &eve, "status"]).code, Some(0));
+
+    let (token, pins, bundle) = world.token(&["--names", "*.fleet.example", "--uses", "2"]);
+    for name in ["a.fleet.example", "b.fleet.example"] {
+        world.join_with(name, &token, &pins, &bundle);
+        world.until_reached(name);
+    }
+    world.join("other");
+    world.until_reached("other");
+    let before = world.node("a.fleet.example").expect("it joined")["metadata"]["name"].clone();
+    let tokens = world.json(&["get", "tokens"]);
+    let mut tokens = tokens.as_array().expect("tokens").iter();
+    let used_twice = tokens.find(|token| token["uses"] == 2).expect("it is listed");
+    let id = text(&used_twice["id"]);
+    let revoke = [
+        "certificates",
+        "revoke",
+        "--issued-by-token",
+        &id,
+        "--reason",
+        "token leaked",
+    ];
+    let _ = world.carousel(&revoke).expect_code(0);
+    for name in ["a.fleet.example", "b.fleet.example"] {
+        let mut agent = world.agent(name).proc.take().expect("it ran");
+        let ended = agent.wait(PATIENCE);
+        assert_eq!(ended.code(), Some(3), "{}", agent.transcript());
+    }
+    // A new token on the same directory, and it is the same node.
+    let (token, pins, bundle) = world.token(&["--name", "a.fleet.example"]);
+    let mut agent = world.agent_for("a.fleet.example", &token, &pins, &bundle);
+    agent.start();
+    deadline(PATIENCE, "it is the same node again", || {
+        let node = world.node("a.fleet.example")?;
+        (node["metadata"]["name"] == before && node["status"]["online"] == true).then_some(())
+    });
+    let _ = world.carousel(&["audit", "verify"]).expect_code(0);
+}
+
+fn database(world: &World, name: &str) -> PathBuf {
+    let (key, csr) = (
+        world.dir.join(&format!("{name}.key")),
+        world.dir.join(&format!("{name}.csr")),
+    );
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args([
+            "req",
+            "-new",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+        ])
+        .args(["-nodes", "-subj", "/CN=x", "-keyout"])
+        .arg(key)
+        .arg("-out")
+        .arg(&csr);
+    let _ = run(&mut openssl).expect_code(0);
+    let out = world.dir.join(&format!("{name}.crt"));
+    let args = [
+        "auth".to_owned(),
+        "sign".into(),
+        "--type=db".into(),
+        format!("--name={name}"),
+        format!("--dns={name}.acme.example"),
+        format!("--csr={}", csr.display()),
+        format!("--out={}", out.display()),
+    ];
+    let _ = world
+        .carousel(&args.iter().map(String::as_str).collect::<Vec<_>>())
+        .expect_code(0);
+    out
+}
+
+fn deployment(world: &World, name: &str) -> PathBuf {
+    let key = world.dir.join(name);
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
+    let _ = run(&mut keygen).expect_code(0);
+    let out = world.dir.join(&format!("{name}-cert.pub"));
+    let args = [
+        "auth".to_owned(),
+        "sign".into(),
+        "--type=openssh".into(),
+        format!("--name={name}"),
+        "--principal=deploy".into(),
+        format!("--ssh-key={}.pub", key.display()),
+        format!("--out={}", out.display()),
+    ];
+    let _ = world
+        .carousel(&args.iter().map(String::as_str).collect::<Vec<_>>())
+        .expect_code(0);
+    out
+}
+
+fn serial(leaf: &Path) -> String {
+    let mut openssl = Command::new("openssl");
+    let shown = run(openssl.args(["x509", "-noout", "-serial", "-in"]).arg(leaf)).expect_code(0);
+    shown.trim().trim_start_matches("serial=").to_ascii_lowercase()
+}
+
+/// The binary list, as a person redirects it into a file.
+fn krl(world: &World) -> PathBuf {
+    let path = world.dir.join("krl");
+    let file = fs::File::create(&path).expect("a file");
+    let mut export = world.command(&["auth", "export", "--type=openssh", "--as=krl"]);
+    let status = export.stdout(file).status().expect("it starts");
+    assert!(status.success());
+    path
+}
