@@ -21,7 +21,8 @@ pub(crate) const ORCHESTRATOR: [&str; 8] = [
 pub(crate) const SIGNER: [&str; 2] = ["authority", "certificate"];
 
 /// What decides on one subject shares it: a condition stands on no more than one.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 10] = [
+    "carousel.access.certificates-revoked.v1",
     "carousel.access.names-released.v1",
     "carousel.access.recovered.v1",
     "carousel.access.token-created.v1",

@@ -30,6 +30,7 @@ use crate::{
     config::{Config, Settings},
     disk::{
         DataDir, DiskError, Identity,
+        beside::Beside,
         generations::{Credential, Link, Stored},
         requests::Request,
         trust::Told,
@@ -77,6 +78,8 @@ pub(crate) struct Engine {
     restored: bool,
     /// What the reload hooks have seen.
     hooked: Option<Generation>,
+    /// What they have seen beside certificates, since this start.
+    hooked_beside: BTreeMap<AuthorityType, Beside>,
     failure: Option<Failure>,
     /// Types that the configuration uses and the grant does not give.
     ungranted: BTreeSet<AuthorityType>,
@@ -185,6 +188,7 @@ impl Engine {
             synced: is_fresh,
             restored: false,
             hooked: None,
+            hooked_beside: BTreeMap::new(),
             failure: None,
             ungranted: BTreeSet::new(),
             serving: false,

@@ -1,6 +1,6 @@
 //! Commands: what somebody asks for, and the answers to it.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,18 +8,22 @@ use serde::{Deserialize, Serialize};
 use crate::{
     access::{Action, Grant, RoleName},
     authority::{AuthorityType, KeyKind},
-    event::{AuthorityActivated, AuthorityKeyGenerated, CertificateIssued, Form, LeafUse},
+    event::{AuthorityActivated, AuthorityKeyGenerated, CertificateIssued, LeafUse},
     fact::{FactReport, FactsByType, Seen},
     id::{
         AuthorizationId, BodyDigest, BootId, CertDigest, ClusterName, CommandId, ConsumerName, Hostname,
-        MemberId, NodeId, Position, Principal, RotationId, Serial, SpkiPin, TokenHash, TokenId, UserName,
+        MemberId, NodeId, Position, Principal, RotationId, SpkiPin, TokenHash, TokenId, UserName,
     },
     phase::Phase,
     time::Timestamp,
 };
 
+pub use credential::{Revocable, Sign};
 pub use settings::{Settings, UnusableSetting};
 
+use credential::{is_tls, tls};
+
+mod credential;
 mod settings;
 
 /// Does a rotation go on by itself?
@@ -140,44 +144,6 @@ pub struct Join {
     pub key: KeyRequest,
     /// The node that the data directory belonged to, with the certificate whose key signed the request.
     pub rejoin: Option<Rejoin>,
-}
-
-/// What a party without an agent is to get. The order is its grant: nothing else names it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Sign {
-    /// Of which authority.
-    pub authority_type: AuthorityType,
-    /// The party's name: the last part of the URI in what it gets, and its common name.
-    pub holder: UserName,
-    /// The form, with what stands in it. The principals of an SSH host are its names and addresses.
-    pub form: Form,
-    /// DNS names, of servers only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub names: Vec<Hostname>,
-    /// Addresses, of servers only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub addresses: Vec<IpAddr>,
-    /// Its life in milliseconds, where that is to be shorter than what the type gives.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ttl_ms: Option<u64>,
-    /// The key to certify; of a token the one that it is sealed to.
-    pub key: KeyRequest,
-}
-
-/// Which certificates are revoked.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "by", content = "of", rename_all = "kebab-case")]
-pub enum Revocable {
-    /// The one with this serial number.
-    Serial(Serial),
-    /// All of a node's; it needs a new join token.
-    Node(NodeId),
-    /// All of a person's; somebody has to make a new identity.
-    User(UserName),
-    /// All that a party without an agent got.
-    External(UserName),
-    /// All of every node that joined with this token, removed or not.
-    IssuedByToken(TokenId),
 }
 
 /// Joining again on an old data directory.
@@ -518,26 +484,6 @@ pub enum Answer {
     Done,
     /// Nothing was left to do.
     Noop { text: String },
-}
-
-impl fmt::Display for Revocable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Serial(serial) => write!(f, "serial {serial}"),
-            Self::Node(node) => write!(f, "node/{node}"),
-            Self::User(user) => write!(f, "user/{user}"),
-            Self::External(name) => write!(f, "external/{name}"),
-            Self::IssuedByToken(token) => write!(f, "token {token}"),
-        }
-    }
-}
-
-fn tls() -> KeyKind {
-    KeyKind::Tls
-}
-
-fn is_tls(kind: &KeyKind) -> bool {
-    *kind == KeyKind::Tls
 }
 
 /// An answer with the place in the log up to which a reader must have read to see its effect.

@@ -123,12 +123,7 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
             ttl_ms,
         } => access::create_token(state, *hash, grant, *uses, *ttl_ms, given),
         Order::RemoveToken { token } => access::remove_token(state, token),
-        Order::AddUser {
-            user,
-            roles,
-            logins,
-            key,
-        } => access::add_user(state, user, roles, logins, key, given),
+        Order::AddUser { .. } => access::add_user(state, &command.order, given),
         Order::RemoveUser { user } => access::remove_user(state, user),
         Order::RecoverAdmin { user, key } => access::recover_admin(state, user, key, given),
         Order::PresentCredential { holder, certificate } => access::present(state, holder, *certificate),
@@ -141,12 +136,7 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
             form,
             key,
         } => {
-            let wanted = certificates::Wanted {
-                authority_type: *authority_type,
-                usage: *usage,
-                issuer: *issuer,
-                form: *form,
-            };
+            let wanted = certificates::Wanted::new(*authority_type, *usage, *issuer, *form);
             certificates::request(state, command, &wanted, key, given)
         }
         Order::Sign(sign) => certificates::sign(state, sign, given),

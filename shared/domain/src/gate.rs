@@ -235,8 +235,7 @@ fn missing_from_row(of: &TypeState, uses: Uses, facts: &TypeFacts) -> Result<(),
     };
     if of.phase == Phase::Rollback {
         // Present active and trust at least active: narrowing comes with standby.
-        let active = of.active.get(&KeyKind::Tls).map(|k| k.id);
-        if uses.verifier && active.is_some_and(|a| !facts.trusted.contains(&a)) {
+        if uses.verifier && !of.trusted_active().is_subset(&facts.trusted) {
             return Err(Missing::Trust {
                 lacks,
                 extra: BTreeSet::new(),

@@ -165,11 +165,13 @@ impl Bundle {
             .find(|a| a.kind == KeyKind::Tls && a.status == status)
     }
 
-    /// The pins of all trusted X.509 authorities: the row's trust set.
+    /// The pins of all trusted X.509 authorities, or of a type without any those of its other keys: the row's trust set.
     pub fn trusted(&self) -> BTreeSet<SpkiPin> {
+        let has_tls = self.authorities.iter().any(|a| a.kind == KeyKind::Tls);
         self.authorities
             .iter()
-            .filter(|a| a.kind == KeyKind::Tls && a.status != AuthorityStatus::Retired)
+            .filter(|a| !has_tls || a.kind == KeyKind::Tls)
+            .filter(|a| a.status != AuthorityStatus::Retired)
             .map(|a| a.id)
             .collect()
     }

@@ -4,9 +4,11 @@
 //! about how to verify it is compared, never followed.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use domain::{authority::KeyKind, trust::Bundle};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    bundle::public_keys,
     der,
     key::{CaSigner, PublicKey, SignError, sha256},
 };
@@ -96,6 +98,14 @@ pub fn jwk(key: &PublicKey) -> Jwk {
 fn coordinates(key: &PublicKey) -> (String, String) {
     let (x, y) = key.point()[1..].split_at(32);
     (BASE64URL.encode(x), BASE64URL.encode(y))
+}
+
+/// What verifiers of tokens are given of a bundle.
+pub fn keys_of(bundle: &Bundle) -> Jwks {
+    let keys = public_keys(bundle, KeyKind::Jwt);
+    Jwks {
+        keys: keys.map(|(_, key)| jwk(&key)).collect(),
+    }
 }
 
 /// What is signed: header and claims, ready for [`sign`].

@@ -15,6 +15,7 @@ use std::{
 
 use domain::{
     AuthorityType, Position, SpkiPin, Timestamp,
+    authority::KeyKind,
     decide::certificates::NOT_BEFORE_BACK_MS,
     event::LeafUse,
     reconcile::{Generation, Leaf},
@@ -25,10 +26,9 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{DataDir, DiskError, FORMAT_VERSION, io_error, off_the_loop, read_json};
+use super::{DataDir, DiskError, FORMAT_VERSION, beside::Beside, io_error, off_the_loop, read_json};
 
-/// How many generations stay beside the ones that are pointed at: programs that opened one a moment ago
-/// may still read its second file.
+/// How many generations stay beside those pointed at: programs that opened one may still read its second file.
 const KEPT: u64 = 3;
 
 /// A certificate with its key.
@@ -101,6 +101,8 @@ pub struct Material {
     pub server: Option<Credential>,
     /// The CA certificates of its trust, by their pins.
     pub anchors: BTreeMap<SpkiPin, CaCert>,
+    /// What it holds beside certificates; made anew from the bundles for each generation, and not read back.
+    pub beside: BTreeMap<AuthorityType, Beside>,
 }
 
 impl Material {
@@ -283,6 +285,7 @@ impl DataDir {
                 client,
                 server,
                 anchors,
+                beside: BTreeMap::new(),
             },
         }))
     }
@@ -358,10 +361,13 @@ fn files(material: &Material) -> Vec<(PathBuf, Zeroizing<Vec<u8>>)> {
             add(&format!("{name}.key"), credential.key.as_bytes());
         }
     }
-    for authority_type in material.generation.trusted.keys() {
+    for authority_type in material.generation.trusted.keys().filter(|t| t.has(KeyKind::Tls)) {
         let ders = material.anchors_of(*authority_type);
         let pem = pki::pem::encode_certificates(ders.iter().map(AsRef::as_ref));
         add(&trust_file(*authority_type), pem.as_bytes());
+    }
+    for (name, content) in material.beside.values().flatten() {
+        add(name, content);
     }
     let manifest = Manifest {
         version: FORMAT_VERSION,
@@ -470,7 +476,7 @@ fn text_of(path: &Path) -> Result<String, DiskError> {
 
 fn anchors(path: &Path, manifest: &Manifest) -> Result<BTreeMap<SpkiPin, CaCert>, DiskError> {
     let mut anchors = BTreeMap::new();
-    for (authority_type, pins) in &manifest.trusted {
+    for (authority_type, pins) in manifest.trusted.iter().filter(|(t, _)| t.has(KeyKind::Tls)) {
         let file = path.join(trust_file(*authority_type));
         let damaged = |why: String| DiskError::Damaged {
             path: file.clone(),

@@ -60,6 +60,7 @@ fn material(plane: &Plane, position: u64) -> Material {
         client: Some(credential.clone()),
         server: Some(credential),
         anchors,
+        beside: [(HOST, [("ssh_known_hosts".to_owned(), b"line".to_vec())].into())].into(),
     }
 }
 
@@ -124,6 +125,7 @@ async fn a_generation_has_the_files_of_the_contract_with_keys_for_the_owner_alon
         "server.crt",
         "server.key",
         "trust.pem",
+        "ssh_known_hosts",
         "db/trust.pem",
         "manifest.json",
     ] {

@@ -179,6 +179,7 @@ impl Engine {
             }
         }
         self.hooked = Some(self.installed.material.generation.clone());
+        self.hooked_beside.clone_from(&self.installed.material.beside);
         Ok(())
     }
 
@@ -189,8 +190,19 @@ impl Engine {
             return now.trusted.keys().copied().collect();
         };
         let leaves_changed = before.client != now.client || before.server != now.server;
+        let beside = &self.installed.material.beside;
+        // What the hooks of an earlier start have seen is not known but by its revision.
+        let beside_changed = |t: &AuthorityType| match self.hooked_beside.get(t) {
+            Some(seen) => beside.get(t) != Some(seen),
+            None => {
+                beside.get(t).is_some_and(|files| !files.is_empty())
+                    && before.revisions.get(t) != now.revisions.get(t)
+            }
+        };
         let is_changed = |t: &AuthorityType| {
-            before.trusted.get(t) != now.trusted.get(t) || (*t == AuthorityType::Host && leaves_changed)
+            before.trusted.get(t) != now.trusted.get(t)
+                || (*t == AuthorityType::Host && leaves_changed)
+                || beside_changed(t)
         };
         // Files of a type that is not granted any more are gone, which is a change as well.
         let types: BTreeSet<_> = now.trusted.keys().chain(before.trusted.keys()).copied().collect();

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use domain::{
     CommandId, SpkiPin,
+    authority::KeyKind,
     event::LeafUse,
     reconcile::{Generation, Proof, Step},
 };
@@ -13,7 +14,7 @@ use tokio::{net::TcpListener, time::Instant};
 use super::{Done, Engine, host_revision, leaves};
 use crate::{
     disk::{
-        DiskError,
+        DiskError, beside,
         generations::{Link, Material, Stored},
         requests::{Purpose, Request},
     },
@@ -114,7 +115,8 @@ impl Engine {
         for held in self.told.bundles.values() {
             anchors.extend(pki::bundle::authorities(&held.bundle).map(|ca| (ca.pin(), ca)));
         }
-        let wanted: BTreeSet<&SpkiPin> = generation.trusted.values().flatten().collect();
+        let certified = generation.trusted.iter().filter(|(t, _)| t.has(KeyKind::Tls));
+        let wanted: BTreeSet<&SpkiPin> = certified.flat_map(|(_, pins)| pins).collect();
         if let Some(missing) = wanted.iter().find(|pin| !anchors.contains_key(pin)) {
             return Err(format!(
                 "the certificate of the authority {} is not here",
@@ -122,11 +124,17 @@ impl Engine {
             ));
         }
         anchors.retain(|pin, _| wanted.contains(pin));
+        let told = self.told.bundles.iter();
+        let told = told.filter(|(t, _)| generation.trusted.contains_key(t));
+        let beside = told
+            .map(|(t, held)| (*t, beside::of_bundle(&held.bundle)))
+            .collect();
         Ok(Material {
             generation,
             client,
             server,
             anchors,
+            beside,
         })
     }
 

@@ -4,13 +4,13 @@ use std::io::Write;
 
 use api::route;
 use domain::{
-    AuthorityType, Timestamp,
+    AuthorityType,
     authority::KeyKind,
     trust::{Bundle, SignedBundle},
 };
 use pki::{
-    CaCert, PublicKey, bundle,
-    jwt::{Jwks, jwk},
+    CaCert, bundle,
+    jwt::{Jwks, keys_of},
     ssh,
 };
 use serde_json::{Map, Value, json};
@@ -44,7 +44,7 @@ pub(super) async fn export(context: &Context, args: &ExportArgs) -> Result<Exit,
     let verified = verified(context, &session, authority).await?;
     match form {
         ExportForm::Crl => return revocation_lists(context, &session, &verified).await,
-        ExportForm::Krl => return binary(&krl(&verified, session.now())),
+        ExportForm::Krl => return binary(&ssh::revoked_of(&verified, session.now())),
         _ => {}
     }
     let material = material(&verified, args.hosts.as_deref().unwrap_or("*"));
@@ -80,29 +80,6 @@ async fn revocation_lists(context: &Context, session: &Session, bundle: &Bundle)
         .terminal
         .show(&json!({ "crl": pems }), |_| pems.concat(), Vec::new)?;
     Ok(Exit::Done)
-}
-
-/// What the bundle denies of what was signed for SSH. It does not say by which of two generations: named under both, for 64
-/// random bits are nobody else's.
-fn krl(bundle: &Bundle, at: Timestamp) -> Vec<u8> {
-    let serials: Vec<u64> = bundle
-        .denied
-        .iter()
-        .filter_map(|denied| denied.serial.ssh())
-        .collect();
-    let keys: Vec<PublicKey> = bundle::public_keys(bundle, KeyKind::Ssh)
-        .map(|(_, key)| key)
-        .collect();
-    let revoked: Vec<_> = keys
-        .iter()
-        .map(|authority| ssh::Revoked {
-            authority,
-            serials: serials.clone(),
-        })
-        .collect();
-    let title = bundle.authority_type.row().title;
-    let comment = format!("{} {title}", bundle.cluster);
-    ssh::krl(bundle.revision.0, at, &comment, &revoked)
 }
 
 /// The newest bundle of a type, verified like an installation: what is exported ends up in somebody's trust store.
@@ -158,23 +135,13 @@ fn form(authority: AuthorityType, asked: Option<ExportForm>) -> Result<ExportFor
 
 fn material(bundle: &Bundle, hosts: &str) -> Material {
     let certificates: Vec<_> = bundle::authorities(bundle).collect();
-    let ssh = bundle::public_keys(bundle, KeyKind::Ssh).map(|(listed, key)| {
-        let title = bundle.authority_type.row().title;
-        let comment = format!("{} {title}, generation {}", bundle.cluster, listed.generation);
-        if bundle.authority_type == AuthorityType::Host {
-            ssh::known_hosts_line(hosts, &key, &comment)
-        } else {
-            ssh::public_line(&key, &comment)
-        }
-    });
-    let jwks = bundle::public_keys(bundle, KeyKind::Jwt).map(|(_, key)| jwk(&key));
     let has_certificates = !certificates.is_empty();
     // The CA pins, which people compare; of a type without certificates those of its keys.
     let pinned = bundle.authorities.iter();
     let pinned = pinned.filter(|listed| !has_certificates || listed.kind == KeyKind::Tls);
     Material {
-        ssh: ssh.collect(),
-        jwks: Jwks { keys: jwks.collect() },
+        ssh: ssh::trust_lines(bundle, hosts),
+        jwks: keys_of(bundle),
         pins: pinned.map(|listed| listed.id.to_string()).collect(),
         certificates,
     }

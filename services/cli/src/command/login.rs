@@ -6,7 +6,7 @@ use api::{
     command::{RenewRequest, SignAnswer, SshRequest, UserCertificateAnswer},
     route,
 };
-use domain::{AuthorityType, authority::KeyKind, trust::Bundle};
+use domain::{AuthorityType, trust::Bundle};
 use pki::{KeyPair, bundle, csr, ssh};
 use runtime::harden::{self, OWNER_ONLY};
 use serde_json::json;
@@ -88,7 +88,11 @@ async fn whole(context: &Context, out: Option<&Path>) -> Result<Exit, Failure> {
     secret("ssh_key", &ssh_key.to_pem())?;
     secret("ssh_key.pub", &format!("{line}\n"))?;
     secret("ssh_key-cert.pub", &format!("{}\n", certified.credential))?;
-    secret("known_hosts", &known_hosts(&hosts))?;
+    let known: String = ssh::trust_lines(&hosts, "*")
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .collect();
+    secret("known_hosts", &known)?;
     let ders: Vec<_> = bundle::authorities(&hosts).collect();
     secret(
         "trust.pem",
@@ -131,14 +135,4 @@ async fn ssh_certificate(
     };
     context.sends();
     context.sort(session.post(route::USER_SSH, &body).await)
-}
-
-/// The authorities of both generations, for every host of the cluster.
-fn known_hosts(hosts: &Bundle) -> String {
-    let keys = bundle::public_keys(hosts, KeyKind::Ssh);
-    let line = |(listed, key): (&domain::trust::BundleAuthority, pki::PublicKey)| {
-        let comment = format!("{} generation {}", hosts.cluster, listed.generation);
-        format!("{}\n", ssh::known_hosts_line("*", &key, &comment))
-    };
-    keys.map(line).collect()
 }

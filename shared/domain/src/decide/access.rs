@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::{
     access::{Grant, RoleName, Uses},
     authority::{AuthorityType, KeyKind},
-    command::{Answer, Given, KeyRequest},
+    command::{Answer, Given, KeyRequest, Order},
     decide::{
         Decided, Decision,
         certificates::{self, Leaf},
@@ -87,14 +87,17 @@ pub fn remove_token(state: &ClusterState, token: &TokenId) -> Decided {
 ///
 /// # Errors
 /// `user_exists`, `roles_invalid` (of accounts too), `key_reused`.
-pub fn add_user(
-    state: &ClusterState,
-    user: &UserName,
-    roles: &BTreeSet<RoleName>,
-    logins: &[String],
-    key: &KeyRequest,
-    given: &Given,
-) -> Decided {
+pub fn add_user(state: &ClusterState, order: &Order, given: &Given) -> Decided {
+    let Order::AddUser {
+        user,
+        roles,
+        logins,
+        key,
+    } = order
+    else {
+        let text = format!("`{}` adds no user", order.name());
+        return Err(Refusal::new(Code::Internal, text));
+    };
     if state.users.contains_key(user) {
         return Err(Refusal::new(
             Code::UserExists,
@@ -241,11 +244,19 @@ fn usable_grant(state: &ClusterState, grant: &Grant) -> Result<Grant, Refusal> {
             "a node needs `host` as client and verifier: it could not speak to a gateway",
         ));
     }
-    // A type that agents load nothing of would make the node report what nobody can ever satisfy.
     for (authority_type, uses) in &uses {
-        if !authority_type.has(KeyKind::Tls) {
-            let text = format!("agents load no keys of type `{authority_type}` yet: leave it out of --use");
+        let of = state.types.get(authority_type);
+        // A cluster that an older version began has no keys of some types: there is nothing that a node could hold.
+        let has_none = of.is_none_or(|of| !of.is_in_service());
+        if has_none && !authority_type.has(KeyKind::Tls) {
+            let text = format!("this cluster has no keys of type `{authority_type}`: leave it out of --use");
             return Err(Refusal::new(Code::TypeNotInService, text));
+        }
+        // Certificates for these are signed by hand; a node verifies by them, and presents none.
+        if !authority_type.has(KeyKind::Tls) && (uses.client || uses.server) {
+            return Err(invalid(format!(
+                "a node can verify by `{authority_type}` and nothing else"
+            )));
         }
         if *uses == Uses::default() {
             return Err(invalid(format!(

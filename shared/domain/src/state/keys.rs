@@ -24,13 +24,21 @@ impl TypeState {
         self.key(KeyKind::Tls, generation)
     }
 
-    /// The X.509 authorities that the current row trusts.
+    /// The authorities that the current row trusts, as nodes report it: the X.509 ones, which a node installs together with the
+    /// type's other keys; of a type that has none, those others.
     pub fn trusted(&self) -> BTreeSet<SpkiPin> {
-        self.active
-            .get(&KeyKind::Tls)
-            .into_iter()
-            .chain(self.prepared.get(&KeyKind::Tls))
-            .map(|k| k.id)
+        self.trusted_of(self.active.values().chain(self.prepared.values()))
+    }
+
+    /// The active ones of them.
+    pub fn trusted_active(&self) -> BTreeSet<SpkiPin> {
+        self.trusted_of(self.active.values())
+    }
+
+    fn trusted_of<'a>(&self, keys: impl Iterator<Item = &'a AuthorityKey>) -> BTreeSet<SpkiPin> {
+        let has_tls = self.active.contains_key(&KeyKind::Tls);
+        keys.filter(|key| !has_tls || key.kind == KeyKind::Tls)
+            .map(|key| key.id)
             .collect()
     }
 

@@ -5,22 +5,22 @@ use std::collections::BTreeMap;
 use domain::{
     Phase,
     authority::{AuthorityKey, AuthorityType, KeyKind},
-    command::{Answer, Order, Revocable, Rotate, Sign},
+    command::{Order, Revocable, Rotate, Sign},
     event::{AuthorityKeyGenerated, AuthorizationGranted, Form, LeafUse, Occasion},
     fact::TypeFacts,
     gate,
-    id::{NodeId, Principal, Serial, SpkiPin, SystemActor},
+    id::{NodeId, Principal, SpkiPin, SystemActor},
     refusal::{Code, Refusal},
     time::{DAY_MS, HOUR_MS, MINUTE_MS},
 };
 
 use crate::{
     rotations::to,
-    world::{World, admin, grant, roles},
+    world::{World, admin, grant},
 };
 
 /// A cluster with keys of every kind for the types that are signed by hand here; the gateway runs.
-fn cluster() -> World {
+pub(crate) fn cluster() -> World {
     let mut world = World::new();
     for (authority_type, kind) in [
         (AuthorityType::Host, KeyKind::Ssh),
@@ -53,7 +53,7 @@ fn made(world: &mut World, authority_type: AuthorityType, kind: KeyKind, generat
     id
 }
 
-fn step(world: &mut World, authority_type: AuthorityType, phase: Phase) -> Result<(), Code> {
+pub(crate) fn step(world: &mut World, authority_type: AuthorityType, phase: Phase) -> Result<(), Code> {
     let order = Order::Rotate(Rotate {
         authority_type,
         ..to(Some(phase))
@@ -72,7 +72,7 @@ fn step(world: &mut World, authority_type: AuthorityType, phase: Phase) -> Resul
     done
 }
 
-fn ssh(principals: &[&str]) -> Form {
+pub(crate) fn ssh(principals: &[&str]) -> Form {
     Form::Ssh {
         principals: principals.iter().map(ToString::to_string).collect(),
         critical_options: BTreeMap::new(),
@@ -88,7 +88,7 @@ fn token() -> Form {
 }
 
 /// An order for a party called `app`.
-fn order(world: &mut World, authority_type: AuthorityType, form: Form) -> Sign {
+pub(crate) fn order(world: &mut World, authority_type: AuthorityType, form: Form) -> Sign {
     Sign {
         authority_type,
         holder: "app".parse().unwrap(),
@@ -153,11 +153,10 @@ fn each_type_gives_its_own_form_with_its_own_life_to_a_holder_of_kind_external()
     assert_eq!(ask(&mut world, spiffe).unwrap().uri, "spiffe://acme.cluster/app");
 }
 
-#[test]
-fn what_a_type_does_not_give_is_refused_in_words() {
-    let mut world = cluster();
+/// Orders that no type gives, with the code of the refusal.
+fn bad_orders() -> Vec<(AuthorityType, Form, Change, Code)> {
     let name = || vec!["pg.acme.example".parse().unwrap()];
-    let cases: Vec<(AuthorityType, Form, Change, Code)> = vec![
+    vec![
         (AuthorityType::Db, Form::Tls, Box::new(|_| {}), Code::SignInvalid),
         (
             AuthorityType::User,
@@ -223,8 +222,13 @@ fn what_a_type_does_not_give_is_refused_in_words() {
             Box::new(|_| {}),
             Code::SignInvalid,
         ),
-    ];
-    for (authority_type, form, change, code) in cases {
+    ]
+}
+
+#[test]
+fn what_a_type_does_not_give_is_refused_in_words() {
+    let mut world = cluster();
+    for (authority_type, form, change, code) in bad_orders() {
         let mut sign = order(&mut world, authority_type, form.clone());
         change(&mut sign);
         assert_eq!(refused(&mut world, sign), code, "{authority_type} {form:?}");
@@ -264,7 +268,7 @@ fn a_host_signed_by_hand_and_a_node_never_bear_one_name() {
     let join = World::join_order(token, "bastion", key, None);
     assert_eq!(world.refused(Principal::Anonymous, join.clone()), Code::NameTaken);
     // What is revoked bears nothing.
-    revoke(&mut world, Revocable::External("app".parse().unwrap())).unwrap();
+    crate::revoking::revoke(&mut world, Revocable::External("app".parse().unwrap())).unwrap();
     world.ask(Principal::Anonymous, join).unwrap();
     assert!(world.state.nodes.contains_key(&node));
 }
@@ -402,158 +406,6 @@ fn a_token_is_never_replaced_and_an_ssh_certificate_is_by_the_next() {
         world.now = until;
         assert_eq!(waits(&world), None);
     }
-}
-
-#[test]
-fn an_ssh_certificate_of_a_person_does_not_replace_the_one_for_tls() {
-    let mut world = cluster();
-    let user = |kind, key| Order::RequestCertificate {
-        authority_type: AuthorityType::User,
-        usage: LeafUse::Client,
-        issuer: None,
-        form: kind,
-        key,
-    };
-    let until = world.newest(&admin()).1.not_after;
-    step(&mut world, AuthorityType::User, Phase::Init).unwrap();
-    world.enter(AuthorityType::User, Phase::UpdateClients);
-    world.enter(AuthorityType::User, Phase::UpdateServers);
-    let key = world.key();
-    world.ask(admin(), user(KeyKind::Ssh, key)).unwrap();
-    let granted = world.last_granted();
-    assert_eq!(
-        granted.issuer,
-        world.state.types[&AuthorityType::User].prepared[&KeyKind::Ssh].id
-    );
-    let Form::Ssh {
-        principals,
-        extensions,
-        ..
-    } = granted.form
-    else {
-        panic!("an SSH certificate was asked for")
-    };
-    assert_eq!(principals, ["root"], "the account of their own name");
-    assert!(!extensions.contains(&"permit-agent-forwarding".to_owned()));
-    world.sign();
-    let waits = gate::time_condition(&world.state, AuthorityType::User, world.now);
-    assert_eq!(waits.map(|t| t.until), Some(until));
-}
-
-#[test]
-fn the_accounts_of_a_person_are_those_that_an_administrator_gave() {
-    let mut world = cluster();
-    let add = |world: &mut World, logins: &[&str]| Order::AddUser {
-        user: "alice".parse().unwrap(),
-        roles: roles(&[domain::access::RoleName::Operator]),
-        logins: logins.iter().map(ToString::to_string).collect(),
-        key: world.key(),
-    };
-    let bad = add(&mut world, &["a b"]);
-    assert_eq!(world.refused(admin(), bad), Code::RolesInvalid);
-    let good = add(&mut world, &["deploy", "www"]);
-    world.ask(admin(), good).unwrap();
-    let key = world.key();
-    let alice = Principal::User("alice".parse().unwrap());
-    let order = Order::RequestCertificate {
-        authority_type: AuthorityType::User,
-        usage: LeafUse::Client,
-        issuer: None,
-        form: KeyKind::Ssh,
-        key,
-    };
-    world.ask(alice.clone(), order).unwrap();
-    let Form::Ssh { principals, .. } = world.last_granted().form else {
-        panic!("an SSH certificate was asked for")
-    };
-    assert_eq!(principals, ["deploy", "www"]);
-    // An operator signs databases, and nothing for others.
-    let sign = order_of_operator(&mut world);
-    assert_eq!(
-        world.refused(alice, Order::Sign(Box::new(sign))),
-        Code::NotPermitted
-    );
-}
-
-fn order_of_operator(world: &mut World) -> Sign {
-    order(world, AuthorityType::Openssh, ssh(&["root"]))
-}
-
-#[test]
-fn a_node_may_ask_for_its_host_key_again_and_again_and_for_nothing_else_of_ssh() {
-    let mut world = cluster();
-    let node = world.node("n1");
-    let key = world.key();
-    let request = |authority_type, usage, form| Order::RequestCertificate {
-        authority_type,
-        usage,
-        issuer: None,
-        form,
-        key: key.clone(),
-    };
-    let host = request(AuthorityType::Host, LeafUse::Server, KeyKind::Ssh);
-    let principal = Principal::Node(node);
-    for _ in 0..2 {
-        world.ask(principal.clone(), host.clone()).unwrap();
-        world.sign();
-        let (_, certificate) = world.newest(&principal);
-        assert_eq!(
-            (certificate.kind, certificate.usage),
-            (KeyKind::Ssh, LeafUse::Server)
-        );
-    }
-    for (authority_type, usage, form) in [
-        (AuthorityType::Host, LeafUse::Client, KeyKind::Ssh),
-        (AuthorityType::Host, LeafUse::Server, KeyKind::Jwt),
-        (AuthorityType::Host, LeafUse::Signing, KeyKind::Tls),
-    ] {
-        let order = request(authority_type, usage, form);
-        assert_eq!(world.refused(principal.clone(), order), Code::TypeNotGranted);
-    }
-}
-
-fn revoke(world: &mut World, target: Revocable) -> Result<u32, Code> {
-    match world.ask(admin(), Order::RevokeCertificates { target }) {
-        Ok(Answer::Revoked { certificates }) => Ok(certificates),
-        Ok(other) => panic!("{other:?}"),
-        Err(refusal) => Err(refusal.code),
-    }
-}
-
-#[test]
-fn what_is_revoked_counts_no_more_and_is_owed_its_record() {
-    let mut world = cluster();
-    let (one, two) = (world.node("n1"), world.node("n2"));
-    let token = world.state.nodes[&two].token;
-    let serial = world.newest(&Principal::Node(one)).1.serial;
-    assert_eq!(revoke(&mut world, Revocable::Serial(serial)), Ok(1));
-    assert!(world.newest(&Principal::Node(one)).1.revoked);
-    assert!(!world.newest(&Principal::Node(two)).1.revoked);
-    assert_eq!(revoke(&mut world, Revocable::IssuedByToken(token)), Ok(1));
-    assert!(world.newest(&Principal::Node(two)).1.revoked);
-    assert_eq!(world.state.to_revoke.len(), 2);
-    let denied = &world.state.types[&AuthorityType::Host].denied;
-    assert_eq!(denied.len(), 2);
-    // Nothing of it counts any more, and so nothing can be revoked.
-    for target in [
-        Revocable::Serial(serial),
-        Revocable::Serial(Serial([9; 16])),
-        Revocable::Node(one),
-        Revocable::IssuedByToken(token),
-        Revocable::External("nobody".parse().unwrap()),
-    ] {
-        assert_eq!(revoke(&mut world, target), Err(Code::NotFound));
-    }
-}
-
-#[test]
-fn an_authorisation_of_somebody_whose_certificates_are_revoked_is_signed_no_more() {
-    let mut world = cluster();
-    let node = world.node("n1");
-    world.request(node, LeafUse::Both, None).unwrap();
-    let waiting = world.last_granted().authorization;
-    assert_eq!(revoke(&mut world, Revocable::Node(node)), Ok(1));
-    assert!(!world.state.pending.contains_key(&waiting));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use domain::{
     ClusterState, Event, Fact, Position, Principal, UserName,
     access::{Action, RoleName, permits},
     command::Mode,
-    event::Occasion,
+    event::{AuthorizationGranted, Occasion},
     id::SystemActor,
     state::Certificate,
 };
@@ -218,21 +218,7 @@ fn word_of(state: &ClusterState, event: &Event) -> Word {
         Fact::AccessCredentialPresented(_) => Word::Action(Action::MemberSelf),
         Fact::CommandRefused(f) => Word::Own(f.principal.clone()),
         Fact::CommandNoop(f) => Word::Own(f.principal.clone()),
-        Fact::AuthorizationGranted(f) => match f.occasion {
-            Occasion::Genesis => Word::Host,
-            Occasion::Join | Occasion::Recovery => Word::Anyone,
-            Occasion::Renewal => Word::Own(f.holder.clone()),
-            // Databases are what operators run; the rest is for those who say who is who.
-            Occasion::Signing => Word::Action(match f.authority_type {
-                domain::AuthorityType::Db | domain::AuthorityType::DbClient => Action::Rotate,
-                _ => Action::Administer,
-            }),
-            Occasion::Login => Word::AnyOf(vec![
-                Word::Action(Action::Administer),
-                Word::Own(f.holder.clone()),
-                Word::Host,
-            ]),
-        },
+        Fact::AuthorizationGranted(f) => authorised(f),
         // Whose facts these are is the check of the writers.
         Fact::AuthorityKeyGenerated(_)
         | Fact::AuthorityActivated(_)
@@ -242,5 +228,24 @@ fn word_of(state: &ClusterState, event: &Event) -> Word {
         | Fact::CertificateIssued(_)
         | Fact::CertificateRefused(_)
         | Fact::CertificateRevoked(_) => Word::System,
+    }
+}
+
+/// On whose word a credential is authorised.
+fn authorised(f: &AuthorizationGranted) -> Word {
+    match f.occasion {
+        Occasion::Genesis => Word::Host,
+        Occasion::Join | Occasion::Recovery => Word::Anyone,
+        Occasion::Renewal => Word::Own(f.holder.clone()),
+        // Databases are what operators run; the rest is for those who say who is who.
+        Occasion::Signing => Word::Action(match f.authority_type {
+            domain::AuthorityType::Db | domain::AuthorityType::DbClient => Action::Rotate,
+            _ => Action::Administer,
+        }),
+        Occasion::Login => Word::AnyOf(vec![
+            Word::Action(Action::Administer),
+            Word::Own(f.holder.clone()),
+            Word::Host,
+        ]),
     }
 }

@@ -34,6 +34,23 @@ pub struct Wanted {
     pub form: KeyKind,
 }
 
+impl Wanted {
+    /// All of it.
+    pub fn new(
+        authority_type: AuthorityType,
+        usage: LeafUse,
+        issuer: Option<SpkiPin>,
+        form: KeyKind,
+    ) -> Self {
+        Self {
+            authority_type,
+            usage,
+            issuer,
+            form,
+        }
+    }
+}
+
 /// Decides a request of a node, member or user for a certificate of its own.
 ///
 /// # Errors
