@@ -124,6 +124,7 @@ pub fn consumer(body: &[u8]) -> Result<Wanted, No> {
         consumer: request.name.parse().map_err(No::bad_request)?,
         owner: request.owner,
         contact: request.contact,
+        probe: request.probe,
     };
     Ok(wanted(request.id, request.reason, order))
 }
@@ -139,6 +140,7 @@ pub fn attestation(body: &[u8], consumer: ConsumerName) -> Result<Wanted, No> {
         consumer,
         expects: request.expects,
         probed: false,
+        saw: None,
     };
     Ok(wanted(request.id, request.reason, order))
 }

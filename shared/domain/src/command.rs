@@ -15,6 +15,7 @@ use crate::{
         MemberId, NodeId, Position, Principal, RotationId, SpkiPin, TokenHash, TokenId, UserName,
     },
     phase::Phase,
+    probe::{ProbeAddress, Sight},
     time::Timestamp,
 };
 
@@ -63,10 +64,14 @@ pub struct Command {
 }
 
 impl Command {
-    /// What the table of permissions calls it: a member asking for its own certificate is not a node.
+    /// What the table of permissions calls it: a member asking for its own certificate is not a node, and one that says
+    /// what it saw of a consumer is no operator.
     pub fn action(&self) -> Action {
         match (&self.order, &self.principal) {
-            (Order::RequestCertificate { .. }, Principal::Gateway(_)) => Action::MemberSelf,
+            (
+                Order::RequestCertificate { .. } | Order::AttestConsumer { probed: true, .. },
+                Principal::Gateway(_),
+            ) => Action::MemberSelf,
             (order, _) => order.action(),
         }
     }
@@ -291,12 +296,18 @@ pub enum Order {
         consumer: ConsumerName,
         owner: String,
         contact: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probe: Option<ProbeAddress>,
     },
+    /// Somebody's word, or (`probed`) what the gateway saw: only that can be decided by facts, and only of it a member may
+    /// speak.
     AttestConsumer {
         authority_type: AuthorityType,
         consumer: ConsumerName,
         expects: Expectation,
         probed: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        saw: Option<Sight>,
     },
     WithdrawConsumer {
         authority_type: AuthorityType,

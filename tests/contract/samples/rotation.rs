@@ -130,6 +130,7 @@ fn consumers() -> Vec<Sample> {
         consumer,
         owner: "infrastructure".into(),
         contact: "infra@acme.example".into(),
+        probe: None,
     };
     let consumer = added.consumer.clone();
     let attested = ConsumerAttested {
@@ -138,6 +139,7 @@ fn consumers() -> Vec<Sample> {
         rotation: rotation(),
         phase: Phase::UpdateServers,
         probed: true,
+        saw: None,
     };
     let withdrawn = ConsumerWithdrawn {
         authority_type,

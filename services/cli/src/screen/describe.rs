@@ -238,11 +238,21 @@ fn plain(fact: &Fact, names: &Names) -> String {
 /// Consumers, keys and certificates.
 fn kept(fact: &Fact, names: &Names) -> String {
     match fact {
-        Fact::ConsumerAdded(f) => format!("{}: consumer {} registered", f.authority_type, f.consumer),
-        Fact::ConsumerAttested(f) => format!(
-            "{}: consumer {} attested {}",
-            f.authority_type, f.consumer, f.phase
-        ),
+        Fact::ConsumerAdded(f) => {
+            let probed = f.probe.as_ref().map(|at| format!(", probed at {at}"));
+            let probed = probed.unwrap_or_default();
+            format!("{}: consumer {} registered{probed}", f.authority_type, f.consumer)
+        }
+        Fact::ConsumerAttested(f) => {
+            let (authority_type, consumer, phase) = (f.authority_type, &f.consumer, f.phase);
+            match &f.saw {
+                Some(saw) => format!(
+                    "{authority_type}: consumer {consumer} attested {phase} by a probe, which saw {}",
+                    saw.in_words()
+                ),
+                None => format!("{authority_type}: consumer {consumer} attested {phase}"),
+            }
+        }
         Fact::ConsumerWithdrawn(f) => format!("{}: consumer {} withdrawn", f.authority_type, f.consumer),
         Fact::CommandNoop(f) => format!("{}: nothing to do, {}", f.command, f.text),
         Fact::AuthorizationGranted(f) => {

@@ -116,6 +116,7 @@ fn on_consumers(w: &World) -> [(&'static str, &'static str, &'static str, Value)
         authority_type,
         owner: "mallory".into(),
         contact: String::new(),
+        probe: None,
     };
     let attest = AttestRequest {
         id: id(),

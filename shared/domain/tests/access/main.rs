@@ -17,6 +17,7 @@ mod joining;
 mod kinds;
 mod members;
 mod nodes;
+mod probes;
 mod properties;
 mod recovering;
 mod reports;

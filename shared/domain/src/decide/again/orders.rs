@@ -228,6 +228,7 @@ fn consumer_added(f: &ConsumerAdded) -> Order {
         consumer: f.consumer.clone(),
         owner: f.owner.clone(),
         contact: f.contact.clone(),
+        probe: f.probe.clone(),
     }
 }
 
@@ -240,6 +241,7 @@ fn attested(f: &ConsumerAttested) -> Order {
             phase: f.phase,
         },
         probed: f.probed,
+        saw: f.saw.clone(),
     }
 }
 
