@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 
 use api::{
     command::{
-        AttestRequest, ConsumerRequest, PlainRequest, RenewRequest, RotateRequest, TokenRequest, UserRequest,
-        WithdrawRequest,
+        AttestRequest, ConsumerProbeRequest, ConsumerRequest, PlainRequest, RenewRequest, RotateRequest,
+        TokenRequest, UserRequest, WithdrawRequest,
     },
     join::{JoinRequest, RECOVER_CONTEXT, REJOIN_CONTEXT, RecoverRequest, RejoinProof},
     node::CertificateRequest,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
-    AuthorityType, Code, CommandId, ConsumerName, Order, TokenHash, UserName,
+    AuthorityType, Code, CommandId, ConsumerName, Order, Phase, TokenHash, UserName,
     access::{Grant, NamePattern, Uses},
-    command::{Join, KeyRequest, Rejoin, Rotate},
+    command::{Expectation, Join, KeyRequest, Rejoin, Rotate},
     event::LeafUse,
     fact::{FactReport, MAX_REPORT_BYTES},
 };
@@ -143,6 +143,25 @@ pub fn attestation(body: &[u8], consumer: ConsumerName) -> Result<Wanted, No> {
         saw: None,
     };
     Ok(wanted(request.id, request.reason, order))
+}
+
+/// `POST /v1/consumers/{name}/probe`: an attestation of what is still to be seen.
+///
+/// # Errors
+/// `bad_request`.
+pub fn look(body: &[u8], consumer: ConsumerName) -> Result<(Wanted, AuthorityType), No> {
+    let request: ConsumerProbeRequest = parse(body)?;
+    let order = Order::AttestConsumer {
+        authority_type: request.authority_type,
+        consumer,
+        expects: Expectation {
+            rotation: None,
+            phase: Phase::Standby,
+        },
+        probed: true,
+        saw: None,
+    };
+    Ok((wanted(request.id, request.reason, order), request.authority_type))
 }
 
 /// `POST /v1/consumers/{name}/withdraw`.

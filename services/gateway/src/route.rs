@@ -47,6 +47,7 @@ pub(crate) enum Endpoint {
     UserRenew,
     ConsumerAdd,
     ConsumerAttest,
+    ConsumerProbe,
     ConsumerWithdraw,
     ClockAccept,
     Probe,
@@ -160,6 +161,7 @@ pub(crate) const ROUTES: &[Route] = {
         post(path::USER_RENEW, RenewOwn, Users, Endpoint::UserRenew),
         post(path::CONSUMERS, Administer, Users, Endpoint::ConsumerAdd),
         post(path::CONSUMER_ATTEST, Rotate, Users, Endpoint::ConsumerAttest),
+        post(path::CONSUMER_PROBE, Rotate, Users, Endpoint::ConsumerProbe),
         post(
             path::CONSUMER_WITHDRAW,
             Administer,

@@ -33,6 +33,7 @@ mod joining;
 mod lapses;
 mod limits;
 mod presence;
+mod probes;
 mod strangers;
 mod turns;
 

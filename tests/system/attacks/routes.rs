@@ -57,6 +57,7 @@ const TABLE: &str = "
     POST /v1/users/self/certificate     person
     POST /v1/consumers                  admin
     POST /v1/consumers/{name}/attest    operator
+    POST /v1/consumers/{name}/probe     operator
     POST /v1/consumers/{name}/withdraw  admin
     POST /v1/clock/accept               operator
     POST /v1/probe/{node}               operator
@@ -178,7 +179,9 @@ impl Route {
             "/v1/consumers/{name}/attest" => {
                 command(json!({"type": "host", "expects": {"phase": "init", "rotation": null}}))
             }
-            "/v1/consumers/{name}/withdraw" => command(json!({"type": "host"})),
+            "/v1/consumers/{name}/probe" | "/v1/consumers/{name}/withdraw" => {
+                command(json!({"type": "host"}))
+            }
             "/v1/users" => command(json!({"name": "admin", "roles": ["admin"], "csr": csr()})),
             "/v1/users/self/certificate" => command(json!({"csr": csr()})),
             _ => command(json!({})),

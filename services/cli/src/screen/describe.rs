@@ -8,6 +8,7 @@ use domain::{
     command::{Mode, Rotate},
     event::{CommandRefused, NodeReported, Occasion, RotationHeld, RotationOutcome, RotationPhaseEntered},
     id::SystemActor,
+    probe::Sight,
 };
 
 use crate::text::{Paint, count};
@@ -244,14 +245,10 @@ fn kept(fact: &Fact, names: &Names) -> String {
             format!("{}: consumer {} registered{probed}", f.authority_type, f.consumer)
         }
         Fact::ConsumerAttested(f) => {
-            let (authority_type, consumer, phase) = (f.authority_type, &f.consumer, f.phase);
-            match &f.saw {
-                Some(saw) => format!(
-                    "{authority_type}: consumer {consumer} attested {phase} by a probe, which saw {}",
-                    saw.in_words()
-                ),
-                None => format!("{authority_type}: consumer {consumer} attested {phase}"),
-            }
+            let saw = f.saw.as_ref().map(Sight::in_words);
+            let saw = saw.map(|saw| format!(" by a probe, which saw {saw}"));
+            let (t, saw) = (f.authority_type, saw.unwrap_or_default());
+            format!("{t}: consumer {} attested {}{saw}", f.consumer, f.phase)
         }
         Fact::ConsumerWithdrawn(f) => format!("{}: consumer {} withdrawn", f.authority_type, f.consumer),
         Fact::CommandNoop(f) => format!("{}: nothing to do, {}", f.command, f.text),

@@ -49,34 +49,14 @@ pub fn decide(state: &ClusterState, command: &Command, given: &Given) -> Decided
             expects,
             probed,
             saw,
-        } => {
-            let known = find(state, *authority_type, consumer)?;
-            let (rotation, phase) = current(state, *authority_type, expects)?;
-            // Said before: recorded as a noop, so that the log shows who looked again.
-            if known.attested == Some((rotation, phase)) {
-                let text = format!("{consumer} has attested for {phase} already");
-                return Ok(Decision::noop(command, text, None));
-            }
-            judge(
-                state,
-                command,
-                given,
-                *authority_type,
-                known,
-                (*probed, saw.as_ref()),
-            )?;
-            Ok(Decision::done(vec![
-                ConsumerAttested {
-                    authority_type: *authority_type,
-                    consumer: consumer.clone(),
-                    rotation,
-                    phase,
-                    probed: *probed,
-                    saw: saw.clone(),
-                }
-                .into(),
-            ]))
-        }
+        } => attest(
+            state,
+            command,
+            given,
+            (*authority_type, consumer),
+            expects,
+            (*probed, saw),
+        ),
         Order::WithdrawConsumer {
             authority_type,
             consumer,
@@ -137,6 +117,44 @@ fn check(
         }
         _ => Ok(()),
     }
+}
+
+/// An attestation holds for one rotation and phase.
+fn attest(
+    state: &ClusterState,
+    command: &Command,
+    given: &Given,
+    (authority_type, consumer): (AuthorityType, &ConsumerName),
+    expects: &Expectation,
+    (probed, saw): (bool, &Option<Sight>),
+) -> Decided {
+    let known = find(state, authority_type, consumer)?;
+    let (rotation, phase) = current(state, authority_type, expects)?;
+    // Said before: recorded as a noop, so that the log shows who looked again.
+    if known.attested == Some((rotation, phase)) {
+        let text = format!("{consumer} has attested for {phase} already");
+        return Ok(Decision::noop(command, text, None));
+    }
+    judge(
+        state,
+        command,
+        given,
+        authority_type,
+        known,
+        (probed, saw.as_ref()),
+    )?;
+    let (consumer, saw) = (consumer.clone(), saw.clone());
+    Ok(Decision::done(vec![
+        ConsumerAttested {
+            authority_type,
+            consumer,
+            rotation,
+            phase,
+            probed,
+            saw,
+        }
+        .into(),
+    ]))
 }
 
 /// The rotation and phase that an attestation is for: what the attester looked at must be what is.
