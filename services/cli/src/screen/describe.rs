@@ -236,8 +236,8 @@ fn plain(fact: &Fact, names: &Names) -> String {
     }
 }
 
-/// Consumers, keys and certificates.
-fn kept(fact: &Fact, names: &Names) -> String {
+/// External consumers.
+fn consumer(fact: &Fact) -> String {
     match fact {
         Fact::ConsumerAdded(f) => {
             let probed = f.probe.as_ref().map(|at| format!(", probed at {at}"));
@@ -251,6 +251,14 @@ fn kept(fact: &Fact, names: &Names) -> String {
             format!("{t}: consumer {} attested {}{saw}", f.consumer, f.phase)
         }
         Fact::ConsumerWithdrawn(f) => format!("{}: consumer {} withdrawn", f.authority_type, f.consumer),
+        _ => String::new(),
+    }
+}
+
+/// Consumers, keys and certificates.
+fn kept(fact: &Fact, names: &Names) -> String {
+    match fact {
+        Fact::ConsumerAdded(_) | Fact::ConsumerAttested(_) | Fact::ConsumerWithdrawn(_) => consumer(fact),
         Fact::CommandNoop(f) => format!("{}: nothing to do, {}", f.command, f.text),
         Fact::AuthorizationGranted(f) => {
             let occasion = match f.occasion {
