@@ -4,6 +4,8 @@ use carousel_tests::Finished;
 
 use crate::world::{Log, World};
 
+mod probed;
+
 fn consumers(world: &World, words: &[&str]) -> Finished {
     let mut args = vec!["consumers"];
     args.extend(words);

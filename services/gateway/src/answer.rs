@@ -21,6 +21,7 @@ use crate::{
 mod audit;
 mod check;
 mod commands;
+mod consumers;
 mod events;
 mod join;
 mod leave;
@@ -207,6 +208,7 @@ async fn dispatch(endpoint: Endpoint, asked: &Asked) -> Reply {
         Endpoint::OidcDiscovery => published::discovery(asked).await,
         Endpoint::ConsumerAdd => commands::add_consumer(asked).await,
         Endpoint::ConsumerAttest => commands::attest_consumer(asked).await,
+        Endpoint::ConsumerProbe => consumers::probe(asked).await,
         Endpoint::ConsumerWithdraw => commands::withdraw_consumer(asked).await,
         Endpoint::ClockAccept => commands::accept_clock(asked).await,
         Endpoint::Probe => probe::probe(asked).await,

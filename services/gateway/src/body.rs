@@ -7,18 +7,18 @@ use std::collections::BTreeMap;
 
 use api::{
     command::{
-        AttestRequest, ConsumerRequest, PlainRequest, RenewRequest, RotateRequest, TokenRequest, UserRequest,
-        WithdrawRequest,
+        AttestRequest, ConsumerProbeRequest, ConsumerRequest, PlainRequest, RenewRequest, RotateRequest,
+        TokenRequest, UserRequest, WithdrawRequest,
     },
     join::{JoinRequest, RECOVER_CONTEXT, REJOIN_CONTEXT, RecoverRequest, RejoinProof},
     node::CertificateRequest,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
-    AuthorityType, Code, CommandId, ConsumerName, Order, TokenHash, UserName,
+    AuthorityType, Code, CommandId, ConsumerName, Order, Phase, TokenHash, UserName,
     access::{Grant, NamePattern, Uses},
     authority::KeyKind,
-    command::{Join, KeyRequest, Rejoin, Rotate},
+    command::{Expectation, Join, KeyRequest, Rejoin, Rotate},
     event::LeafUse,
     fact::{FactReport, MAX_REPORT_BYTES},
 };
@@ -128,6 +128,7 @@ pub fn consumer(body: &[u8]) -> Result<Wanted, No> {
         consumer: request.name.parse().map_err(No::bad_request)?,
         owner: request.owner,
         contact: request.contact,
+        probe: request.probe,
     };
     Ok(wanted(request.id, request.reason, order))
 }
@@ -143,8 +144,28 @@ pub fn attestation(body: &[u8], consumer: ConsumerName) -> Result<Wanted, No> {
         consumer,
         expects: request.expects,
         probed: false,
+        saw: None,
     };
     Ok(wanted(request.id, request.reason, order))
+}
+
+/// `POST /v1/consumers/{name}/probe`: an attestation of what is still to be seen.
+///
+/// # Errors
+/// `bad_request`.
+pub fn look(body: &[u8], consumer: ConsumerName) -> Result<(Wanted, AuthorityType), No> {
+    let request: ConsumerProbeRequest = parse(body)?;
+    let order = Order::AttestConsumer {
+        authority_type: request.authority_type,
+        consumer,
+        expects: Expectation {
+            rotation: None,
+            phase: Phase::Standby,
+        },
+        probed: true,
+        saw: None,
+    };
+    Ok((wanted(request.id, request.reason, order), request.authority_type))
 }
 
 /// `POST /v1/consumers/{name}/withdraw`.

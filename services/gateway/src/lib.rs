@@ -13,7 +13,7 @@
 //!
 //! Where to begin: [`route`] is the table of everything that can be asked; `answer` has a function for each
 //! row; [`body`] reads what they are sent; `member` holds the row and the right to serve; `door` accepts connections; `caller` says who calls;
-//! `handout` says what a node is told.
+//! `handout` says what a node is told; `look` looks at external consumers, and `lookout` does so while a rotation waits.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
@@ -50,7 +50,10 @@ mod firsts;
 mod handout;
 mod hub;
 mod limits;
+mod look;
+mod lookout;
 mod member;
+mod places;
 mod precedence;
 mod presence;
 mod reply;
@@ -165,6 +168,7 @@ impl Gateway {
         });
         tasks.spawn(Hub::run(app.clone(), app.shutdown.clone()));
         tasks.spawn(Firsts::run(app.clone()));
+        tasks.spawn(lookout::run(app.clone()));
         tasks.spawn(member.run(ready));
         tasks.spawn(door::summaries(app.clone()));
         tasks.spawn(door::run(app.clone(), listener));

@@ -48,6 +48,7 @@ pub(crate) enum Endpoint {
     UserRenew,
     ConsumerAdd,
     ConsumerAttest,
+    ConsumerProbe,
     ConsumerWithdraw,
     Sign,
     SignToken,
@@ -177,6 +178,7 @@ pub(crate) const ROUTES: &[Route] = {
         ),
         post(path::CONSUMERS, Administer, Users, Endpoint::ConsumerAdd),
         post(path::CONSUMER_ATTEST, Rotate, Users, Endpoint::ConsumerAttest),
+        post(path::CONSUMER_PROBE, Rotate, Users, Endpoint::ConsumerProbe),
         post(
             path::CONSUMER_WITHDRAW,
             Administer,

@@ -33,6 +33,7 @@ mod joining;
 mod lapses;
 mod limits;
 mod presence;
+mod probes;
 mod strangers;
 mod turns;
 
@@ -275,9 +276,8 @@ async fn a_fleet_of_one_rotates_through_the_door_and_the_gateway_with_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_is_looked_up_at_each_request_and_ends_with_its_user() {
-    let w = World::new().await;
+    let (w, key) = (World::new().await, KeyPair::generate());
     let gateway = w.gateway().await;
-    let key = KeyPair::generate();
     let request = UserRequest {
         id: w.id(),
         reason: Some("on call".into()),

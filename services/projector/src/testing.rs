@@ -408,6 +408,7 @@ impl World {
             consumer,
             owner,
             contact,
+            probe: None,
         };
         self.admin_asks(order, None).await;
     }

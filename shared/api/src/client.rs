@@ -121,6 +121,7 @@ pub type Tracer = Arc<dyn Fn(&Method, &str) -> String + Send + Sync>;
 pub struct Client {
     connector: Arc<dyn Connect>,
     timeout: Duration,
+    limit: usize,
     tracer: Option<Tracer>,
 }
 
@@ -130,6 +131,7 @@ impl Client {
         Self {
             connector,
             timeout: REQUEST_TIMEOUT,
+            limit: MAX_ANSWER_BYTES,
             tracer: None,
         }
     }
@@ -145,6 +147,13 @@ impl Client {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The same, and no answer may weigh more: for servers that are not ours.
+    #[must_use]
+    pub fn with_limit(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
         self
     }
 
@@ -289,7 +298,7 @@ impl Client {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|e| self.failed(&e))?;
             if let Some(data) = frame.data_ref() {
-                if bytes.len() + data.len() > MAX_ANSWER_BYTES {
+                if bytes.len() + data.len() > self.limit {
                     return Err(self.protocol("the answer is too large"));
                 }
                 bytes.extend_from_slice(data);

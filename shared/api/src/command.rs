@@ -9,6 +9,7 @@ use domain::{
     Answer, AuthorityType, CommandId, Phase, Position, Serial, SpkiPin, Timestamp, TokenHash, TokenId,
     access::{RoleName, Uses},
     command::{Expectation, LaggingPolicy},
+    probe::ProbeAddress,
     trust::SignedBundle,
 };
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,9 @@ bodies! {
         /// How to reach them.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         contact: String,
+        /// Where it can be looked at instead of asked: `tls://HOST:PORT`, `ssh://HOST:PORT`, `http://HOST/PATH`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probe: Option<ProbeAddress>,
     }
     /// `POST /v1/consumers/{name}/attest`.
     AttestRequest {
@@ -107,6 +111,12 @@ bodies! {
         authority_type: AuthorityType,
         /// The rotation and phase that it is ready for; another one now is `stale_view`.
         expects: Expectation,
+    }
+    /// `POST /v1/consumers/{name}/probe`.
+    ConsumerProbeRequest {
+        /// Of which authority.
+        #[serde(rename = "type")]
+        authority_type: AuthorityType,
     }
     /// `POST /v1/consumers/{name}/withdraw`.
     WithdrawRequest {

@@ -39,6 +39,8 @@ pub const USERS: &str = "/v1/users";
 pub const CONSUMERS: &str = "/v1/consumers";
 /// Says for an external consumer that it has done what the current phase asks of it.
 pub const CONSUMER_ATTEST: &str = "/v1/consumers/{name}/attest";
+/// Looks at an external consumer, and attests for it if that proves it.
+pub const CONSUMER_PROBE: &str = "/v1/consumers/{name}/probe";
 /// Withdraws one.
 pub const CONSUMER_WITHDRAW: &str = "/v1/consumers/{name}/withdraw";
 /// A certificate for a party without an agent.

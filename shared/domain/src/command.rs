@@ -12,17 +12,20 @@ use crate::{
     fact::{FactReport, FactsByType, Seen},
     id::{
         AuthorizationId, BodyDigest, BootId, CertDigest, ClusterName, CommandId, ConsumerName, Hostname,
-        MemberId, NodeId, Position, Principal, RotationId, SpkiPin, TokenHash, TokenId, UserName,
+        MemberId, NodeId, Principal, RotationId, SpkiPin, TokenHash, TokenId, UserName,
     },
     phase::Phase,
+    probe::{ProbeAddress, Sight},
     time::Timestamp,
 };
 
+pub use answer::{Answer, Answered};
 pub use credential::{Revocable, Sign};
 pub use settings::{Settings, UnusableSetting};
 
 use credential::{is_tls, tls};
 
+mod answer;
 mod credential;
 mod settings;
 
@@ -67,10 +70,14 @@ pub struct Command {
 }
 
 impl Command {
-    /// What the table of permissions calls it: a member asking for its own certificate is not a node.
+    /// What the table of permissions calls it: a member asking for its own certificate is not a node, and one that says
+    /// what it saw of a consumer is no operator.
     pub fn action(&self) -> Action {
         match (&self.order, &self.principal) {
-            (Order::RequestCertificate { .. }, Principal::Gateway(_)) => Action::MemberSelf,
+            (
+                Order::RequestCertificate { .. } | Order::AttestConsumer { probed: true, .. },
+                Principal::Gateway(_),
+            ) => Action::MemberSelf,
             (order, _) => order.action(),
         }
     }
@@ -307,12 +314,18 @@ pub enum Order {
         consumer: ConsumerName,
         owner: String,
         contact: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probe: Option<ProbeAddress>,
     },
+    /// Somebody's word, or (`probed`) what the gateway saw: only that can be decided by facts, and only of it a member may
+    /// speak.
     AttestConsumer {
         authority_type: AuthorityType,
         consumer: ConsumerName,
         expects: Expectation,
         probed: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        saw: Option<Sight>,
     },
     WithdrawConsumer {
         authority_type: AuthorityType,
@@ -446,51 +459,4 @@ impl Order {
     pub fn is_command(&self) -> bool {
         !matches!(self, Self::Report { .. }) && !matches!(self.action(), Action::System | Action::MemberSelf)
     }
-}
-
-/// The answer "yes" to a command: a function of the facts it led to, so that a repeated command gets
-/// the first answer again.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-#[allow(missing_docs, reason = "the fields are the answers of the contract")]
-pub enum Answer {
-    /// A phase was entered, or had been entered before (`noop`).
-    Phase {
-        #[serde(rename = "type")]
-        authority_type: AuthorityType,
-        rotation: Option<RotationId>,
-        phase: Phase,
-        mode: Option<Mode>,
-        noop: bool,
-        /// A semi-automatic rotation became manual by this step.
-        became_manual: bool,
-        /// Nodes that the end of a rotation cuts off until they return and recover: the first 100 names of those that
-        /// lagged or were excluded.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        cut_off: Vec<String>,
-    },
-    /// A token was made.
-    Token { token: TokenId, expires: Timestamp },
-    /// A node joined, rejoined or recovered; its first certificate is authorised.
-    Joined {
-        node: NodeId,
-        authorization: AuthorizationId,
-    },
-    /// Certificates that do not count any more.
-    Revoked { certificates: u32 },
-    /// A certificate is authorised; `certificate.issued` follows.
-    Authorized { authorization: AuthorizationId },
-    /// Done.
-    Done,
-    /// Nothing was left to do.
-    Noop { text: String },
-}
-
-/// An answer with the place in the log up to which a reader must have read to see its effect.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Answered {
-    /// The last position of the command's events; for what appended nothing, the fold it was decided on.
-    pub position: Position,
-    /// The answer.
-    pub answer: Answer,
 }

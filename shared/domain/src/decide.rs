@@ -154,7 +154,7 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
         Order::StopMember { member, boot } => members::stop(state, *member, *boot),
         Order::AcceptClock { behind_ms } => rotation::accept_clock(command, *behind_ms, given),
         Order::AddConsumer { .. } | Order::AttestConsumer { .. } | Order::WithdrawConsumer { .. } => {
-            consumers::decide(state, command)
+            consumers::decide(state, command, given)
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod identity;
 pub mod oracle;
 pub mod phase;
 pub mod plain;
+pub mod probe;
 pub mod reconcile;
 pub mod refusal;
 pub mod rules;

@@ -14,6 +14,7 @@ use crate::{
         UserName,
     },
     phase::Phase,
+    probe::ProbeAddress,
     refusal::Code,
     standing::Standing,
     time::Timestamp,
@@ -333,8 +334,12 @@ pub struct Consumer {
     pub owner: String,
     /// How to reach them.
     pub contact: String,
+    /// Where it can be looked at instead of asked.
+    pub probe: Option<ProbeAddress>,
     /// The last attestation: for which rotation and phase.
     pub attested: Option<(RotationId, Phase)>,
+    /// Was that a probe's?
+    pub probed: bool,
 }
 
 /// A certificate that was issued.

@@ -235,8 +235,16 @@ impl Presenter {
         }
     }
 
+    /// Presents nothing, and only sees what is asked for.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            certified: None,
+            named: Mutex::default(),
+        }
+    }
+
     /// Was a certificate asked for, and of which authorities?
-    fn seen(&self) -> (bool, BTreeSet<Vec<u8>>) {
+    pub(crate) fn seen(&self) -> (bool, BTreeSet<Vec<u8>>) {
         let named = self.named.lock().unwrap_or_else(PoisonError::into_inner).take();
         (named.is_some(), named.unwrap_or_default())
     }

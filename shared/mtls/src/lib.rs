@@ -22,6 +22,7 @@
 //! keep_pinned(certificates, &pins) -> Vec<CaCert>                   // join: drop what no pin names
 //! probe("host:port", &epochs, &registry, &Expect).await -> Result<ProbeResult, TlsError>
 //! answer_probe(&mut Accepted).await                                 // the server's side
+//! look(address, "host").await -> Result<Looked { presented, ca_names }, TlsError>   // a server of somebody else
 //! refused_by_peer(&error) -> Option<PeerRefusal>                    // in any error's chain, after connect
 //! ```
 //!
@@ -38,6 +39,7 @@ mod epochs;
 mod error;
 mod identity;
 mod join;
+mod look;
 mod now;
 mod probe;
 pub mod raw;
@@ -54,6 +56,7 @@ pub use epochs::Epochs;
 pub use error::{PeerFault, PeerRefusal, Pins, TlsError, refused_by_peer};
 pub use identity::{Expect, PeerIdentity};
 pub use join::keep_pinned;
+pub use look::{Looked, look};
 pub use now::Now;
 pub use probe::{ProbeAnswer, ProbeResult, answer_probe, probe};
 pub use registry::{Drained, Issuers, Session, SessionRegistry, Standing};

@@ -2,6 +2,7 @@
 
 mod hints;
 mod identity;
+mod looks;
 mod matrix;
 mod resumption;
 mod sessions;

@@ -1,14 +1,16 @@
 //! What the orchestrator decides about the cluster, its rotations, consumers and commands.
 
 use domain::{
-    AuthorityType, Code, Order, Phase, Position, Principal, Timestamp,
+    AuthorityType, Code, Order, Phase, Position, Principal, SpkiPin, Timestamp,
     command::{Expectation, LaggingPolicy, Mode, Rotate, Settings},
     event::*,
+    probe::{Accepted, Presented, Sight},
     time::HOUR_MS,
 };
 
 use super::{
-    BEGINNING, Sample, by_alice, by_clock, by_host, hours, material::BUNDLE_KEY, material::BUNDLE_PIN,
+    BEGINNING, Sample, by_alice, by_clock, by_host, hours,
+    material::{BUNDLE_KEY, BUNDLE_PIN, FIRST_CA_PIN, SECOND_CA_PIN},
     minutes, read, rotation,
 };
 
@@ -130,6 +132,7 @@ fn consumers() -> Vec<Sample> {
         consumer,
         owner: "infrastructure".into(),
         contact: "infra@acme.example".into(),
+        probe: None,
     };
     let consumer = added.consumer.clone();
     let attested = ConsumerAttested {
@@ -138,14 +141,35 @@ fn consumers() -> Vec<Sample> {
         rotation: rotation(),
         phase: Phase::UpdateServers,
         probed: true,
+        saw: None,
     };
     let withdrawn = ConsumerWithdrawn {
         authority_type,
         consumer,
     };
+    let with_probe = ConsumerAdded {
+        probe: Some(read("tls://bastion.acme.example:5061")),
+        ..added.clone()
+    };
+    let (first, second): (SpkiPin, SpkiPin) = (read(FIRST_CA_PIN), read(SECOND_CA_PIN));
+    let with_sight = ConsumerAttested {
+        saw: Some(Sight::Tls {
+            accepts: Some(Accepted {
+                authorities: [first, second].into(),
+                others: 0,
+            }),
+            presents: Some(Presented {
+                issuer: second,
+                not_after: hours(20),
+            }),
+        }),
+        ..attested.clone()
+    };
     vec![
         Sample::full(added, by_alice(minutes(2))),
+        Sample::later("probe", with_probe, by_alice(minutes(2))),
         Sample::full(attested, by_alice(hours(3))),
+        Sample::later("saw", with_sight, by_alice(hours(3))),
         Sample::full(withdrawn, by_alice(hours(42))),
     ]
 }

@@ -45,12 +45,14 @@ impl World {
                 consumer,
                 owner: "somebody".into(),
                 contact: String::new(),
+                probe: None,
             },
             1 => Order::AttestConsumer {
                 authority_type,
                 consumer,
                 expects,
                 probed: false,
+                saw: None,
             },
             _ => Order::WithdrawConsumer {
                 authority_type,
@@ -114,6 +116,7 @@ impl World {
                     consumer,
                     expects,
                     probed: false,
+                    saw: None,
                 });
             }
         }

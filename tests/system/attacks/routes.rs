@@ -63,6 +63,7 @@ const TABLE: &str = "
     POST /v1/certificates/revoke        admin
     POST /v1/consumers                  admin
     POST /v1/consumers/{name}/attest    operator
+    POST /v1/consumers/{name}/probe     operator
     POST /v1/consumers/{name}/withdraw  admin
     POST /v1/clock/accept               operator
     POST /v1/probe/{node}               operator
@@ -185,7 +186,9 @@ impl Route {
             "/v1/consumers/{name}/attest" => {
                 command(json!({"type": "host", "expects": {"phase": "init", "rotation": null}}))
             }
-            "/v1/consumers/{name}/withdraw" => command(json!({"type": "host"})),
+            "/v1/consumers/{name}/probe" | "/v1/consumers/{name}/withdraw" => {
+                command(json!({"type": "host"}))
+            }
             "/v1/users" => command(json!({"name": "admin", "roles": ["admin"], "csr": csr()})),
             "/v1/users/self/ssh" => command(json!({"ssh_key": "nobody's"})),
             // Of a database: an operator signs it, and an administrator does not. A server without a name is none.

@@ -1,7 +1,7 @@
 //! `consumers`: parties without an agent that trust an exported authority.
 
 use clap::{Args, Subcommand};
-use domain::{AuthorityType, ConsumerName, Phase};
+use domain::{AuthorityType, ConsumerName, Phase, probe::ProbeAddress};
 
 use super::values::{parse_phase, parse_type};
 
@@ -19,6 +19,8 @@ pub enum ConsumersCommand {
         #[arg(long, value_parser = parse_phase)]
         phase: Option<Phase>,
     },
+    /// Have the control plane look at it now; what it sees attests for the current phase, if it proves that. Exit 1 if not.
+    Probe(ConsumerArgs),
     /// Wait for it no more: it is gone, or nobody's business of this cluster.
     Withdraw(ConsumerArgs),
     /// List them.
@@ -51,4 +53,8 @@ pub struct ConsumerAddArgs {
     /// How to reach them when a rotation waits.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub contact: String,
+    /// Where it can be looked at instead of asked: tls://HOST:PORT, ssh://HOST:PORT (of `host`) or http://HOST:PORT/PATH, a
+    /// reader of tokens that answers with the key ids it holds.
+    #[arg(long, value_name = "URL")]
+    pub probe: Option<ProbeAddress>,
 }

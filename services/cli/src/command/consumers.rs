@@ -1,9 +1,11 @@
 //! `carousel consumers`: parties that trust an exported authority and have no agent.
 
 use api::{
-    command::{AttestRequest, CommandAnswer, ConsumerRequest, PlainRequest, WithdrawRequest},
+    command::{
+        AttestRequest, CommandAnswer, ConsumerProbeRequest, ConsumerRequest, PlainRequest, WithdrawRequest,
+    },
     route,
-    shape::{ConsumerDoc, Status},
+    shape::{ConsumerDoc, ConsumerProbeReport, Status},
 };
 use domain::{Answer, Phase, command::Expectation};
 use serde::Serialize;
@@ -21,6 +23,7 @@ pub(super) async fn consumers(context: &Context, command: ConsumersCommand) -> R
     match command {
         ConsumersCommand::Add(args) => add(context, &args).await,
         ConsumersCommand::Attest { consumer, phase } => attest(context, &consumer, phase).await,
+        ConsumersCommand::Probe(consumer) => probe(context, &consumer).await,
         ConsumersCommand::Withdraw(consumer) => withdraw(context, &consumer).await,
         ConsumersCommand::Ls { authority_type } => {
             let session = context.session().await?;
@@ -45,10 +48,14 @@ async fn add(context: &Context, args: &ConsumerAddArgs) -> Result<Exit, Failure>
         authority_type,
         owner: args.owner.clone(),
         contact: args.contact.clone(),
+        probe: args.probe.clone(),
+    };
+    let until = match &args.probe {
+        Some(at) => format!("a look at {at} shows that it has followed, or somebody has attested for it"),
+        None => "it has attested".to_owned(),
     };
     let done = format!(
-        "Consumer {name} of {authority_type} is registered: from now on each forward step of its rotations waits until it has \
-         attested."
+        "Consumer {name} of {authority_type} is registered: from now on each forward step of its rotations waits until {until}."
     );
     send(context, &session, route::CONSUMERS, &body, &done).await
 }
@@ -80,6 +87,26 @@ async fn attest(context: &Context, consumer: &ConsumerArgs, phase: Option<Phase>
         consumer.name, attested
     );
     send(context, &session, &path, &body, &done).await
+}
+
+/// What is seen is a document, whether it proves anything or not.
+async fn probe(context: &Context, consumer: &ConsumerArgs) -> Result<Exit, Failure> {
+    let authority_type = required_type(consumer.authority_type)?;
+    let session = context.session().await?;
+    let PlainRequest { id, reason } = plain_request(context, &session);
+    let body = ConsumerProbeRequest {
+        id,
+        reason,
+        authority_type,
+    };
+    let path = route::fill(route::CONSUMER_PROBE, consumer.name.as_str());
+    context.sends();
+    let report: ConsumerProbeReport = context.sort(session.post(&path, &body).await)?;
+    let name = || vec![report.name.clone()];
+    context
+        .terminal
+        .show(&report, |look| lists::consumer_probe(&report, look), name)?;
+    Ok(if report.ok { Exit::Done } else { Exit::Failed })
 }
 
 async fn withdraw(context: &Context, consumer: &ConsumerArgs) -> Result<Exit, Failure> {

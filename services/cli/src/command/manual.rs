@@ -323,11 +323,19 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "carousel consumers add billing-etl --type=db --owner \"billing team\"",
             "carousel consumers attest billing-etl --type=db",
+            "carousel consumers probe bastion --type=host",
         ],
     ),
     (
         "carousel-consumers-add",
-        &["carousel consumers add billing-etl --type=db --owner \"billing team\" --contact \"#billing\""],
+        &[
+            "carousel consumers add billing-etl --type=db --owner \"billing team\" --contact \"#billing\"",
+            "carousel consumers add bastion --type=host --owner infra --probe ssh://bastion.example.com:22",
+        ],
+    ),
+    (
+        "carousel-consumers-probe",
+        &["carousel consumers probe bastion --type=host"],
     ),
     (
         "carousel-consumers-attest",

@@ -8,6 +8,7 @@ use domain::{
     command::{Mode, Rotate},
     event::{CommandRefused, NodeReported, Occasion, RotationHeld, RotationOutcome, RotationPhaseEntered},
     id::SystemActor,
+    probe::Sight,
 };
 
 use crate::text::{Paint, count};
@@ -236,15 +237,29 @@ fn plain(fact: &Fact, names: &Names) -> String {
     }
 }
 
+/// External consumers.
+fn consumer(fact: &Fact) -> String {
+    match fact {
+        Fact::ConsumerAdded(f) => {
+            let probed = f.probe.as_ref().map(|at| format!(", probed at {at}"));
+            let probed = probed.unwrap_or_default();
+            format!("{}: consumer {} registered{probed}", f.authority_type, f.consumer)
+        }
+        Fact::ConsumerAttested(f) => {
+            let saw = f.saw.as_ref().map(Sight::in_words);
+            let saw = saw.map(|saw| format!(" by a probe, which saw {saw}"));
+            let (t, saw) = (f.authority_type, saw.unwrap_or_default());
+            format!("{t}: consumer {} attested {}{saw}", f.consumer, f.phase)
+        }
+        Fact::ConsumerWithdrawn(f) => format!("{}: consumer {} withdrawn", f.authority_type, f.consumer),
+        _ => String::new(),
+    }
+}
+
 /// Consumers, keys and certificates.
 fn kept(fact: &Fact, names: &Names) -> String {
     match fact {
-        Fact::ConsumerAdded(f) => format!("{}: consumer {} registered", f.authority_type, f.consumer),
-        Fact::ConsumerAttested(f) => format!(
-            "{}: consumer {} attested {}",
-            f.authority_type, f.consumer, f.phase
-        ),
-        Fact::ConsumerWithdrawn(f) => format!("{}: consumer {} withdrawn", f.authority_type, f.consumer),
+        Fact::ConsumerAdded(_) | Fact::ConsumerAttested(_) | Fact::ConsumerWithdrawn(_) => consumer(fact),
         Fact::CommandNoop(f) => format!("{}: nothing to do, {}", f.command, f.text),
         Fact::AuthorizationGranted(f) => {
             let occasion = match f.occasion {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use api::shape::{AuthorityDoc, CertificateDoc, ConsumerDoc, ProbeReport, RotationDoc, TokenDoc, UserDoc};
+use api::shape::{
+    AuthorityDoc, CertificateDoc, ConsumerDoc, ConsumerProbeReport, ProbeReport, RotationDoc, TokenDoc,
+    UserDoc,
+};
 use domain::{AuthorityType, Timestamp, access::Uses, event::RotationOutcome};
 
 use crate::text::{Cell, Look, Paint, Table};
@@ -169,7 +172,7 @@ pub fn users(list: &[UserDoc], look: &Look) -> String {
 
 /// `get consumers`.
 pub fn consumers(list: &[ConsumerDoc], look: &Look) -> String {
-    let mut table = Table::new(["NAME", "TYPE", "OWNER", "CONTACT", "ATTESTED", "STATE"]);
+    let mut table = Table::new(["NAME", "TYPE", "OWNER", "CONTACT", "PROBE", "ATTESTED", "STATE"]);
     for consumer in list {
         let state = if consumer.waited_for {
             Cell::painted(Paint::Warn, "waited for")
@@ -181,11 +184,49 @@ pub fn consumers(list: &[ConsumerDoc], look: &Look) -> String {
             consumer.authority_type.name().into(),
             consumer.owner.as_str().into(),
             consumer.contact.as_str().into(),
-            consumer.attested.map_or("-", |(_, phase)| phase.name()).into(),
+            consumer
+                .probe
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), ToString::to_string)
+                .into(),
+            attested(consumer).into(),
             state,
         ]);
     }
     table.render(look)
+}
+
+/// For which phase, and whether somebody said so or it was seen.
+fn attested(consumer: &ConsumerDoc) -> String {
+    match consumer.attested {
+        Some((_, phase)) if consumer.probed => format!("{phase} (probed)"),
+        Some((_, phase)) => phase.to_string(),
+        None => "-".to_owned(),
+    }
+}
+
+/// `consumers probe`: what was seen of one.
+pub fn consumer_probe(report: &ConsumerProbeReport, look: &Look) -> String {
+    let mut table = Table::new(["NAME", "TYPE", "PROBE", "PHASE", "RESULT"]);
+    let result = match &report.missing {
+        None => Cell::painted(Paint::Good, "ok"),
+        Some(missing) => Cell::painted(Paint::Bad, missing.as_str()),
+    };
+    table.row([
+        report.name.as_str().into(),
+        report.authority_type.name().into(),
+        report.probe.to_string().into(),
+        report.phase.name().into(),
+        result,
+    ]);
+    let mut text = table.render(look);
+    if let Some(saw) = &report.saw {
+        text.push_str(&format!("It shows {saw}.\n"));
+    }
+    if report.position.is_some() {
+        text.push_str(&format!("{} has attested for {}.\n", report.name, report.phase));
+    }
+    text
 }
 
 /// `probe`: what each node serves.

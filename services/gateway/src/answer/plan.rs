@@ -314,9 +314,11 @@ fn consumers(
         let Some(consumer) = owners.get(name) else {
             continue;
         };
+        let probed = consumer.probe.as_ref().map(|at| format!(", probed at {at}"));
+        let whose = format!("owner: {}{}", consumer.owner, probed.unwrap_or_default());
         let text = match consumer.attested {
-            Some((_, phase)) => format!("attested {phase}, not {} (owner: {})", of.phase, consumer.owner),
-            None => format!("never attested (owner: {})", consumer.owner),
+            Some((_, phase)) => format!("attested {phase}, not {} ({whose})", of.phase),
+            None => format!("never attested ({whose})"),
         };
         subjects.push(PlanSubject {
             name: name.clone(),

@@ -83,6 +83,7 @@ fn body_of(endpoint: Endpoint) -> Option<&'static str> {
         Endpoint::CertificatesRevoke => Some("RevokeRequest"),
         Endpoint::ConsumerAdd => Some("ConsumerRequest"),
         Endpoint::ConsumerAttest => Some("AttestRequest"),
+        Endpoint::ConsumerProbe => Some("ConsumerProbeRequest"),
         Endpoint::ConsumerWithdraw => Some("WithdrawRequest"),
         Endpoint::NodeExclude
         | Endpoint::NodeInclude

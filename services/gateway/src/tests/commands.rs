@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     command::{
-        AttestRequest, CommandAnswer, ConsumerRequest, PlainRequest, RevokeRequest, RevokeTarget,
-        RotateRequest, SignRequest, SignTokenRequest, TokenRequest, UserCertificateAnswer, UserRequest,
-        WithdrawRequest,
+        AttestRequest, CommandAnswer, ConsumerProbeRequest, ConsumerRequest, PlainRequest, RevokeRequest,
+        RevokeTarget, RotateRequest, SignRequest, SignTokenRequest, TokenRequest, UserCertificateAnswer,
+        UserRequest, WithdrawRequest,
     },
     route,
 };
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{code, der, join, rotate};
 use crate::{
     route::{Accepts, ROUTES},
-    testing::World,
+    testing::{Running, World},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,6 +51,21 @@ async fn an_id_that_was_used_for_one_node_does_nothing_for_another_and_says_so()
             .read(|s| s.nodes[&node].excluded.contains_key(&AuthorityType::Host))
     };
     assert!(is_excluded(one.id) && !is_excluded(two.id));
+}
+
+/// Somebody who may read and nothing else.
+pub(super) async fn auditor(w: &World, gateway: &Running) -> (KeyPair, Vec<u8>) {
+    let key = KeyPair::generate();
+    let request = UserRequest {
+        id: w.id(),
+        reason: None,
+        name: "audrey".into(),
+        roles: vec![RoleName::Auditor],
+        logins: vec![],
+        csr: csr::make_pem(&key),
+    };
+    let answer: UserCertificateAnswer = w.admin(&gateway.addr).post(route::USERS, &request).await.unwrap();
+    (key, der(&answer.certificate))
 }
 
 /// Every command of people that needs more than any role, with what the log calls it.
@@ -151,7 +166,7 @@ fn on_credentials(w: &World) -> [(&'static str, &'static str, &'static str, Valu
     ]
 }
 
-fn on_consumers(w: &World) -> [(&'static str, &'static str, &'static str, Value); 3] {
+fn on_consumers(w: &World) -> [(&'static str, &'static str, &'static str, Value); 4] {
     let id = || w.id();
     let authority_type = AuthorityType::Db;
     let consumer = ConsumerRequest {
@@ -161,6 +176,7 @@ fn on_consumers(w: &World) -> [(&'static str, &'static str, &'static str, Value)
         authority_type,
         owner: "mallory".into(),
         contact: String::new(),
+        probe: None,
     };
     let attest = AttestRequest {
         id: id(),
@@ -171,6 +187,11 @@ fn on_consumers(w: &World) -> [(&'static str, &'static str, &'static str, Value)
             phase: Phase::Standby,
         },
     };
+    let probe = ConsumerProbeRequest {
+        id: id(),
+        reason: None,
+        authority_type,
+    };
     let withdraw = WithdrawRequest {
         id: id(),
         reason: None,
@@ -179,6 +200,8 @@ fn on_consumers(w: &World) -> [(&'static str, &'static str, &'static str, Value)
     [
         (route::CONSUMERS, "", "consumers-add", json!(consumer)),
         (route::CONSUMER_ATTEST, "etl", "consumers-attest", json!(attest)),
+        // A look that proves something is an attestation.
+        (route::CONSUMER_PROBE, "etl", "consumers-attest", json!(probe)),
         (
             route::CONSUMER_WITHDRAW,
             "etl",
@@ -193,17 +216,7 @@ async fn a_command_without_the_role_for_it_is_refused_on_record_route_by_route()
     let w = World::new().await;
     let gateway = w.gateway().await;
     join(&w, &gateway, "n1.example").await;
-    let key = KeyPair::generate();
-    let request = UserRequest {
-        id: w.id(),
-        reason: None,
-        name: "audrey".into(),
-        roles: vec![RoleName::Auditor],
-        logins: vec![],
-        csr: csr::make_pem(&key),
-    };
-    let answer: UserCertificateAnswer = w.admin(&gateway.addr).post(route::USERS, &request).await.unwrap();
-    let leaf = der(&answer.certificate);
+    let (key, leaf) = auditor(&w, &gateway).await;
     let audrey = w.client(&gateway.addr, Some((&key, &leaf)));
     let commands = commands(&w);
     // None is forgotten here: every command of people but the renewal of one's own certificate.

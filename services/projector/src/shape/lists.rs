@@ -160,7 +160,9 @@ pub fn consumers(state: &ClusterState) -> Vec<ConsumerDoc> {
             authority_type: *t,
             owner: consumer.owner.clone(),
             contact: consumer.contact.clone(),
+            probe: consumer.probe.clone(),
             attested: consumer.attested,
+            probed: consumer.probed,
             waited_for: waits,
         }
     };

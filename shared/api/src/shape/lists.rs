@@ -9,6 +9,7 @@ use domain::{
     authority::KeyKind,
     command::{LaggingPolicy, Mode},
     event::{GateRecord, LeafUse, RotationOutcome},
+    probe::ProbeAddress,
 };
 use serde::{Deserialize, Serialize};
 
@@ -213,11 +214,42 @@ pub struct ConsumerDoc {
     pub owner: String,
     /// How to reach them.
     pub contact: String,
+    /// Where it can be looked at instead of asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeAddress>,
     /// The phase and rotation it last attested for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attested: Option<(RotationId, Phase)>,
+    /// Was that a probe's, and nobody's word?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub probed: bool,
     /// Does a gate wait for it now?
     pub waited_for: bool,
+}
+
+/// `POST /v1/consumers/{name}/probe`: what was seen of one external consumer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ConsumerProbeReport {
+    /// The consumer.
+    pub name: String,
+    /// Of which authority.
+    #[serde(rename = "type")]
+    pub authority_type: AuthorityType,
+    /// Where it was looked at.
+    pub probe: ProbeAddress,
+    /// The phase whose row it was held against.
+    pub phase: Phase,
+    /// Is it where the row asks it to be?
+    pub ok: bool,
+    /// What was seen, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saw: Option<String>,
+    /// The fact that is missing, or why nothing was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+    /// Where its attestation stands in the log; none outside of a rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
 }
 
 /// `whoami`.

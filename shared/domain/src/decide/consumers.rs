@@ -5,10 +5,12 @@
 
 use crate::{
     authority::AuthorityType,
-    command::{Command, Expectation, Order},
+    command::{Command, Expectation, Given, Order},
     decide::{Decided, Decision},
     event::{ConsumerAdded, ConsumerAttested, ConsumerWithdrawn},
-    id::{ConsumerName, Principal},
+    id::{ConsumerName, Principal, RotationId},
+    phase::Phase,
+    probe::{self, ProbeAddress, Sight},
     refusal::{Code, Refusal},
     state::{ClusterState, Consumer},
 };
@@ -19,21 +21,42 @@ const MAX_TEXT: usize = 200;
 /// Decides what concerns external consumers.
 ///
 /// # Errors
-/// `consumer_exists`, `consumer_unknown`, `type_not_in_service`, `no_rotation`, `stale_view`.
-pub fn decide(state: &ClusterState, command: &Command) -> Decided {
+/// `consumer_exists`, `consumer_unknown`, `type_not_in_service`, `bad_request`, `no_rotation`, `stale_view`.
+pub fn decide(state: &ClusterState, command: &Command, given: &Given) -> Decided {
     match &command.order {
         Order::AddConsumer {
             authority_type,
             consumer,
             owner,
             contact,
-        } => add(state, *authority_type, consumer, owner, contact),
+            probe,
+        } => {
+            check(state, *authority_type, consumer, owner, contact, probe.as_ref())?;
+            Ok(Decision::done(vec![
+                ConsumerAdded {
+                    authority_type: *authority_type,
+                    consumer: consumer.clone(),
+                    owner: owner.clone(),
+                    contact: contact.clone(),
+                    probe: probe.clone(),
+                }
+                .into(),
+            ]))
+        }
         Order::AttestConsumer {
             authority_type,
             consumer,
             expects,
             probed,
-        } => attest(state, command, *authority_type, consumer, expects, *probed),
+            saw,
+        } => attest(
+            state,
+            command,
+            given,
+            (*authority_type, consumer),
+            expects,
+            (*probed, saw),
+        ),
         Order::WithdrawConsumer {
             authority_type,
             consumer,
@@ -56,14 +79,15 @@ pub fn decide(state: &ClusterState, command: &Command) -> Decided {
     }
 }
 
-/// Registers a consumer. In the middle of a rotation too: from then on that rotation's gates wait for it.
-fn add(
+/// May it be registered? In the middle of a rotation too: from then on that rotation's gates wait for it.
+fn check(
     state: &ClusterState,
     authority_type: AuthorityType,
     consumer: &ConsumerName,
     owner: &str,
     contact: &str,
-) -> Decided {
+    probe: Option<&ProbeAddress>,
+) -> Result<(), Refusal> {
     if !state.types.contains_key(&authority_type) {
         let text =
             format!("this cluster has no key of type `{authority_type}`, so nothing of it is exported");
@@ -83,28 +107,62 @@ fn add(
         let text = "a consumer's owner and contact are one line each, without control characters";
         return Err(Refusal::new(Code::BadRequest, text));
     }
-    let (consumer, owner, contact) = (consumer.clone(), owner.to_owned(), contact.to_owned());
+    match probe {
+        Some(probe) if !probe.fits(authority_type) => {
+            let text = format!(
+                "nothing of `{authority_type}` can be seen at {probe}: tls:// is for types with TLS keys, ssh:// for `host`, \
+                 http:// for types with keys of tokens"
+            );
+            Err(Refusal::new(Code::BadRequest, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An attestation holds for one rotation and phase.
+fn attest(
+    state: &ClusterState,
+    command: &Command,
+    given: &Given,
+    (authority_type, consumer): (AuthorityType, &ConsumerName),
+    expects: &Expectation,
+    (probed, saw): (bool, &Option<Sight>),
+) -> Decided {
+    let known = find(state, authority_type, consumer)?;
+    let (rotation, phase) = current(state, authority_type, expects)?;
+    // Said before: recorded as a noop, so that the log shows who looked again.
+    if known.attested == Some((rotation, phase)) {
+        let text = format!("{consumer} has attested for {phase} already");
+        return Ok(Decision::noop(command, text, None));
+    }
+    judge(
+        state,
+        command,
+        given,
+        authority_type,
+        known,
+        (probed, saw.as_ref()),
+    )?;
+    let (consumer, saw) = (consumer.clone(), saw.clone());
     Ok(Decision::done(vec![
-        ConsumerAdded {
+        ConsumerAttested {
             authority_type,
             consumer,
-            owner,
-            contact,
+            rotation,
+            phase,
+            probed,
+            saw,
         }
         .into(),
     ]))
 }
 
-/// An attestation holds for one rotation and phase: what the attester looked at must be what is.
-fn attest(
+/// The rotation and phase that an attestation is for: what the attester looked at must be what is.
+fn current(
     state: &ClusterState,
-    command: &Command,
     authority_type: AuthorityType,
-    consumer: &ConsumerName,
     expects: &Expectation,
-    probed: bool,
-) -> Decided {
-    let known = find(state, authority_type, consumer)?;
+) -> Result<(RotationId, Phase), Refusal> {
     let of = state.types.get(&authority_type);
     let Some((rotation, phase)) = of.and_then(|of| Some((of.rotation_id()?, of.phase))) else {
         let text = format!("no rotation of `{authority_type}` is in progress: there is nothing to attest");
@@ -115,27 +173,35 @@ fn attest(
             format!("the rotation of `{authority_type}` is in {phase} now: look again, then attest for that");
         return Err(Refusal::new(Code::StaleView, text));
     }
-    // Said before: recorded as a noop, so that the log shows who looked again.
-    if known.attested == Some((rotation, phase)) {
-        return Ok(Decision::noop(
-            command,
-            format!("{consumer} has attested for {phase} already"),
-            None,
-        ));
-    }
-    // Only the control plane probes; a person's word is a person's word.
-    let probed = probed && matches!(command.principal, Principal::System(_));
-    let consumer = consumer.clone();
-    Ok(Decision::done(vec![
-        ConsumerAttested {
-            authority_type,
-            consumer,
-            rotation,
-            phase,
-            probed,
+    Ok((rotation, phase))
+}
+
+/// A person's word is a person's word; a probe is judged by what it saw. A part of the control plane has no word of its own
+/// here.
+fn judge(
+    state: &ClusterState,
+    command: &Command,
+    given: &Given,
+    authority_type: AuthorityType,
+    consumer: &Consumer,
+    (probed, saw): (bool, Option<&Sight>),
+) -> Result<(), Refusal> {
+    let saw = match (probed, saw) {
+        (false, None) if matches!(command.principal, Principal::User(_)) => return Ok(()),
+        (true, Some(saw)) => saw,
+        _ => {
+            let text = "a probe says what it saw; without that, only a person attests";
+            return Err(Refusal::new(Code::BadRequest, text));
         }
-        .into(),
-    ]))
+    };
+    let Some(address) = &consumer.probe else {
+        let text = "the consumer is registered without a probe: its owner says when it is ready";
+        return Err(Refusal::new(Code::BadRequest, text));
+    };
+    probe::proves(state, authority_type, address, saw, given.now).map_err(|missing| {
+        let text = format!("what the probe saw does not prove what the rotation waits for: {missing}");
+        Refusal::new(Code::StaleView, text)
+    })
 }
 
 /// The consumer of this name and type; the same name may stand for another type too.

@@ -16,6 +16,7 @@ use crate::{
         Principal, RotationId, Serial, SpkiPin, TokenHash, TokenId, UserName,
     },
     phase::Phase,
+    probe::{ProbeAddress, Sight},
     refusal::Code,
     time::Timestamp,
     trust::SignedBundle,
@@ -221,6 +222,9 @@ payloads! {
         consumer: ConsumerName,
         owner: String,
         contact: String,
+        /// Where it can be looked at instead of asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probe: Option<ProbeAddress>,
     }
     ConsumerAttested {
         #[serde(rename = "type")]
@@ -231,6 +235,9 @@ payloads! {
         /// By a probe rather than by somebody's word?
         #[serde(default)]
         probed: bool,
+        /// What the probe saw.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        saw: Option<Sight>,
     }
     ConsumerWithdrawn {
         #[serde(rename = "type")]

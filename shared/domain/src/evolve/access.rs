@@ -82,7 +82,9 @@ pub(super) fn consumer_added(state: &mut ClusterState, f: &ConsumerAdded) {
     let consumer = Consumer {
         owner: f.owner.clone(),
         contact: f.contact.clone(),
+        probe: f.probe.clone(),
         attested: None,
+        probed: false,
     };
     state
         .consumers
@@ -92,5 +94,6 @@ pub(super) fn consumer_added(state: &mut ClusterState, f: &ConsumerAdded) {
 pub(super) fn consumer_attested(state: &mut ClusterState, f: &ConsumerAttested) {
     if let Some(consumer) = state.consumers.get_mut(&(f.authority_type, f.consumer.clone())) {
         consumer.attested = Some((f.rotation, f.phase));
+        consumer.probed = f.probed;
     }
 }

@@ -3,13 +3,12 @@
 use domain::{
     authority::AuthorityType,
     command::{Expectation, Order},
-    event::Fact,
     id::ConsumerName,
     phase::Phase,
     refusal::Code,
 };
 
-use crate::world::{World, admin, clock, names_of};
+use crate::world::{World, admin, names_of};
 
 const DB: AuthorityType = AuthorityType::Db;
 
@@ -23,10 +22,11 @@ fn add(owner: &str) -> Order {
         consumer: consumer(),
         owner: owner.into(),
         contact: "#billing".into(),
+        probe: None,
     }
 }
 
-fn attest(world: &World, phase: Phase, probed: bool) -> Order {
+fn attest(world: &World, phase: Phase) -> Order {
     let expects = Expectation {
         rotation: world.state.types[&DB].rotation_id(),
         phase,
@@ -35,7 +35,8 @@ fn attest(world: &World, phase: Phase, probed: bool) -> Order {
         authority_type: DB,
         consumer: consumer(),
         expects,
-        probed,
+        probed: false,
+        saw: None,
     }
 }
 
@@ -61,6 +62,7 @@ fn a_consumer_is_registered_once_with_somebody_who_answers_for_it() {
         consumer: consumer(),
         owner: "x".into(),
         contact: String::new(),
+        probe: None,
     };
     assert_eq!(world.refused(admin(), nothing), Code::TypeNotInService);
 }
@@ -68,12 +70,12 @@ fn a_consumer_is_registered_once_with_somebody_who_answers_for_it() {
 #[test]
 fn an_attestation_holds_for_the_phase_that_was_looked_at() {
     let mut world = World::new();
-    let idle = attest(&world, Phase::Init, false);
+    let idle = attest(&world, Phase::Init);
     assert_eq!(world.refused(admin(), idle.clone()), Code::ConsumerUnknown);
     world.ask(admin(), add("team billing")).unwrap();
     assert_eq!(world.refused(admin(), idle), Code::NoRotation);
     world.enter(DB, Phase::Init);
-    let order = attest(&world, Phase::Init, false);
+    let order = attest(&world, Phase::Init);
     assert_eq!(
         names_of(&world.decide(admin(), order.clone()).unwrap()),
         ["consumer.attested"]
@@ -88,18 +90,4 @@ fn an_attestation_holds_for_the_phase_that_was_looked_at() {
         Code::StaleView,
         "what was seen is not what is"
     );
-}
-
-#[test]
-fn only_the_control_plane_says_that_it_probed() {
-    let mut world = World::new();
-    world.ask(admin(), add("team billing")).unwrap();
-    world.enter(DB, Phase::Init);
-    let order = attest(&world, Phase::Init, true);
-    let decision = world.decide(admin(), order).unwrap();
-    assert!(matches!(&decision.facts[0], Fact::ConsumerAttested(f) if !f.probed));
-    world.enter(DB, Phase::UpdateClients);
-    let order = attest(&world, Phase::UpdateClients, true);
-    let decision = world.decide(clock(), order).unwrap();
-    assert!(matches!(&decision.facts[0], Fact::ConsumerAttested(f) if f.probed));
 }

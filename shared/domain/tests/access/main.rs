@@ -18,6 +18,7 @@ mod joining;
 mod kinds;
 mod members;
 mod nodes;
+mod probes;
 mod properties;
 mod recovering;
 mod reports;

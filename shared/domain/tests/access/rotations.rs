@@ -284,6 +284,7 @@ fn the_answer_names_who_is_cut_off_at_the_end_alone_and_no_consumers() {
         consumer: "etl".parse().unwrap(),
         owner: "data".into(),
         contact: "data@acme.example".into(),
+        probe: None,
     };
     world.ask(admin(), add).unwrap();
     world.enter(HOST, Phase::Init);

@@ -64,6 +64,7 @@ const PAGES: &[(Code, &str, &[&str])] = &[
         "A party outside the agents' reach that trusts this CA (an exported copy) has not confirmed that it is ready. Going on would cut it off.",
         &[
             "carousel consumers ls",
+            "One with a probe, what is missing: carousel consumers probe NAME --type=TYPE",
             "Ask its owner; when it is ready: carousel consumers attest NAME --type=TYPE",
             "If it is gone: carousel consumers withdraw NAME --type=TYPE",
         ],

@@ -6,7 +6,7 @@ use domain::{
     ClusterState, Event, Fact, Position, Principal, UserName,
     access::{Action, RoleName, permits},
     command::Mode,
-    event::{AuthorizationGranted, Occasion},
+    event::{AuthorizationGranted, ConsumerAttested, Occasion},
     id::SystemActor,
     state::Certificate,
 };
@@ -170,6 +170,17 @@ enum Word {
     AnyOf(Vec<Word>),
 }
 
+/// A gateway says what it saw, and gives no word of its own.
+fn attestation(f: &ConsumerAttested) -> Word {
+    match f.saw {
+        Some(_) => Word::AnyOf(vec![
+            Word::Action(Action::Rotate),
+            Word::Action(Action::MemberSelf),
+        ]),
+        None => Word::Action(Action::Rotate),
+    }
+}
+
 fn word_of(state: &ClusterState, event: &Event) -> Word {
     let is_automatic = |t| {
         let rotation = state
@@ -191,8 +202,8 @@ fn word_of(state: &ClusterState, event: &Event) -> Word {
         | Fact::RotationModeChanged(_)
         | Fact::NodeExcluded(_)
         | Fact::NodeIncluded(_)
-        | Fact::ConsumerAttested(_)
         | Fact::ClusterClockAccepted(_) => Word::Action(Action::Rotate),
+        Fact::ConsumerAttested(f) => attestation(f),
         Fact::RotationHeld(_)
         | Fact::RotationResumed(_)
         | Fact::RotationSettled(_)

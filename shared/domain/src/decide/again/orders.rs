@@ -232,6 +232,7 @@ fn consumer_added(f: &ConsumerAdded) -> Order {
         consumer: f.consumer.clone(),
         owner: f.owner.clone(),
         contact: f.contact.clone(),
+        probe: f.probe.clone(),
     }
 }
 
@@ -244,6 +245,7 @@ fn attested(f: &ConsumerAttested) -> Order {
             phase: f.phase,
         },
         probed: f.probed,
+        saw: f.saw.clone(),
     }
 }
 

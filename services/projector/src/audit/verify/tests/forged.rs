@@ -205,6 +205,7 @@ async fn attestations_of_external_consumers_are_said_to_be_nobodys_signature() {
         consumer: "etl".parse().unwrap(),
         expects: Expectation { rotation, phase },
         probed: false,
+        saw: None,
     };
     honest.world.admin_asks(order, None).await;
     let report = verify(&*honest.world.log, None).await.unwrap();
