@@ -78,13 +78,16 @@ fn every_other_type_rotates_and_goes_back_with_nodes_as_its_verifiers() {
 #[test]
 fn keys_without_certificates_rotate_and_go_back_and_are_published_for_those_who_verify() {
     let started = World::start_with("types-keys", Log::Embedded, Some(SHORT));
-    let world = started.expect("the embedded log is always there");
+    let mut world = started.expect("the embedded log is always there");
+    // A node verifies by all of them, and each gate waits for it.
+    join(&mut world, "n1", &["openssh", "jwt", "oidc_idp", "okta", "user"]);
     for name in ["openssh", "jwt", "oidc_idp", "okta"] {
         let before = exported(&world, name);
         assert_eq!(before.len(), 1, "{name}: {before:?}");
         for phase in ["init", "update_clients", "rollback"] {
             enter(&world, name, phase);
             assert_eq!(exported(&world, name).len(), 2, "{name} in {phase}");
+            assert_eq!(on_node(&world, name), exported(&world, name), "{name} in {phase}");
         }
         enter(&world, name, "standby");
         assert_eq!(exported(&world, name), before, "{name} went back");
@@ -92,6 +95,7 @@ fn keys_without_certificates_rotate_and_go_back_and_are_published_for_those_who_
             enter(&world, name, phase);
             let expected = if phase == "standby" { 1 } else { 2 };
             assert_eq!(exported(&world, name).len(), expected, "{name} in {phase}");
+            assert_eq!(on_node(&world, name), exported(&world, name), "{name} in {phase}");
         }
         assert_ne!(exported(&world, name), before, "{name} has a new key");
     }
@@ -103,6 +107,7 @@ fn keys_without_certificates_rotate_and_go_back_and_are_published_for_those_who_
         enter(&world, name, "init");
         assert_eq!(lines().len(), 2, "{name}");
         assert!(lines().contains(&before[0]), "{name}: old and new side by side");
+        assert_eq!(on_node(&world, name), lines(), "{name}");
         enter(&world, name, "rollback");
         enter(&world, name, "standby");
         assert_eq!(lines(), before, "{name}");
@@ -211,6 +216,30 @@ fn exported(world: &World, name: &str) -> Vec<String> {
         .collect();
     kids.sort();
     kids
+}
+
+/// The same, as it lies on the node.
+fn on_node(world: &World, name: &str) -> Vec<String> {
+    let current = world.dir.join("node-n1").join("current");
+    let mut found: Vec<String> = match name {
+        "host" => read(&current.join("ssh_known_hosts"))
+            .lines()
+            .map(str::to_owned)
+            .collect(),
+        "user" | "openssh" => read(&current.join(name).join("trusted_user_ca_keys"))
+            .lines()
+            .map(str::to_owned)
+            .collect(),
+        _ => {
+            let set: Value =
+                serde_json::from_str(&read(&current.join(name).join("jwks.json"))).expect("a key set");
+            let keys = set["keys"].as_array().expect("keys").iter();
+            keys.map(|key| key["kid"].as_str().expect("an id").to_owned())
+                .collect()
+        }
+    };
+    found.sort();
+    found
 }
 
 /// The lines that sshd or ssh are given; OpenSSH reads each of them.

@@ -36,7 +36,7 @@ codes! {
     ConsumersLagging = "consumers_lagging", 409, "an external consumer has not attested for this phase";
     TimeCondition = "time_condition", 409, "certificates of the retiring authority are still held by parties without an agent";
     PublicationTime = "publication_time", 409, "the new key has not been published long enough for caches to know it";
-    TypeNotInService = "type_not_in_service", 422, "the type has no keys in this cluster, or agents load none of them";
+    TypeNotInService = "type_not_in_service", 422, "the type has no keys of this kind in this cluster";
     GracePeriodInvalid = "grace_period_invalid", 422, "the grace period must be longer than nothing";
     CommandIdReused = "command_id_reused", 409, "the same command id came with another request";
     CommandIdStale = "command_id_stale", 422, "the command id is too old, from the future, or not a UUIDv7";

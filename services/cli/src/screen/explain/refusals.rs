@@ -84,7 +84,7 @@ const PAGES: &[(Code, &str, &[&str])] = &[
     ),
     (
         Code::TypeNotInService,
-        "This type has no keys in this cluster, because an older version began it; or it was named in a join token, and agents load nothing of it yet (SSH and JWT keys).",
+        "This type has no keys in this cluster, or none of the kind that is asked for, because an older version began it.",
         &["carousel get authorities"],
     ),
     (
@@ -200,9 +200,19 @@ const PAGES: &[(Code, &str, &[&str])] = &[
         &["Make a new key. Agents and this tool do so for each certificate; was a data directory copied?"],
     ),
     (
+        Code::SignInvalid,
+        "What you ask to have signed is not what its authority type gives: a name where there are none, none where there must be, an unknown option, or a longer life. Nothing was signed. The text says which.",
+        &[
+            "carousel help auth sign",
+            "docs/operating.md has the table of types.",
+        ],
+    ),
+    (
         Code::CsrInvalid,
-        "The certificate request cannot be read, is too large, is not for an ECDSA P-256 key, or its signature does not verify. Only the key is taken from it.",
-        &["Make a P-256 key and a request of at most 4 KiB signed with it."],
+        "The certificate request cannot be read, is too large, is not for an ECDSA P-256 key, or its signature does not verify; or it is no SSH public key, or one of a kind that is too weak. Only the key is taken from it.",
+        &[
+            "Make a P-256 key and a request of at most 4 KiB signed with it; for SSH: ssh-keygen -t ed25519, and give the file that ends in .pub.",
+        ],
     ),
     (
         Code::NodeUnknown,
