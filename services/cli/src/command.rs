@@ -23,11 +23,11 @@ mod export;
 mod get;
 mod manual;
 mod probe;
-mod rotate;
+pub(crate) mod rotate;
 mod status;
 mod tokens;
 mod users;
-mod wait;
+pub(crate) mod wait;
 
 /// Does it.
 pub(crate) async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {

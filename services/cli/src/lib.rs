@@ -17,6 +17,7 @@ pub mod terminal;
 pub mod text;
 
 mod command;
+mod guided;
 mod run;
 
 pub use run::{run, show_verification};
