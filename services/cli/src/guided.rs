@@ -89,7 +89,8 @@ pub(crate) async fn run(context: &Context) -> Result<Exit, Failure> {
     let result = shell.follow().await;
     write(shell.canvas.close());
     // The terminal is given back before the last word.
-    let Shell { guided, .. } = shell;
+    let Shell { guided, keys, .. } = shell;
+    drop(keys);
     let exit = result?;
     let page = view::leaving(&guided, exit, &context.terminal.look_at(context.now()));
     if exit == Exit::Interrupted {
@@ -188,7 +189,13 @@ impl Shell<'_> {
                 let (status, plan) = self.context.sort(result)?;
                 self.guided.planned(step, status, plan)
             }
-            Event::Watched(line) => self.guided.watched(line),
+            Event::Watched(line) => {
+                if self.guided.sees(&line) {
+                    // Also the line that ends a wait is shown by it.
+                    self.draw();
+                }
+                self.guided.watched(line)
+            }
             Event::Unwatched(error) => return Err(Failure::of(error, &look)),
             Event::Answered(authority, Ok(answer)) => {
                 let said = rotate::spoken(authority, &answer, &look);

@@ -301,36 +301,58 @@ impl Guided {
         Effect::Nothing
     }
 
+    /// Puts a line into the picture of a wait, before it is judged. Is there one?
+    pub(super) fn sees(&mut self, line: &WatchLine) -> bool {
+        let is_of = self.authority == Some(line.authority_type);
+        match self.screen {
+            Screen::Waiting { after, .. } if is_of && line.position >= after => {
+                self.line = Some(line.clone());
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The watch has a line.
     pub(super) fn watched(&mut self, line: WatchLine) -> Effect {
         if self.authority != Some(line.authority_type) {
             return Effect::Nothing;
         }
-        let says = |line: &WatchLine| (line.phase, line.mode, line.next_refused);
-        let news = self
-            .line
-            .as_ref()
-            .is_none_or(|before| says(before) != says(&line));
-        let (phase, known) = (line.phase, self.phase());
-        self.line = Some(line);
         match self.screen {
-            Screen::Steps(_) if (news || phase != known) && !self.looking => {
+            Screen::Waiting { target, since, .. } => {
+                if self.sees(&line) {
+                    return self.waited(target, since);
+                }
+                Effect::Nothing
+            }
+            Screen::Steps(_) => {
+                let says = |line: &WatchLine| (line.phase, line.mode, line.next_refused);
+                let news = self
+                    .line
+                    .as_ref()
+                    .is_none_or(|before| says(before) != says(&line));
+                let moved = line.phase != self.phase();
+                self.line = Some(line);
+                if !(news || moved) || self.looking {
+                    return Effect::Nothing;
+                }
                 self.looking = true;
                 self.authority.map_or(Effect::Nothing, Effect::Look)
             }
-            Screen::Waiting { target, since, after } => self.waited(target, since, after),
-            Screen::Steps(_)
-            | Screen::Choose(_)
+            Screen::Choose(_)
             | Screen::Asking
             | Screen::Reason(..)
             | Screen::Confirm(..)
-            | Screen::Sending(_) => Effect::Nothing,
+            | Screen::Sending(_) => {
+                self.line = Some(line);
+                Effect::Nothing
+            }
         }
     }
 
     /// Is what was waited for there?
-    fn waited(&mut self, target: Target, since: Timestamp, after: Position) -> Effect {
-        let Some(line) = self.line.clone().filter(|line| line.position >= after) else {
+    fn waited(&mut self, target: Target, since: Timestamp) -> Effect {
+        let Some(line) = self.line.clone() else {
             return Effect::Nothing;
         };
         match verdict(target, &line) {
@@ -382,8 +404,9 @@ impl Guided {
     }
 
     fn wait(&mut self, target: Target, since: Timestamp, after: Position) -> Effect {
+        self.line = self.line.take().filter(|line| line.position >= after);
         self.begin(Screen::Waiting { target, since, after });
-        self.waited(target, since, after)
+        self.waited(target, since)
     }
 
     /// The command was refused; `page` says why.

@@ -74,7 +74,7 @@ fn said(notes: &[Note], look: &Look) -> String {
 
 fn choose(view: &mut View, guided: &Guided, pick: Pick, look: &Look, moves: bool) {
     view.fixed.push_str(&format!(
-        "Which authority of {} is to be rotated? Nothing is sent before you confirm it.\n\n",
+        "Which authority of {} is to be rotated?\nNothing is sent before it was shown and confirmed.\n\n",
         guided.status.cluster.name
     ));
     let choices = guided.choices();
@@ -127,7 +127,7 @@ fn steps(view: &mut View, guided: &Guided, pick: Pick, look: &Look, moves: bool)
     view.fixed.push_str(&about(plan));
     let is_idle = plan.phase == Phase::Standby;
     if let Some(line) = &guided.line {
-        view.live = fleet(line, plan.since.unwrap_or(line.time), look, moves);
+        view.live = fleet(line, plan.since, look, moves);
     }
     view.live.extend(plan.gate.iter().flat_map(beside_nodes));
     view.live.push(String::new());
@@ -209,8 +209,8 @@ fn meaning(from: Phase, step: Step, refused: Option<Code>) -> String {
     format!("{what}; {gate}")
 }
 
-/// Who is there and who lags: a block that is drawn again, or one line.
-fn fleet(line: &WatchLine, since: Timestamp, look: &Look, moves: bool) -> Vec<String> {
+/// Who is there and who lags, with how long that takes: a block that is drawn again, or one line.
+fn fleet(line: &WatchLine, since: Option<Timestamp>, look: &Look, moves: bool) -> Vec<String> {
     if !moves {
         return vec![watch::row(line)];
     }
@@ -218,10 +218,15 @@ fn fleet(line: &WatchLine, since: Timestamp, look: &Look, moves: bool) -> Vec<St
         time: look.now,
         ..line.clone()
     };
-    watch::block(&line, since, look)
-        .lines()
-        .map(str::to_owned)
-        .collect()
+    let block = watch::block(&line, since.unwrap_or(look.now), look);
+    let mut lines: Vec<String> = block.lines().map(str::to_owned).collect();
+    // While idle nothing takes its time.
+    if let (None, Some(first)) = (since, lines.first_mut())
+        && let Some((row, _)) = first.rsplit_once("   ")
+    {
+        *first = row.to_owned();
+    }
+    lines
 }
 
 fn reason(view: &mut View, planned: &Planned, typed: &str, look: &Look) {
@@ -229,7 +234,7 @@ fn reason(view: &mut View, planned: &Planned, typed: &str, look: &Look) {
     view.fixed.push_str(&plan::body(plan, look));
     view.fixed.push('\n');
     view.fixed.push_str(&verdict(plan, *step, look));
-    view.question = "Reason for the audit log (Enter: none): ".into();
+    view.question = "Reason for the audit log (may be empty): ".into();
     view.typed = typed.into();
 }
 
@@ -282,7 +287,7 @@ fn waiting(view: &mut View, guided: &Guided, target: Target, since: Timestamp, l
         target.words()
     ));
     if let Some(line) = &guided.line {
-        view.live = fleet(line, since, look, moves);
+        view.live = fleet(line, Some(since), look, moves);
         if line.held {
             view.live.push(format!(
                 "{} held: the due step waits for the nodes above",

@@ -165,6 +165,7 @@ fn the_wait_ends_when_a_line_of_after_the_answer_says_so() {
         Effect::Nothing
     );
     assert!(guided.accepted);
+    assert_eq!(guided.line, None, "what was so before the answer is not shown");
     assert_eq!(
         guided.watched(line(Phase::UpdateClients, true, 59)),
         Effect::Nothing,

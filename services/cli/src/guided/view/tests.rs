@@ -21,7 +21,8 @@ fn shown(guided: &Guided, look: &Look, moves: bool) -> String {
 fn the_authorities_stand_with_their_state_and_the_one_in_rotation_is_marked() {
     let guided = Guided::new(status(Phase::Init), None);
     let expected = "\
-Which authority of acme.cluster is to be rotated? Nothing is sent before you confirm it.
+Which authority of acme.cluster is to be rotated?
+Nothing is sent before it was shown and confirmed.
 
 ▸  1  host  init, manual, begun 15 min ago, 10/12 nodes reached
    2  user  rotated Sep 20 2026 01:42:54 UTC
@@ -91,6 +92,13 @@ fn a_rotation_begins_by_hand_or_by_itself_and_the_grace_period_is_said() {
 Step 1-2: 1";
     assert!(text.ends_with(steps), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let mut guided = at_steps(Phase::Standby);
+    let _ = guided.watched(line(Phase::Standby, true, 1043));
+    let text = shown(&guided, &look(), true);
+    assert!(
+        text.contains(" 3/3 reached\n"),
+        "while idle no time is counted: {text}"
+    );
 }
 
 #[test]
@@ -138,7 +146,7 @@ By hand, outside the agents
   standby  join lines with the old pin stop
 
 ✓ The gate is open.
-Reason for the audit log (Enter: none): ";
+Reason for the audit log (may be empty): ";
     assert!(text.ends_with(end), "{text}");
     types(&mut guided, "CHG-4411");
     let text = shown(&guided, &look(), true);
