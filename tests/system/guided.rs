@@ -260,6 +260,22 @@ fn the_plainest_terminal_is_asked_too_and_nothing_is_drawn_over() {
     let _ = pty.ends(0);
 }
 
+/// The page of a refusal, as without a guide.
+fn is_refused_with_everything_that_is_known(all: &str) {
+    let refusal = from(
+        all,
+        "refused: nodes_lagging: 1 of 2 nodes have not reached update_clients",
+    );
+    for part in [
+        "\n  n2  ",
+        "Nothing was changed. The host CA stays in update_clients",
+        "Go back   carousel",
+        "More      carousel explain nodes_lagging",
+    ] {
+        assert!(refusal.contains(part), "{part}: {refusal}");
+    }
+}
+
 #[test]
 fn a_node_that_lags_closes_the_gate_and_the_way_back_stays_open() {
     let Some(mut world) = fleet("guided-lagging", &["n1", "n2"]) else {
@@ -299,19 +315,7 @@ fn a_node_that_lags_closes_the_gate_and_the_way_back_stays_open() {
     pty.asks("Type \"update_servers\"");
     pty.types(&format!("update_servers{ENTER}"));
     pty.asks("Step 1-2: 1");
-    let all = pty.all();
-    let refusal = from(
-        &all,
-        "refused: nodes_lagging: 1 of 2 nodes have not reached update_clients",
-    );
-    for part in [
-        "\n  n2  ",
-        "Nothing was changed. The host CA stays in update_clients",
-        "Go back   carousel",
-        "More      carousel explain nodes_lagging",
-    ] {
-        assert!(refusal.contains(part), "{part}: {refusal}");
-    }
+    is_refused_with_everything_that_is_known(&pty.all());
     // Whoever leaves now was refused; whoever stays can turn back.
     let mut other = sit(&world);
     take_host(&mut other);

@@ -248,6 +248,13 @@ fn verdict(plan: &Plan, step: Step, look: &Look) -> String {
         (_, Some(code)) => format!("{} The step would be refused now: {code}.\n", look.attention()),
     };
     if refused.is_some() {
+        let planned = plan.steps.iter().find(|planned| planned.phase == step.phase);
+        if let Some(breaks) = planned.map(|planned| planned.if_forced).filter(|c| c.broken > 0) {
+            let (broken, total) = (breaks.broken, breaks.total);
+            out.push_str(&format!(
+                "Made all the same, it would break {broken} of {total} connections.\n"
+            ));
+        }
         out.extend(plan.gate.as_ref().and_then(force));
     }
     if plan.phase == Phase::UpdateServers && step.phase == Phase::Standby {

@@ -160,6 +160,7 @@ Reason for the audit log (may be empty): ";
 fn a_closed_gate_is_said_and_forcing_it_is_left_to_the_command_line() {
     let closed = |plan: &mut Plan| {
         (plan.gate, plan.refused_with) = (Some(samples::gate()), Some(Code::NodesLagging));
+        plan.steps[0].if_forced.broken = 4;
     };
     let text = shown(
         &at_reason(Phase::Init, Phase::UpdateClients, closed),
@@ -168,6 +169,7 @@ fn a_closed_gate_is_said_and_forcing_it_is_left_to_the_command_line() {
     );
     let said = "\
 ! The step would be refused now: nodes_lagging.
+Made all the same, it would break 4 of 6 connections.
 Forcing it is not done here: carousel auth rotate --manual --type=host --phase=update_clients --force --reason \"...\"
 Reason";
     assert!(text.contains(said), "{text}");
