@@ -249,6 +249,8 @@ fn the_plainest_terminal_is_asked_too_and_nothing_is_drawn_over() {
     let raw = pty.raw();
     let all = pty.ends(0);
     assert!(!raw.contains('\u{1b}'), "{raw:?}");
+    // What ends a line is all that moves the cursor.
+    assert!(!raw.replace("\r\n", "").contains('\r'), "{raw:?}");
     assert!(all.is_ascii(), "{all}");
     // A terminal that changes its size is drawn on anew, from the next second on.
     let mut pty = sit(&world);
@@ -363,4 +365,51 @@ fn what_somebody_else_has_done_meanwhile_is_not_stepped_over() {
     pty.asks("Step 1-2: 1");
     pty.types(ESCAPE);
     let _ = pty.ends(3);
+}
+
+#[test]
+fn a_rotation_that_goes_by_itself_is_watched_left_and_taken_over() {
+    let Some(world) = fleet("guided-automatic", &["n1"]) else {
+        return;
+    };
+    let mut pty = sit(&world);
+    take_host(&mut pty);
+    pty.types(DOWN);
+    pty.asks("Step 1-2: 2");
+    make(&mut pty, "automatic");
+    pty.asks("s shows the steps; q stops watching");
+    pty.shows("Waiting for the end of the rotation.");
+    pty.shows("1/1 reached");
+    pty.types("q");
+    let all = pty.ends(5);
+    assert!(all.contains("Grace period 48 h: "), "{all}");
+    assert!(
+        all.trim_end()
+            .ends_with("1/1 reached.\nNext: carousel wait --type=host\nAgain: carousel auth rotate"),
+        "{all}"
+    );
+    let rotation = &world.host()["rotation"];
+    assert_eq!(
+        (&rotation["mode"], &rotation["grace_period"]),
+        (&"automatic".into(), &"48h0m0s".into())
+    );
+    let mut pty = sit(&world);
+    take_host(&mut pty);
+    assert!(
+        pty.all()
+            .contains("Mode     the rotation makes its steps by itself"),
+        "{}",
+        pty.all()
+    );
+    pty.types(DOWN);
+    pty.asks("Step 1-2: 2");
+    make(&mut pty, "rollback");
+    pty.asks("Step 1-1: 1");
+    assert!(
+        pty.all().contains("The rotation is manual from now on"),
+        "{}",
+        pty.all()
+    );
+    pty.types(CTRL_D);
+    let _ = pty.ends(0);
 }

@@ -45,6 +45,7 @@ pub(super) fn view(guided: &Guided, look: &Look, moves: bool) -> View {
                 step.word(),
                 look.ellipsis()
             );
+            view.passing = true;
         }
         Screen::Waiting { target, since, .. } => waiting(&mut view, guided, *target, *since, look, moves),
     }
@@ -265,9 +266,9 @@ fn verdict(plan: &Plan, step: Step, look: &Look) -> String {
     }
     if step.automatic {
         out.push_str(&format!(
-            "Grace period {}: {}\n",
-            span(DEFAULT_GRACE_PERIOD_MS),
-            "a due step waits while nodes lag (--grace-period, --on-lagging for others)."
+            "Grace period {}: a due step waits while nodes lag.\n\
+             Others are given on the command line: --grace-period, --on-lagging.\n",
+            span(DEFAULT_GRACE_PERIOD_MS)
         ));
     }
     out
@@ -303,6 +304,7 @@ fn waiting(view: &mut View, guided: &Guided, target: Target, since: Timestamp, l
         }
     }
     view.question = "s shows the steps; q stops watching ".into();
+    view.passing = true;
 }
 
 /// The end: where things stand, and how to go on.
