@@ -55,20 +55,25 @@ impl<'world> Terminal<'world> {
 
     /// Compares the session with the kept one.
     pub(crate) fn kept_as(self, name: &str) {
-        let path = source::root().join("tests/scenarios").join(name);
-        if runtime::config::env("UPDATE").is_ok_and(|value| value.is_some()) {
-            fs::write(&path, &self.text).expect("tests/scenarios is writable");
-        }
-        let kept = fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(
-            kept, self.text,
-            "tests/scenarios/{name} (left) is not what is said now; run the test with UPDATE=1 if now is right"
-        );
+        kept(name, &self.text);
     }
 }
 
+/// Compares a text with the one that is kept under this name.
+pub(crate) fn kept(name: &str, text: &str) {
+    let path = source::root().join("tests/scenarios").join(name);
+    if runtime::config::env("UPDATE").is_ok_and(|value| value.is_some()) {
+        fs::write(&path, text).expect("tests/scenarios is writable");
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        kept, text,
+        "tests/scenarios/{name} (left) is not what is said now; run the test with UPDATE=1 if now is right"
+    );
+}
+
 /// The text with everything that differs from run to run made the same.
-fn same(text: &str) -> String {
+pub(crate) fn same(text: &str) -> String {
     let lines = text.lines().map(|line| ages(&pins(&times(line))) + "\n");
     lines.collect()
 }

@@ -205,7 +205,7 @@ pub struct StatusArgs {
 /// `auth`.
 #[derive(Subcommand, Debug)]
 pub enum AuthCommand {
-    /// Start a rotation, or make its next step.
+    /// Start a rotation, or make its next step; at a terminal without flags it asks.
     Rotate(RotateArgs),
     /// Public material of all trusted generations.
     Export(ExportArgs),

@@ -25,12 +25,12 @@ mod get;
 mod login;
 mod manual;
 mod probe;
-mod rotate;
+pub(crate) mod rotate;
 mod sign;
 mod status;
 mod tokens;
 mod users;
-mod wait;
+pub(crate) mod wait;
 
 /// Does it.
 pub(crate) async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {

@@ -206,6 +206,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "carousel-auth-rotate",
         &[
+            "carousel auth rotate",
             "carousel auth rotate --type=host --plan",
             "carousel auth rotate --manual --type=host --phase=init --wait --reason CHG-4411",
             "carousel auth rotate --type=host --grace-period=48h --on-lagging=hold",

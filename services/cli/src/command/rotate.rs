@@ -16,11 +16,16 @@ use crate::{
     args::RotateArgs,
     connect::Session,
     failure::{Exit, Failure},
+    guided,
     run::Context,
     screen::{self, refusal::Asked},
+    text::Look,
 };
 
 pub(super) async fn rotate(context: &Context, args: &RotateArgs) -> Result<Exit, Failure> {
+    if guided::is_meant(context, args) {
+        return Box::pin(guided::run(context)).await;
+    }
     let authority = required_type(args.authority_type)?;
     check_usage(args, context.global.reason.as_deref())?;
     let session = context.session().await?;
@@ -128,27 +133,39 @@ fn say(context: &Context, authority: AuthorityType, answer: &CommandAnswer) -> R
             .terminal
             .show(answer, |_| text, || vec![authority.to_string()])?;
     }
-    if let Answer::Phase {
-        became_manual: true, ..
-    } = &answer.answer
-        && !context.terminal.is_machine()
-    {
-        context
-            .terminal
-            .note("The rotation is manual from now on: nothing happens by itself any more.");
+    if context.terminal.is_machine() {
+        warn(context, answer.warning.as_deref());
+    } else {
+        context.terminal.note(&beside(answer, context.look()));
     }
-    if let Some(note) = cut_off(&answer.answer).filter(|_| !context.terminal.is_machine()) {
-        context.terminal.note(&note);
-    }
-    if let Some(locked_out) = answer
-        .locked_out
-        .as_ref()
-        .filter(|_| !context.terminal.is_machine())
-    {
-        warn(context, Some(&screen::refusal::locked_out(locked_out)));
-    }
-    warn(context, answer.warning.as_deref());
     Ok(())
+}
+
+/// An answer as people read it: the sentence, and whatever is to be said beside it.
+pub(crate) fn spoken(authority: AuthorityType, answer: &CommandAnswer, look: &Look) -> String {
+    sentence(authority, &answer.answer) + &beside(answer, look)
+}
+
+/// What is to be said beside the sentence: a line each, or nothing.
+fn beside(answer: &CommandAnswer, look: &Look) -> String {
+    let became_manual = match &answer.answer {
+        Answer::Phase { became_manual, .. } => *became_manual,
+        Answer::Token { .. }
+        | Answer::Joined { .. }
+        | Answer::Authorized { .. }
+        | Answer::Revoked { .. }
+        | Answer::Done
+        | Answer::Noop { .. } => false,
+    };
+    let mut lines = Vec::new();
+    if became_manual {
+        lines.push("The rotation is manual from now on: nothing happens by itself any more.".to_owned());
+    }
+    lines.extend(cut_off(&answer.answer));
+    let locked_out = answer.locked_out.as_ref().map(screen::refusal::locked_out);
+    let warnings = locked_out.into_iter().chain(answer.warning.clone());
+    lines.extend(warnings.map(|warning| format!("{} {warning}", look.attention())));
+    lines.into_iter().map(|line| line + "\n").collect()
 }
 
 /// Who pays for the end of a rotation, said to whoever ended it.

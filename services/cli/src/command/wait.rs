@@ -53,7 +53,7 @@ pub(super) async fn follow(
 
 /// What is waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Target {
+pub(crate) enum Target {
     /// Until everybody has reached this phase.
     Phase(Phase),
     /// Until everybody has reached the phase of the first line; of a semi-automatic rotation, its end.
@@ -63,7 +63,8 @@ enum Target {
 }
 
 impl Target {
-    fn words(self) -> String {
+    /// In words.
+    pub(crate) fn words(self) -> String {
         match self {
             Self::Phase(phase) => phase.to_string(),
             Self::Current => "the current phase".into(),
@@ -74,8 +75,10 @@ impl Target {
 
 /// What a line means for the wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Verdict {
+pub(crate) enum Verdict {
+    /// Not there yet.
     Waiting,
+    /// Everybody is there.
     Done,
     /// What was waited for lies behind: the rotation has gone on. Nobody is known to have reached what came after.
     Passed,
@@ -286,7 +289,8 @@ fn rank(phase: Phase) -> u8 {
     }
 }
 
-fn verdict(target: Target, line: &WatchLine) -> Verdict {
+/// What a line means for whoever waits for this.
+pub(crate) fn verdict(target: Target, line: &WatchLine) -> Verdict {
     let wanted = match target {
         Target::Phase(phase) => phase,
         Target::End => Phase::Standby,

@@ -6,6 +6,11 @@ use crate::text::{Look, Table, clock, count, wrap};
 
 /// The screen.
 pub fn render(plan: &Plan, look: &Look) -> String {
+    format!("{}\n{}", body(plan, look), next(plan))
+}
+
+/// The same without the next command.
+pub(crate) fn body(plan: &Plan, look: &Look) -> String {
     let title = plan.authority_type.row().title;
     let mut out = format!(
         "{title} of {} at position {} ({} UTC). Nothing was changed.\n\n",
@@ -43,12 +48,11 @@ pub fn render(plan: &Plan, look: &Look) -> String {
             out.push_str(&format!("  {:width$}  {text}\n", item.phase.name()));
         }
     }
-    out.push('\n');
-    out.push_str(&next(plan));
     out
 }
 
-fn now(plan: &Plan) -> String {
+/// The phase, since when, how, and between which generations.
+pub(crate) fn now(plan: &Plan) -> String {
     let (active, prepared) = plan.generations;
     let mut text = match (plan.since.or(plan.started), plan.mode) {
         (Some(entered), mode) => {

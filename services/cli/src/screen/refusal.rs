@@ -125,6 +125,15 @@ fn who(out: &mut String, gate: &GateDetails, look: &Look) {
             gate.authority_type
         ));
     }
+    lines.extend(beside_nodes(gate));
+    if !lines.is_empty() {
+        out.push_str(&format!("\n{}\n", lines.join("\n")));
+    }
+}
+
+/// What a gate waits for that no node can bring.
+pub(crate) fn beside_nodes(gate: &GateDetails) -> Vec<String> {
+    let mut lines = Vec::new();
     for member in &gate.members {
         lines.push(format!("  {}  {}", member.name, member.text));
     }
@@ -155,9 +164,7 @@ fn who(out: &mut String, gate: &GateDetails, look: &Look) {
             utc(until)
         ));
     }
-    if !lines.is_empty() {
-        out.push_str(&format!("\n{}\n", lines.join("\n")));
-    }
+    lines
 }
 
 /// Many laggards: by what is missing, with counts, the most frequent first.

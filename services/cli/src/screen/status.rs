@@ -93,7 +93,7 @@ fn authority_line(authority: &AuthorityStatusDoc) -> String {
 }
 
 /// A rollback never changes what was last rotated: two facts, never one.
-fn idle_line(rotated: Option<Timestamp>, rolled_back: Option<Timestamp>) -> String {
+pub(crate) fn idle_line(rotated: Option<Timestamp>, rolled_back: Option<Timestamp>) -> String {
     match (rotated, rolled_back) {
         (None, None) => "never rotated".into(),
         (Some(rotated), None) => format!("rotated {}", utc(rotated)),

@@ -1,0 +1,177 @@
+//! What is asked of the control plane while keys are read: each question is a task, each answer an event.
+
+use std::{sync::Arc, time::Duration};
+
+use api::{
+    command::{CommandAnswer, RotateRequest},
+    plan::Plan,
+    route,
+    shape::{Status, WatchLine, command_id},
+};
+use domain::{AuthorityType, Phase, decide::rotation::DEFAULT_GRACE_PERIOD_MS};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
+
+use super::machine::{Order, Step};
+use crate::connect::{ConnectError, Session};
+
+/// How long between two attempts to open the watch again.
+const PAUSE: Duration = Duration::from_millis(300);
+/// How long nobody may answer before the watch is given up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An answer.
+pub(super) enum Event {
+    /// Status and plan.
+    Looked(Result<(Status, Plan), ConnectError>),
+    /// The plan of a step, and the status that was read before it.
+    Planned(Step, Result<(Status, Plan), ConnectError>),
+    /// A line of the watch.
+    Watched(WatchLine),
+    /// The watch cannot go on.
+    Unwatched(ConnectError),
+    /// What became of the command.
+    Answered(AuthorityType, Result<CommandAnswer, ConnectError>),
+}
+
+/// The questions that are open; dropped, nobody waits for their answers.
+pub(super) struct Tasks {
+    session: Arc<Session>,
+    open: JoinSet<()>,
+    watch: Option<(AuthorityType, AbortHandle)>,
+    sender: UnboundedSender<Event>,
+    events: UnboundedReceiver<Event>,
+}
+
+impl Tasks {
+    pub(super) fn new(session: Arc<Session>) -> Self {
+        let (sender, events) = unbounded_channel();
+        Self {
+            session,
+            open: JoinSet::new(),
+            watch: None,
+            sender,
+            events,
+        }
+    }
+
+    /// The next answer. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Event {
+        loop {
+            tokio::select! {
+                Some(event) = self.events.recv() => return event,
+                // Its answer is in the channel.
+                Some(_) = self.open.join_next() => {}
+            }
+        }
+    }
+
+    /// Asks how the authority stands, and watches it from now on.
+    pub(super) fn look(&mut self, authority: AuthorityType) {
+        if self
+            .watch
+            .as_ref()
+            .is_none_or(|(watched, _)| *watched != authority)
+        {
+            let (session, sender) = (self.session.clone(), self.sender.clone());
+            let task = self
+                .open
+                .spawn(async move { watch(&session, authority, &sender).await });
+            if let Some((_, before)) = self.watch.replace((authority, task)) {
+                before.abort();
+            }
+        }
+        let (session, sender) = (self.session.clone(), self.sender.clone());
+        self.open.spawn(async move {
+            // A long conversation uses the identity as many commands would: a rotation may ask for another issuer.
+            let current = session.keep_current().await;
+            let answer = match current {
+                Ok(_) => plan(&session, authority, None).await,
+                Err(error) => Err(error),
+            };
+            let _ = sender.send(Event::Looked(answer));
+        });
+    }
+
+    /// Asks for the plan of a step.
+    pub(super) fn plan(&mut self, authority: AuthorityType, step: Step) {
+        let (session, sender) = (self.session.clone(), self.sender.clone());
+        self.open.spawn(async move {
+            let answer = plan(&session, authority, step.until()).await;
+            let _ = sender.send(Event::Planned(step, answer));
+        });
+    }
+
+    /// Sends the command.
+    pub(super) fn send(&mut self, order: Order) {
+        let (session, sender) = (self.session.clone(), self.sender.clone());
+        self.open.spawn(async move {
+            let authority = order.authority;
+            let body = request(order, &session);
+            let answer = session.post(route::ROTATE, &body).await;
+            let _ = sender.send(Event::Answered(authority, answer));
+        });
+    }
+}
+
+/// The same body as without a guide.
+fn request(order: Order, session: &Session) -> RotateRequest {
+    let automatic = order.step.automatic;
+    RotateRequest {
+        id: command_id(session.now(), pki::random()),
+        reason: order.reason,
+        authority_type: order.authority,
+        phase: order.step.until(),
+        manual: !automatic,
+        grace_period_ms: automatic.then_some(DEFAULT_GRACE_PERIOD_MS),
+        on_lagging: None,
+        force: false,
+        expects: Some(order.expects),
+    }
+}
+
+/// The status first: a command that expects what it says is refused if the plan is of a later state.
+async fn plan(
+    session: &Session,
+    authority: AuthorityType,
+    until: Option<Phase>,
+) -> Result<(Status, Plan), ConnectError> {
+    let status = session.get(route::STATUS).await?;
+    let mut path = route::fill(route::PLAN, authority.name());
+    if let Some(phase) = until {
+        path.push_str(&format!("?phase={phase}"));
+    }
+    Ok((status, session.get(&path).await?))
+}
+
+/// Follows the authority; opens the stream anew when it ends, for a change of trust closes connections.
+async fn watch(session: &Session, authority: AuthorityType, sender: &UnboundedSender<Event>) {
+    let path = route::fill(route::WATCH, authority.name());
+    let mut quiet_since: Option<Instant> = None;
+    loop {
+        match session.stream(&path).await {
+            Ok(mut stream) => {
+                quiet_since = None;
+                while let Ok(Some(event)) = stream.next().await {
+                    let Ok(line) = event.json::<WatchLine>() else {
+                        continue;
+                    };
+                    if sender.send(Event::Watched(line)).is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(ConnectError::Client(error))
+                if error.is_transient()
+                    && quiet_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {}
+            Err(error) => {
+                let _ = sender.send(Event::Unwatched(error));
+                return;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
