@@ -27,6 +27,32 @@ fn the_demo_rotates_the_authority_of_its_operators_without_a_failed_handshake() 
     );
 }
 
+#[test]
+fn the_demo_rotates_every_other_type_with_an_application_whose_credentials_nodes_verify() {
+    // Types of one kind of key are one path; each is a row of its own all the same, and all are here.
+    for authority_type in [
+        "db", "openssh", "saml_idp", "spiffe", "awsra", "windows", "oidc_idp", "okta",
+    ] {
+        let said = demo(&["--nodes", "3", "--type", authority_type]);
+        assert_eq!(phases(&said, 3, authority_type), FORWARD);
+    }
+    for authority_type in ["openssh", "jwt"] {
+        let said = demo(&["--nodes", "3", "--rollback", "--type", authority_type]);
+        assert_eq!(phases(&said, 3, authority_type), BACK);
+    }
+}
+
+#[test]
+fn the_demo_rotates_one_type_of_each_kind_in_one_fleet() {
+    let said = demo(&["--nodes", "4", "--all"]);
+    assert_eq!(phases(&said, 4, "host"), FORWARD);
+    let rotated = said["rotations"].as_array().expect("all of them").iter();
+    let rotated: Vec<_> = rotated
+        .map(|rotation| rotation["type"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(rotated, ["host", "user", "db_client", "jwt"]);
+}
+
 #[tokio::test]
 async fn the_demo_runs_on_a_jetstream_as_well() {
     let dir = TestDir::new("demo-nats");

@@ -10,11 +10,12 @@ use std::{
 };
 
 use cli::args::{DemoArgs, Format, Global};
-use domain::{AuthorityType, Phase, SpkiPin, authority::KeyKind};
+use domain::{AuthorityType, Phase, SpkiPin};
 use runtime::shutdown::Signals;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+mod credentials;
 mod ending;
 mod fleet;
 mod proof;
@@ -22,11 +23,19 @@ mod screen;
 mod show;
 mod traffic;
 
+use credentials::Application;
 use ending::Ending;
 use fleet::Fleet;
 use show::Show;
 use traffic::{Traffic, Wire};
 
+/// What `--all` rotates: a type of each kind, one after the other.
+const ALL: [AuthorityType; 4] = [
+    AuthorityType::Host,
+    AuthorityType::User,
+    AuthorityType::DbClient,
+    AuthorityType::Jwt,
+];
 /// How long a phase is shown at least, so that a person can see it; the fleet itself is faster.
 const DWELL: Duration = Duration::from_millis(900);
 /// How long a phase may take before the demo gives up and says who is missing.
@@ -51,6 +60,8 @@ pub(crate) enum DemoError {
     TooSlow(String),
     #[error("the terminal could not be drawn on")]
     Terminal(#[source] std::io::Error),
+    #[error("nothing could be signed for the demo's application: {0}")]
+    Credential(String),
     #[error("the audit could not be made: {0}")]
     Audit(String),
     #[error("interrupted")]
@@ -81,16 +92,6 @@ pub async fn run(global: &Global, args: &DemoArgs) -> u8 {
         json: args.json || global.format == Format::Json,
         ..args.clone()
     };
-    if !args.authority_type.has(KeyKind::Tls) {
-        let types = AuthorityType::all().filter(|t| t.has(KeyKind::Tls));
-        let types: Vec<_> = types.map(|t| t.to_string()).collect();
-        anstream::eprintln!(
-            "usage: the demo has no verifier for what {} signs yet; --type is one of {}",
-            args.authority_type,
-            types.join(", ")
-        );
-        return 2;
-    }
     let stop = CancellationToken::new();
     let mut watching = JoinSet::new();
     match Signals::install() {
@@ -115,7 +116,7 @@ async fn give(args: &DemoArgs, stop: CancellationToken) -> Result<u8, DemoError>
     let joining = |done, of| show.joining(done, of);
     let mut fleet = Fleet::start(args, &place.path, &joining, stop.clone()).await?;
     let types: Vec<AuthorityType> = match args.all {
-        true => AuthorityType::all().filter(|t| t.has(KeyKind::Tls)).collect(),
+        true => ALL.to_vec(),
         false => vec![args.authority_type],
     };
     let traffic = Traffic::start(
@@ -128,13 +129,21 @@ async fn give(args: &DemoArgs, stop: CancellationToken) -> Result<u8, DemoError>
     let mut rotations = vec![];
     let mut outcome = Ok(());
     for authority_type in types {
-        let wire = if authority_type == AuthorityType::User {
-            Wire::Operators
-        } else {
-            Wire::Nodes
+        let wire = match authority_type {
+            AuthorityType::Host => Wire::Nodes,
+            AuthorityType::User => Wire::Operators,
+            _ => Wire::Credentials,
         };
         traffic.replace(fleet.active(authority_type), wire);
-        match rotate(&mut fleet, &traffic, &mut show, authority_type, args.rollback).await {
+        let over = stop.child_token();
+        let mut application = JoinSet::new();
+        if wire == Wire::Credentials {
+            application.spawn(asking(&fleet, &traffic, authority_type).run(over.clone()));
+        }
+        let rotated = rotate(&mut fleet, &traffic, &mut show, authority_type, args.rollback).await;
+        over.cancel();
+        while application.join_next().await.is_some() {}
+        match rotated {
             Ok(rotated) => rotations.push(rotated),
             Err(error) => {
                 outcome = Err(error);
@@ -159,9 +168,20 @@ async fn give(args: &DemoArgs, stop: CancellationToken) -> Result<u8, DemoError>
     Ok(code)
 }
 
+/// An application that has credentials of a type signed and shows them to the nodes.
+fn asking(fleet: &Fleet, traffic: &Traffic, authority_type: AuthorityType) -> Application {
+    Application {
+        authority_type,
+        identity: fleet.home.admin_identity(),
+        nodes: fleet.verifiers(),
+        now: fleet.now(),
+        note: traffic.note(),
+    }
+}
+
 fn titles(args: &DemoArgs) -> String {
     if args.all {
-        "every CA that this version rotates".into()
+        "host, user, db_client and jwt CAs".into()
     } else {
         args.authority_type.row().title.into()
     }

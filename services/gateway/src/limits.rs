@@ -48,14 +48,14 @@ impl NodeLimits {
             .map_err(|wait| No::limited("this node reports too often", wait))
     }
 
-    /// May the node ask for a certificate with this key? One that it asked for before is no news to the log: the
-    /// first answer is given again, as often as it was lost.
+    /// May the node ask for a certificate with this key? One for TLS that it asked for before is no news to the log: the
+    /// first answer is given again, as often as it was lost. An SSH key is certified anew each time, and counts (`None`).
     ///
     /// # Errors
     /// `rate_limited`.
-    pub(crate) fn certificate(&self, app: &App, node: NodeId, key: SpkiPin) -> Result<(), No> {
+    pub(crate) fn certificate(&self, app: &App, node: NodeId, key: Option<SpkiPin>) -> Result<(), No> {
         let (row, is_repeated) = app.fold.read(|state| {
-            let earlier = certificates::earlier(state, &Principal::Node(node), key);
+            let earlier = key.and_then(|key| certificates::earlier(state, &Principal::Node(node), key));
             (newest_row(state), earlier.is_some())
         });
         if is_repeated {

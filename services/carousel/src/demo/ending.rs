@@ -184,7 +184,10 @@ impl Ending<'_> {
                 "",
                 format!("{refused}/1 gateway refuses a certificate of an operator of the {dropped} CA (tried: {tried})"),
             )),
-            _ => {}
+            _ => lines.push(line(
+                "",
+                format!("{refused}/{nodes} nodes refuse what the {dropped} CA signed for an application (tried: {tried})"),
+            )),
         }
         lines
     }

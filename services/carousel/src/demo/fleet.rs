@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,7 @@ use signer::KekSource;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{DemoError, traffic::Peer};
+use super::{DemoError, credentials::Verifier, traffic::Peer};
 use crate::{
     home::{Held, Home},
     init,
@@ -53,6 +53,8 @@ pub(crate) struct Member {
     pub(crate) node: NodeId,
     pub(crate) addr: SocketAddr,
     pub(crate) handle: Handle,
+    /// Its agent's data directory.
+    dir: PathBuf,
 }
 
 /// Is told how many nodes have joined, and of how many.
@@ -117,10 +119,7 @@ impl Fleet {
     /// One token for the whole fleet, one agent for each node.
     async fn join(&mut self, count: u32, place: &Path, joining: Joining<'_>) -> Result<(), DemoError> {
         let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-        let uses: BTreeMap<_, _> = AuthorityType::all()
-            .filter(|t| t.has(KeyKind::Tls))
-            .map(|t| (t, Uses::usual(t)))
-            .collect();
+        let uses: BTreeMap<_, _> = AuthorityType::all().map(|t| (t, Uses::usual(t))).collect();
         let grant = Grant {
             names: vec!["*.node.demo".parse().expect("a pattern")],
             addresses: vec![],
@@ -146,8 +145,9 @@ impl Fleet {
         let mut starting = vec![];
         for i in 1..=count {
             let name = format!("n{i:02}");
+            let dir = place.join("nodes").join(&name);
             let config = Config {
-                data_dir: place.join("nodes").join(&name),
+                data_dir: dir.clone(),
                 servers: vec![server.clone()],
                 hostname: format!("{name}.node.demo").parse().expect("a host name"),
                 ca_pins: ca_pins.clone(),
@@ -164,14 +164,14 @@ impl Fleet {
                 },
             };
             let agent = Agent::new(config, SystemClock::shared())?;
-            starting.push((name, agent.handle()));
+            starting.push((name, dir, agent.handle()));
             let token = self.stop.child_token();
             self.agents.spawn(agent.run(token));
         }
         let began = Instant::now();
-        for (i, (name, handle)) in starting.into_iter().enumerate() {
+        for (i, (name, dir, handle)) in starting.into_iter().enumerate() {
             joining(i, count as usize);
-            let node = self.joined(name, handle, began).await?;
+            let node = self.joined(name, dir, handle, began).await?;
             self.nodes.push(node);
         }
         joining(count as usize, count as usize);
@@ -179,7 +179,13 @@ impl Fleet {
     }
 
     /// Waits until a node has joined, proven its certificates, and listens.
-    async fn joined(&mut self, name: String, handle: Handle, began: Instant) -> Result<Member, DemoError> {
+    async fn joined(
+        &mut self,
+        name: String,
+        dir: PathBuf,
+        handle: Handle,
+        began: Instant,
+    ) -> Result<Member, DemoError> {
         let mut status = handle.status();
         loop {
             {
@@ -192,6 +198,7 @@ impl Fleet {
                         node,
                         addr,
                         handle: handle.clone(),
+                        dir,
                     });
                 }
             }
@@ -294,7 +301,8 @@ impl Fleet {
     pub(crate) fn active(&self, t: AuthorityType) -> Option<SpkiPin> {
         self.plane.core().fold.read(|state| {
             let of = state.types.get(&t)?;
-            of.active.get(&KeyKind::Tls).map(|k| k.id)
+            let certified = of.active.get(&KeyKind::Tls);
+            certified.or_else(|| of.active.values().next()).map(|k| k.id)
         })
     }
 
@@ -328,6 +336,15 @@ impl Fleet {
             sessions: m.handle.sessions(),
         };
         self.nodes.iter().map(peer).collect()
+    }
+
+    /// The nodes as those who verify.
+    pub(crate) fn verifiers(&self) -> Vec<Verifier> {
+        let verifier = |m: &Member| Verifier {
+            name: m.name.clone(),
+            current: m.dir.join("current"),
+        };
+        self.nodes.iter().map(verifier).collect()
     }
 
     /// The nodes.

@@ -11,6 +11,7 @@ use tempfile::NamedTempFile;
 
 use super::{
     DemoError,
+    credentials::{self, Credential},
     fleet::{Fleet, Member},
 };
 
@@ -35,7 +36,7 @@ pub(crate) struct Proof {
     pub before: Held,
     /// After it.
     pub after: Held,
-    /// Doors that were asked to accept a certificate of the dropped authority: every node, or the gateway.
+    /// Doors that were asked to accept something of the dropped authority: every node, or the gateway.
     pub tried: usize,
     /// Those that refused it.
     pub refused: usize,
@@ -47,11 +48,10 @@ impl Proof {
         let is_held = |held: &Held| {
             held.trust == nodes && (authority_type != AuthorityType::Host || held.serve == nodes)
         };
-        // A proof that was never tried proves nothing. Types whose leaves nobody in the demo holds have none to try.
+        // A proof that was never tried proves nothing.
         let doors = match authority_type {
-            AuthorityType::Host => nodes,
             AuthorityType::User => 1,
-            _ => 0,
+            _ => nodes,
         };
         is_held(&self.before) && is_held(&self.after) && self.tried == doors && self.refused == doors
     }
@@ -66,6 +66,8 @@ pub(crate) struct Collector {
     epochs: Vec<Arc<TrustEpoch>>,
     /// The operator's identity of that time.
     identity: Option<NamedTempFile>,
+    /// What was signed by hand at that time.
+    credential: Option<Credential>,
 }
 
 impl Collector {
@@ -77,6 +79,7 @@ impl Collector {
             before: count(fleet, authority_type).await,
             epochs: vec![],
             identity: None,
+            credential: None,
         }
     }
 
@@ -101,6 +104,11 @@ impl Collector {
             AuthorityType::User if self.identity.is_none() => {
                 let dropped = fleet.client_issuer(AuthorityType::User);
                 self.identity = copy_of_identity(fleet, dropped).await?;
+            }
+            AuthorityType::Host | AuthorityType::User => {}
+            other if self.credential.is_none() => {
+                let asked = credentials::ask(&fleet.home.admin_identity(), other, &fleet.now()).await;
+                self.credential = Some(asked.map_err(DemoError::Credential)?);
             }
             _ => {}
         }
@@ -136,6 +144,11 @@ impl Collector {
         if let Some(identity) = &self.identity {
             proof.tried += 1;
             proof.refused += usize::from(look_in(fleet, identity.path()).await.is_none());
+        }
+        for node in fleet.verifiers() {
+            let Some(dropped) = &self.credential else { break };
+            proof.tried += 1;
+            proof.refused += usize::from(dropped.shown_to(&node).is_err());
         }
         proof
     }

@@ -107,6 +107,33 @@ pub(super) enum Wire {
     Nodes,
     /// Those of the operator who looks in at the gateway.
     Operators,
+    /// Those that are signed by hand for an application.
+    Credentials,
+}
+
+/// Where what became of a connection, or of a credential that was shown, is noted.
+#[derive(Clone)]
+pub(super) struct Note {
+    counts: Arc<Mutex<Live>>,
+    phase: Arc<Mutex<&'static str>>,
+}
+
+impl Note {
+    /// It was taken, with certificates of these authorities.
+    pub(super) fn succeeded(&self, took: Duration, issuers: &[SpkiPin], wire: Wire) {
+        let mut live = self.counts.lock().expect("no panic while held");
+        live.succeeded(took, issuers, wire);
+    }
+
+    /// It was not.
+    pub(super) fn failed(&self, failure: Failure) {
+        self.counts.lock().expect("no panic while held").failed(failure);
+    }
+
+    /// The phase that is on.
+    pub(super) fn phase(&self) -> &'static str {
+        *self.phase.lock().expect("no panic while held")
+    }
 }
 
 impl Traffic {
@@ -141,20 +168,26 @@ impl Traffic {
             let load = Load {
                 cluster: cluster.clone(),
                 peers: peers.clone(),
-                counts: traffic.counts.clone(),
-                phase: traffic.phase.clone(),
+                note: traffic.note(),
                 now: now.clone(),
             };
             traffic.tasks.spawn(load.run(rng, traffic.stop.clone()));
         }
         let operator = Operator {
             identity,
-            counts: traffic.counts.clone(),
-            phase: traffic.phase.clone(),
+            note: traffic.note(),
             now,
         };
         traffic.tasks.spawn(operator.run(traffic.stop.clone()));
         traffic
+    }
+
+    /// Where others note what they see.
+    pub(super) fn note(&self) -> Note {
+        Note {
+            counts: self.counts.clone(),
+            phase: self.phase.clone(),
+        }
     }
 
     /// From here on this is the authority that is being replaced.
@@ -186,8 +219,7 @@ impl Traffic {
 struct Load {
     cluster: ClusterName,
     peers: Arc<Vec<Peer>>,
-    counts: Arc<Mutex<Live>>,
-    phase: Arc<Mutex<&'static str>>,
+    note: Note,
     now: execution::Now,
 }
 
@@ -211,23 +243,19 @@ impl Load {
         let began = Instant::now();
         let result = probe(&to.addr, &from.epochs, &from.sessions, &expect).await;
         let took = began.elapsed();
-        let mut live = self.counts.lock().expect("no panic while held");
         match result {
             Ok(result) => {
                 let seen: Vec<_> = presented.into_iter().chain([result.identity.issuer]).collect();
-                live.succeeded(took, &seen, Wire::Nodes);
+                self.note.succeeded(took, &seen, Wire::Nodes);
             }
-            Err(error) => {
-                let phase = *self.phase.lock().expect("no panic while held");
-                live.failed(Failure {
-                    at: (self.now)(),
-                    from: from.name.clone(),
-                    to: to.name.clone(),
-                    phase,
-                    reason: in_words(&error),
-                    presented,
-                });
-            }
+            Err(error) => self.note.failed(Failure {
+                at: (self.now)(),
+                from: from.name.clone(),
+                to: to.name.clone(),
+                phase: self.note.phase(),
+                reason: in_words(&error),
+                presented,
+            }),
         }
     }
 }
@@ -235,8 +263,7 @@ impl Load {
 /// Somebody who looks in every now and then, with a fresh connection each time.
 struct Operator {
     identity: PathBuf,
-    counts: Arc<Mutex<Live>>,
-    phase: Arc<Mutex<&'static str>>,
+    note: Note,
     now: execution::Now,
 }
 
@@ -258,26 +285,21 @@ impl Operator {
             Err(error) => Err(error),
         };
         let took = began.elapsed();
-        let mut live = self.counts.lock().expect("no panic while held");
         match answer {
-            Ok(me) => live.succeeded(took, &[me.issuer], Wire::Operators),
-            Err(error) => {
-                let phase = *self.phase.lock().expect("no panic while held");
-                let (from, to) = ("operator".to_owned(), "gateway".to_owned());
-                live.failed(Failure {
-                    at: (self.now)(),
-                    from,
-                    to,
-                    phase,
-                    reason: in_words(&error),
-                    presented: None,
-                });
-            }
+            Ok(me) => self.note.succeeded(took, &[me.issuer], Wire::Operators),
+            Err(error) => self.note.failed(Failure {
+                at: (self.now)(),
+                from: "operator".into(),
+                to: "gateway".into(),
+                phase: self.note.phase(),
+                reason: in_words(&error),
+                presented: None,
+            }),
         }
     }
 }
 
-fn in_words(error: &dyn std::error::Error) -> String {
+pub(super) fn in_words(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

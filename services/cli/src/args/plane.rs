@@ -16,7 +16,7 @@ pub struct DemoArgs {
     /// Which authority.
     #[arg(long = "type", value_name = "TYPE", default_value = "host", value_parser = parse_type)]
     pub authority_type: AuthorityType,
-    /// One type after the other, all that this version rotates.
+    /// host, user, db_client and jwt, one after the other in one fleet.
     #[arg(long, conflicts_with = "authority_type")]
     pub all: bool,
     /// Change the mind half way.

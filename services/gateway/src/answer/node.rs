@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use api::MAX_BODY_BYTES;
 use api::node::{CERTIFICATE_EVENT, CertificateAnswer, DESIRED_EVENT, HEARTBEAT_S};
 use bytes::Bytes;
-use domain::{Answer, Code, NodeId, Order, Principal, fact::Seen};
+use domain::{Answer, Code, NodeId, Order, Principal, authority::KeyKind, fact::Seen};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Interval};
@@ -213,7 +213,17 @@ pub(super) async fn desired(asked: &Asked) -> Reply {
 pub(super) async fn certificate(asked: &Asked) -> Reply {
     let node = asked.caller.node()?;
     let (wanted, key) = body::certificate(&asked.body)?;
-    asked.app.nodes.certificate(&asked.app, node, key.spki)?;
+    let is_tls = matches!(
+        wanted.order,
+        Order::RequestCertificate {
+            form: KeyKind::Tls,
+            ..
+        }
+    );
+    asked
+        .app
+        .nodes
+        .certificate(&asked.app, node, is_tls.then_some(key.spki))?;
     let _renewal = asked.app.precedence.renewal();
     let answered = asked.execute(asked.command(wanted)).await?;
     let Answer::Authorized { authorization } = answered.answer else {

@@ -235,39 +235,52 @@ pub fn authorize(
     })
 }
 
-/// What the key was authorised for before, if the holder is the same and it still counts: it waits for
-/// the signer, or it is issued. A voided or refused authorisation leaves the key free to ask again.
+/// What the key was authorised for before, for TLS, if the holder is the same and it still counts: it waits for the signer, or
+/// it is issued. A voided or refused authorisation leaves the key free to ask again.
 pub fn earlier(state: &ClusterState, holder: &Principal, spki: SpkiPin) -> Option<Earlier> {
+    uses_of(state, holder, spki)
+        .find(|(kind, _)| *kind == KeyKind::Tls)
+        .map(|(_, earlier)| earlier)
+}
+
+/// All that a key of this holder was authorised for and that still counts, with its kind.
+fn uses_of(
+    state: &ClusterState,
+    holder: &Principal,
+    spki: SpkiPin,
+) -> impl Iterator<Item = (KeyKind, Earlier)> {
     // Most keys are new: the searches below are for the few that are not.
-    if state.keys.get(&spki) != Some(holder) {
-        return None;
-    }
-    let issued = state
-        .held
-        .get(holder)
-        .into_iter()
-        .flatten()
-        .rev()
-        .filter_map(|d| state.certificates.get(d));
-    let issued = issued.filter(|c| c.spki == spki).map(|c| Earlier {
-        authorization: c.authorization,
-        position: c.position,
-        authority_type: c.authority_type,
-        issuer: c.issuer,
-        usage: c.usage,
-        not_after: c.not_after,
+    let is_known = state.keys.get(&spki) == Some(holder);
+    let held = is_known.then(|| state.held.get(holder)).flatten();
+    let issued = held.into_iter().flatten().rev();
+    let issued = issued
+        .filter_map(|d| state.certificates.get(d))
+        .filter(move |c| c.spki == spki);
+    let issued = issued.map(|c| {
+        let earlier = Earlier {
+            authorization: c.authorization,
+            position: c.position,
+            authority_type: c.authority_type,
+            issuer: c.issuer,
+            usage: c.usage,
+            not_after: c.not_after,
+        };
+        (c.kind, earlier)
     });
-    let pending = state.pending_keys.get(&spki).and_then(|id| state.pending.get(id));
-    let pending = pending.filter(|p| p.granted.holder == *holder);
-    let pending = pending.map(|p| Earlier {
-        authorization: p.granted.authorization,
-        position: p.position,
-        authority_type: p.granted.authority_type,
-        issuer: p.granted.issuer,
-        usage: p.granted.usage,
-        not_after: p.granted.not_after,
+    let pending = is_known.then(|| state.pending_keys.get(&spki)).flatten();
+    let pending = pending.and_then(|id| state.pending.get(id));
+    let pending = pending.filter(|p| p.granted.holder == *holder).map(|p| {
+        let earlier = Earlier {
+            authorization: p.granted.authorization,
+            position: p.position,
+            authority_type: p.granted.authority_type,
+            issuer: p.granted.issuer,
+            usage: p.granted.usage,
+            not_after: p.granted.not_after,
+        };
+        (p.granted.form.kind(), earlier)
     });
-    issued.chain(pending).next()
+    issued.chain(pending)
 }
 
 /// Refuses a key that is certified already, is an authority's, or is the bundle key.
@@ -279,7 +292,7 @@ pub fn earlier(state: &ClusterState, holder: &Principal, spki: SpkiPin) -> Optio
 /// `key_reused`.
 pub fn check_key(state: &ClusterState, holder: &Principal, key: &KeyRequest) -> Result<(), Refusal> {
     check_holder_of_key(state, holder, key)?;
-    match earlier(state, holder, key.spki) {
+    match uses_of(state, holder, key.spki).next() {
         Some(_) => Err(reused("make a new key pair for each certificate")),
         None => Ok(()),
     }

@@ -4,6 +4,7 @@ use domain::{
     Phase,
     authority::{AuthorityType, KeyKind},
     command::{Order, Sign},
+    decide::certificates,
     event::{Form, LeafUse},
     gate,
     id::Principal,
@@ -113,6 +114,10 @@ fn a_node_may_ask_for_its_host_key_again_and_again_and_for_nothing_else_of_ssh()
             (KeyKind::Ssh, LeafUse::Server)
         );
     }
+    // What is certified for SSH is no first answer to a request for TLS, and no key for a certificate of it.
+    assert_eq!(certificates::earlier(&world.state, &principal, key.spki), None);
+    let for_tls = request(AuthorityType::Host, LeafUse::Both, KeyKind::Tls);
+    assert_eq!(world.refused(principal.clone(), for_tls), Code::KeyReused);
     for (authority_type, usage, form) in [
         (AuthorityType::Host, LeafUse::Client, KeyKind::Ssh),
         (AuthorityType::Host, LeafUse::Server, KeyKind::Jwt),

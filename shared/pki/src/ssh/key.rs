@@ -94,7 +94,7 @@ impl SshPublicKey {
     /// The key's name among all keys: for an ECDSA P-256 key the pin that it would have in X.509, so that one key is
     /// one key wherever it is certified; for others SHA-256 of OpenSSH's own bytes, its `SHA256:` fingerprint.
     pub fn pin(&self) -> SpkiPin {
-        match self.as_p256() {
+        match self.p256() {
             Some(key) => key.pin(),
             None => SpkiPin(sha256(
                 &Line::from(self.0.clone())
@@ -104,7 +104,8 @@ impl SshPublicKey {
         }
     }
 
-    fn as_p256(&self) -> Option<PublicKey> {
+    /// The key as X.509 has it; none for keys of another kind.
+    pub fn p256(&self) -> Option<PublicKey> {
         let KeyData::Ecdsa(key) = &self.0 else {
             return None;
         };

@@ -84,6 +84,7 @@ fn configuration(text: &str) {
                 [
                     "listen",
                     "advertise",
+                    "public_url",
                     "admin_listen",
                     "log",
                     "keys",
