@@ -33,6 +33,8 @@ mod door;
 
 /// How long a request is repeated while the control plane says that it cannot answer just now.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a signature is asked for again that a step of a rotation overtook.
+const SIGNED_AGAIN: u32 = 5;
 /// How long between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -234,6 +236,29 @@ impl Session {
     ) -> Result<T, ConnectError> {
         // A phase command itself answers after at most 10 s, a refusal because of members as late.
         self.repeat(|| self.client.post(path, body)).await
+    }
+
+    /// Sends a command whose answer is a signature: anew, with a new id, where the row moved on between the decision and the
+    /// signature. `make` makes the body, each time with another id.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn post_for_signature<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        make: impl Fn() -> B,
+    ) -> Result<T, ConnectError> {
+        let mut left = SIGNED_AGAIN;
+        loop {
+            match self.post(path, &make()).await {
+                Err(ConnectError::Client(ClientError::Problem(problem)))
+                    if problem.code == Code::StaleView && left > 0 =>
+                {
+                    left -= 1;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Opens an event stream.

@@ -7,13 +7,12 @@ use std::{
 };
 
 use api::{
-    ClientError,
     command::{SignAnswer, SignRequest, SignTokenRequest},
     route,
     shape::command_id,
 };
-use cli::connect::{ConnectError, Session};
-use domain::{AuthorityType, Code, SpkiPin, authority::KeyKind, event::LeafUse};
+use cli::connect::Session;
+use domain::{AuthorityType, SpkiPin, authority::KeyKind, event::LeafUse};
 use pki::{CaCert, KeyPair, csr, jwe::Receiver, jwt, ssh};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::Serialize;
@@ -23,8 +22,6 @@ use super::traffic::{Failure, Note, Wire};
 
 /// The pause between two credentials: the demo is about rotating, and not about signing a lot.
 const PAUSE: Duration = Duration::from_millis(40);
-/// How often it asks again.
-const AGAIN: u32 = 5;
 /// What the application is called.
 const NAME: &str = "demo-app";
 
@@ -190,21 +187,12 @@ fn request(session: &Session, authority_type: AuthorityType) -> SignRequest {
     }
 }
 
-/// Sends it, again with a new id where the row moved on between the decision and the signature.
 async fn sent<B: Serialize>(
     session: &Session,
     path: &str,
     make: impl Fn() -> B,
 ) -> Result<SignAnswer, String> {
-    let mut answer = session.post(path, &make()).await;
-    for _ in 0..AGAIN {
-        match &answer {
-            Err(ConnectError::Client(ClientError::Problem(problem))) if problem.code == Code::StaleView => {
-                answer = session.post(path, &make()).await;
-            }
-            _ => break,
-        }
-    }
+    let answer = session.post_for_signature(path, make).await;
     answer.map_err(|error| super::traffic::in_words(&error))
 }
 

@@ -215,6 +215,6 @@ mod tests {
             Some(ExportForm::Pin)
         );
         let refused = form(AuthorityType::Db, Some(ExportForm::Ssh)).unwrap_err();
-        assert!(refused.page.contains("pem, der, pin"), "{refused:?}");
+        assert!(refused.page.contains("pem, der, crl, pin"), "{refused:?}");
     }
 }

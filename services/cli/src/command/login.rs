@@ -68,14 +68,15 @@ async fn whole(context: &Context, out: Option<&Path>) -> Result<Exit, Failure> {
     let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", dir.display()));
     harden::create_private_dir(&dir).map_err(failed)?;
     let (tls, ssh_key) = (KeyPair::generate(), KeyPair::generate());
-    let plain = plain_request(context, &session);
-    let body = RenewRequest {
-        id: plain.id,
-        reason: plain.reason,
-        csr: csr::make_pem(&tls),
+    let csr = csr::make_pem(&tls);
+    let make = || RenewRequest {
+        id: plain_request(context, &session).id,
+        reason: context.global.reason.clone(),
+        csr: csr.clone(),
     };
     context.sends();
-    let leaf: UserCertificateAnswer = context.sort(session.post(route::USER_RENEW, &body).await)?;
+    let leaf: UserCertificateAnswer =
+        context.sort(session.post_for_signature(route::USER_RENEW, make).await)?;
     let line = ssh::public_line(ssh_key.public(), "");
     let certified = ssh_certificate(context, &session, line.trim().to_owned()).await?;
     let hosts: Bundle = export::verified(context, &session, AuthorityType::Host).await?;
@@ -127,12 +128,11 @@ async fn ssh_certificate(
     session: &Session,
     ssh_key: String,
 ) -> Result<SignAnswer, Failure> {
-    let plain = plain_request(context, session);
-    let body = SshRequest {
-        id: plain.id,
-        reason: plain.reason,
-        ssh_key,
+    let make = || SshRequest {
+        id: plain_request(context, session).id,
+        reason: context.global.reason.clone(),
+        ssh_key: ssh_key.clone(),
     };
     context.sends();
-    context.sort(session.post(route::USER_SSH, &body).await)
+    context.sort(session.post_for_signature(route::USER_SSH, make).await)
 }

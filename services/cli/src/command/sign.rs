@@ -26,14 +26,14 @@ pub(super) async fn sign(context: &Context, args: &SignArgs) -> Result<Exit, Fai
     let csr = args.csr.as_deref().map(read).transpose()?;
     let ssh_key = args.ssh_key.as_deref().map(read).transpose()?;
     let session = context.session().await?;
-    let plain = plain_request(context, &session);
-    let body = SignRequest {
-        id: plain.id,
-        reason: plain.reason,
+    let ssh_key = ssh_key.map(|line| line.trim().to_owned());
+    let make = || SignRequest {
+        id: plain_request(context, &session).id,
+        reason: context.global.reason.clone(),
         authority_type,
         name: args.name.to_string(),
-        csr,
-        ssh_key: ssh_key.map(|line| line.trim().to_owned()),
+        csr: csr.clone(),
+        ssh_key: ssh_key.clone(),
         names: args.dns.iter().map(ToString::to_string).collect(),
         addresses: args.address.clone(),
         principals: args.principal.clone(),
@@ -42,7 +42,7 @@ pub(super) async fn sign(context: &Context, args: &SignArgs) -> Result<Exit, Fai
         ttl_ms: args.ttl.map(milliseconds),
     };
     context.sends();
-    let answer: SignAnswer = context.sort(session.post(route::SIGN, &body).await)?;
+    let answer: SignAnswer = context.sort(session.post_for_signature(route::SIGN, make).await)?;
     let mut text = answer.credential.clone();
     if !text.ends_with('\n') {
         text.push('\n');
@@ -61,12 +61,11 @@ pub(super) async fn sign(context: &Context, args: &SignArgs) -> Result<Exit, Fai
 pub(super) async fn token(context: &Context, args: &TokenArgs) -> Result<Exit, Failure> {
     let authority_type = required_type(args.authority_type)?;
     let session = context.session().await?;
-    let plain = plain_request(context, &session);
     // The token is sealed to a key that lives as long as this command: neither the log nor the wire has it open.
     let receiver = Receiver::generate();
-    let body = SignTokenRequest {
-        id: plain.id,
-        reason: plain.reason,
+    let make = || SignTokenRequest {
+        id: plain_request(context, &session).id,
+        reason: context.global.reason.clone(),
         authority_type,
         name: args.name.to_string(),
         audience: args.audience.clone(),
@@ -74,7 +73,7 @@ pub(super) async fn token(context: &Context, args: &TokenArgs) -> Result<Exit, F
         public_key: receiver.public().to_base64(),
     };
     context.sends();
-    let answer: SignAnswer = context.sort(session.post(route::SIGN_TOKEN, &body).await)?;
+    let answer: SignAnswer = context.sort(session.post_for_signature(route::SIGN_TOKEN, make).await)?;
     let token = receiver
         .open(&answer.credential)
         .map_err(|error| Failure::failed(format!("the token that came cannot be opened: {error}")))?;

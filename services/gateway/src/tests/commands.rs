@@ -219,10 +219,10 @@ async fn a_command_without_the_role_for_it_is_refused_on_record_route_by_route()
     let (key, leaf) = auditor(&w, &gateway).await;
     let audrey = w.client(&gateway.addr, Some((&key, &leaf)));
     let commands = commands(&w);
-    // None is forgotten here: every command of people but the renewal of one's own certificate.
+    // None is forgotten here: every command of people but those for one's own certificates.
     let table: BTreeSet<_> = ROUTES
         .iter()
-        .filter(|r| r.is_command() && r.accepts == Accepts::Users && r.path != route::USER_RENEW)
+        .filter(|r| r.is_command() && r.accepts == Accepts::Users && r.action != Action::RenewOwn)
         .map(|r| r.path)
         .collect();
     assert_eq!(table, commands.iter().map(|(path, ..)| *path).collect());
