@@ -10,7 +10,11 @@ use api::{
     },
     route,
 };
-use domain::{AuthorityType, Code, Phase, Principal, TokenHash, access::RoleName, command::Expectation};
+use domain::{
+    AuthorityType, Code, Phase, Principal, TokenHash,
+    access::{Action, RoleName},
+    command::Expectation,
+};
 use pki::{KeyPair, csr};
 use serde_json::{Value, json};
 
