@@ -221,3 +221,55 @@ fn a_token_that_is_not_there_or_refuses_its_pin_is_said_at_once_and_nothing_is_c
     world.enter_and_wait("user", "init");
     assert_eq!(storage(&world, "user", "prepared").as_deref(), Some("software"));
 }
+
+#[test]
+fn a_cluster_whose_keys_were_all_made_in_a_token_signs_x509_ssh_and_tokens_there() {
+    let test = "hardware-init";
+    let mut world = World::empty(test, Log::Embedded).expect("the embedded log is always there");
+    let Some(token) = Token::make(&mut world) else {
+        return skip(test, "SoftHSM (softhsm2) is not installed");
+    };
+    let mut init = world.init_command(None);
+    init.envs(world.env.iter().cloned());
+    // A mistyped name is found now, and leaves nothing behind.
+    let wrong = token.uri.replace("our%20keys", "their%20keys");
+    let mut mistyped = world.init_command(None);
+    mistyped.envs(world.env.iter().cloned()).args(["--keys", &wrong]);
+    let refused = run(&mut mistyped);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("their keys"), "{}", refused.stderr);
+    let _ = run(init.args(["--keys", &token.uri])).expect_code(0);
+    world.serve();
+    let listed = world.json(&["get", "authorities"]);
+    let listed = listed.as_array().expect("authorities").iter();
+    let keys: Vec<&Value> = listed
+        .flat_map(|of| of["keys"].as_array().expect("keys"))
+        .collect();
+    assert!(keys.iter().all(|key| key["storage"] == "pkcs11"), "{keys:?}");
+    assert_eq!(token.objects(), 2 * keys.len(), "two halves each");
+
+    let at = |file: &str| world.dir.join(file).display().to_string();
+    let _ = run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &at("key")]))
+        .expect_code(0);
+    let ssh = [
+        "auth",
+        "sign",
+        "--type=openssh",
+        "--name=deploy",
+        "--principal=deploy",
+        &format!("--ssh-key={}", at("key.pub")),
+        &format!("--out={}", at("key-cert.pub")),
+    ];
+    let _ = world.carousel(&ssh).expect_code(0);
+    let shown = run(Command::new("ssh-keygen").args(["-L", "-f", &at("key-cert.pub")])).expect_code(0);
+    assert!(shown.contains("Signing CA: ECDSA"), "{shown}");
+    let token_args = ["auth", "token", "--type=jwt", "--name=billing", "--audience=api"];
+    assert_eq!(world.carousel(&token_args).expect_code(0).matches('.').count(), 2);
+    // X.509: the node's certificate, and the revocation lists beside the bundles.
+    world.join("n1");
+    let list = world
+        .carousel(&["auth", "export", "--type=db", "--as=crl"])
+        .expect_code(0);
+    assert!(list.starts_with("-----BEGIN X509 CRL-----"), "{list}");
+    let _ = world.carousel(&["audit", "verify"]).expect_code(0);
+}

@@ -16,7 +16,7 @@ use runtime::{
     config::{self, ConfigError},
     harden,
 };
-use signer::{Founding, FoundingError, KekSource, found};
+use signer::{Founding, FoundingError, KekSource, KeyPlace, found};
 
 use crate::{
     home::{Description, Home, HomeError},
@@ -35,6 +35,9 @@ pub enum InitError {
     /// The key-encryption key was named in a form that nobody understands.
     #[error(transparent)]
     Kek(#[from] signer::KekError),
+    /// So was the place of the authorities' keys.
+    #[error("--keys is `files` or a token: {0}")]
+    Keys(#[source] signer::TokenUriError),
     /// The file with the cluster's durations cannot be used.
     #[error(transparent)]
     Settings(#[from] ConfigError),
@@ -92,7 +95,11 @@ pub async fn run(global: &Global, args: &InitArgs) -> u8 {
             Some(path) => settings(&config::read(path)?, path)?,
             None => Settings::default(),
         };
-        make(&args_.data_dir, &args_.cluster, kek, settings)
+        let keys = match &args_.keys {
+            Some(text) => text.parse().map_err(InitError::Keys)?,
+            None => KeyPlace::Files,
+        };
+        make(&args_.data_dir, &args_.cluster, kek, keys, settings)
     })
     .await
     .expect("making a cluster does not panic");
@@ -101,7 +108,12 @@ pub async fn run(global: &Global, args: &InitArgs) -> u8 {
             report(global, args, &made);
             0
         }
-        Err(error @ (InitError::Kek(_) | InitError::Settings(_) | InitError::UnknownSetting { .. })) => {
+        Err(
+            error @ (InitError::Kek(_)
+            | InitError::Keys(_)
+            | InitError::Settings(_)
+            | InitError::UnknownSetting { .. }),
+        ) => {
             anstream::eprintln!("usage: {error}");
             2
         }
@@ -142,21 +154,29 @@ pub fn make(
     dir: &Path,
     cluster: &ClusterName,
     kek: KekSource,
+    keys: KeyPlace,
     settings: Settings,
 ) -> Result<Made, InitError> {
     Home::prepare(dir)?;
-    fill(dir, cluster, kek, settings).inspect_err(|_| empty(dir))
+    fill(dir, cluster, kek, keys, settings).inspect_err(|_| empty(dir))
 }
 
 /// Removes what a failed `init` made; the directory was empty before it. What cannot be removed is refused next time.
 fn empty(dir: &Path) {
+    signer::abandon(&dir.join("keys"));
     for made in ["keys", "gateway"] {
         let _ = std::fs::remove_dir_all(dir.join(made));
     }
     let _ = std::fs::remove_file(dir.join("admin.identity"));
 }
 
-fn fill(dir: &Path, cluster: &ClusterName, kek: KekSource, settings: Settings) -> Result<Made, InitError> {
+fn fill(
+    dir: &Path,
+    cluster: &ClusterName,
+    kek: KekSource,
+    keys: KeyPlace,
+    settings: Settings,
+) -> Result<Made, InitError> {
     let now = now_of(SystemClock::shared())();
     let admin: UserName = "admin".parse().expect("a valid name");
     let member = MemberId(execution::fresh_id(now));
@@ -164,6 +184,7 @@ fn fill(dir: &Path, cluster: &ClusterName, kek: KekSource, settings: Settings) -
         cluster: cluster.clone(),
         settings,
         kek,
+        keys,
         admin: admin.clone(),
         gateway: member,
         // Its names are known when it first serves; until then it serves what agents check: its URI.
@@ -284,10 +305,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (place, cluster) = (dir.path().join("cp"), "acme.cluster".parse().unwrap());
         let missing = format!("file:{}", dir.path().join("no/such/kek").display());
-        let failed = make(&place, &cluster, missing.parse().unwrap(), Settings::default());
+        let failed = make(
+            &place,
+            &cluster,
+            missing.parse().unwrap(),
+            KeyPlace::Files,
+            Settings::default(),
+        );
         assert!(failed.is_err());
         assert!(!place.join("keys").exists(), "keys of nobody are left");
-        make(&place, &cluster, KekSource::default(), Settings::default()).unwrap();
+        make(
+            &place,
+            &cluster,
+            KekSource::default(),
+            KeyPlace::Files,
+            Settings::default(),
+        )
+        .unwrap();
     }
 
     #[test]

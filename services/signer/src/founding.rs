@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     kek::KekSource,
-    keystore::{FileStore, KeyPurpose, KeyStore, KeyStoreError},
+    keystore::{FileStore, KeyPlace, KeyPurpose, KeyStore, KeyStoreError, Stores, make_keys_in},
 };
 
 pub use file::{GenesisFileError, genesis_file, load_genesis, parse_genesis};
@@ -42,6 +42,8 @@ pub struct Founding {
     pub settings: Settings,
     /// Where the key-encryption key is kept.
     pub kek: KekSource,
+    /// Where the authorities' keys are made, these first ones and later ones; the bundle key is always a sealed file.
+    pub keys: KeyPlace,
     /// The first administrator.
     pub admin: UserName,
     /// The first gateway, stable over its restarts.
@@ -105,12 +107,15 @@ pub enum FoundingError {
 
 /// Makes the key store of a new cluster in `key_dir`, every first authority, and the first certificates.
 ///
-/// Blocking. A crash half way leaves a directory that `init` refuses or begins again; no log is touched.
+/// Blocking. A crash half way leaves a directory that `init` refuses or begins again; no log is touched. Whoever fails after
+/// this, or in it, calls [`abandon`] before the directory is removed.
 ///
 /// # Errors
 /// [`FoundingError`]; `Exists` if the directory holds keys already.
 pub fn found(key_dir: &Path, founding: &Founding) -> Result<Founded, FoundingError> {
-    let store = FileStore::create(key_dir, &founding.cluster, &founding.kek)?;
+    drop(FileStore::create(key_dir, &founding.cluster, &founding.kek)?);
+    make_keys_in(key_dir, &founding.keys)?;
+    let store = Stores::open(key_dir)?;
     let bundle_key = store.bundle_key()?;
     let kinds = |t: AuthorityType| t.row().keys.iter().map(move |kind| (t, *kind));
     let authorities = AuthorityType::all()
@@ -165,6 +170,17 @@ pub fn found(key_dir: &Path, founding: &Founding) -> Result<Founded, FoundingErr
     })
 }
 
+/// Destroys what a failed founding has left in a token: its directory is removed, and nobody would ever ask for these keys.
+pub fn abandon(key_dir: &Path) {
+    let Ok(store) = Stores::open(key_dir) else { return };
+    let made = store.keys().unwrap_or_default();
+    for (id, _) in made {
+        if let Err(error) = store.destroy(&id) {
+            tracing::warn!(key = %id.short(), error = %crate::service::chain(&error), "a key of no cluster was left");
+        }
+    }
+}
+
 struct FirstAuthority {
     authority_type: AuthorityType,
     key: AuthorityKey,
@@ -174,7 +190,7 @@ struct FirstAuthority {
 }
 
 fn first_authority(
-    store: &FileStore,
+    store: &Stores,
     founding: &Founding,
     authority_type: AuthorityType,
     kind: KeyKind,

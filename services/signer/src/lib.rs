@@ -29,7 +29,9 @@ mod service;
 mod signing;
 
 pub use checkpoints::{CheckpointError, Checkpoints};
-pub use founding::{Credentials, Founded, Founding, FoundingError, first_order, found, load_genesis};
+pub use founding::{
+    Credentials, Founded, Founding, FoundingError, abandon, first_order, found, load_genesis,
+};
 pub use kek::{KekError, KekSource};
 pub use keystore::{FileStore, KeyPlace, KeyStore, KeyStoreError, TokenUriError, make_keys_in};
 pub use service::{Config, Signer, SignerError};

@@ -36,6 +36,7 @@ pub(crate) struct Cluster {
 
 pub(crate) fn founding() -> Founding {
     Founding {
+        keys: crate::KeyPlace::Files,
         cluster: "acme.cluster".parse().unwrap(),
         settings: Settings {
             allow_loopback: true,

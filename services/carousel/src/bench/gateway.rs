@@ -48,7 +48,13 @@ pub(crate) async fn measure(args: &GatewayArgs) -> Result<Gateway, BenchError> {
     let dir = place.path.join("control-plane");
     let (made_in, cluster): (_, ClusterName) = (dir.clone(), "bench.carousel".parse().expect("a DNS name"));
     let making = tokio::task::spawn_blocking(move || {
-        init::make(&made_in, &cluster, KekSource::default(), Settings::default())
+        init::make(
+            &made_in,
+            &cluster,
+            KekSource::default(),
+            signer::KeyPlace::Files,
+            Settings::default(),
+        )
     });
     making.await.map_err(|e| BenchError::Stuck(e.to_string()))??;
     let bench = Bench {

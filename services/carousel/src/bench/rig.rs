@@ -58,7 +58,13 @@ impl Rig {
         let dir = place.join("control-plane");
         let made_in = dir.clone();
         tokio::task::spawn_blocking(move || {
-            init::make(&made_in, &cluster, KekSource::default(), Settings::default())
+            init::make(
+                &made_in,
+                &cluster,
+                KekSource::default(),
+                signer::KeyPlace::Files,
+                Settings::default(),
+            )
         })
         .await
         .map_err(|e| BenchError::Stuck(e.to_string()))??;

@@ -83,9 +83,17 @@ impl Fleet {
         };
         let dir = place.join("control-plane");
         let (made_in, of) = (dir.clone(), cluster.clone());
-        tokio::task::spawn_blocking(move || init::make(&made_in, &of, KekSource::default(), settings))
-            .await
-            .expect("making a cluster does not panic")?;
+        tokio::task::spawn_blocking(move || {
+            init::make(
+                &made_in,
+                &of,
+                KekSource::default(),
+                signer::KeyPlace::Files,
+                settings,
+            )
+        })
+        .await
+        .expect("making a cluster does not panic")?;
         let mut home = Home::open(&dir)?;
         let held = home.hold()?;
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

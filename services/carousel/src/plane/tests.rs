@@ -16,7 +16,14 @@ fn made() -> (TempDir, PathBuf, Home) {
     std::fs::write(&kek, [7; 32]).unwrap();
     std::fs::set_permissions(&kek, std::fs::Permissions::from_mode(0o600)).unwrap();
     let cluster = "acme.cluster".parse().unwrap();
-    init::make(&data, &cluster, KekSource::File(kek.clone()), Settings::default()).unwrap();
+    init::make(
+        &data,
+        &cluster,
+        KekSource::File(kek.clone()),
+        signer::KeyPlace::Files,
+        Settings::default(),
+    )
+    .unwrap();
     let home = Home::open(&data).unwrap();
     (dir, kek, home)
 }

@@ -49,6 +49,9 @@ pub struct InitArgs {
     /// [default: a file that is made beside the keys].
     #[arg(long, value_name = "KEK")]
     pub kek: Option<String>,
+    /// Where the authorities' keys are made, as `serve --keys` takes it: `files`, or a PKCS#11 token [default: files].
+    #[arg(long, value_name = "PLACE")]
+    pub keys: Option<String>,
     /// A TOML file with other durations than the usual ones, such as node_ttl_ms. They are fixed for the cluster's
     /// life, and status warns where they are lower than usual: for demos and tests.
     #[arg(long, value_name = "FILE")]
