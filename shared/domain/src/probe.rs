@@ -13,8 +13,8 @@ pub use address::{ProbeAddress, Scheme};
 
 use crate::{
     authority::{AuthorityKey, AuthorityType, KeyKind},
+    event::LeafUse,
     id::AuthorityId,
-    phase::Generation,
     state::{ClusterState, TypeState},
     time::Timestamp,
     trust::published,
@@ -118,8 +118,10 @@ pub fn proves(
         return Err(Unproven::NoKey);
     }
     match (address.scheme(), sight) {
-        (Scheme::Tls, Sight::Tls { accepts, presents }) => tls(of, accepts.as_ref(), presents.as_ref(), now),
-        (Scheme::Ssh, Sight::Ssh { presents }) => ssh(of, presents, now),
+        (Scheme::Tls, Sight::Tls { accepts, presents }) => {
+            tls((authority_type, of), accepts.as_ref(), presents.as_ref(), now)
+        }
+        (Scheme::Ssh, Sight::Ssh { presents }) => ssh((authority_type, of), presents, now),
         (Scheme::Http, Sight::Jwks { holds, .. }) => {
             let may: BTreeSet<_> = published(state, authority_type, now).map(|key| key.id).collect();
             jwks(of, holds, &may)
@@ -128,9 +130,12 @@ pub fn proves(
     }
 }
 
+/// A type with its state.
+type Of<'a> = (AuthorityType, &'a TypeState);
+
 /// What it shows of trust, and what it shows of its own certificate: one at least, and nothing against the row.
 fn tls(
-    of: &TypeState,
+    of: Of<'_>,
     accepts: Option<&Accepted>,
     presents: Option<&Presented>,
     now: Timestamp,
@@ -141,7 +146,7 @@ fn tls(
         ));
     }
     if let Some(Accepted { authorities, others }) = accepts {
-        is_equal(authorities, &of.trusted())?;
+        is_equal(authorities, &of.1.trusted())?;
         if *others > 0 {
             return Err(Unproven::Others(*others));
         }
@@ -149,7 +154,7 @@ fn tls(
     presents.map_or(Ok(()), |presented| is_by_row(of, KeyKind::Tls, presented, now))
 }
 
-fn ssh(of: &TypeState, presents: &[Presented], now: Timestamp) -> Result<(), Unproven> {
+fn ssh(of: Of<'_>, presents: &[Presented], now: Timestamp) -> Result<(), Unproven> {
     if presents.is_empty() {
         return Err(Unproven::Nothing(
             "it presents no host certificate of this type: see HostCertificate in sshd_config",
@@ -185,15 +190,17 @@ fn is_equal(found: &BTreeSet<AuthorityId>, row: &BTreeSet<AuthorityId>) -> Resul
     }
 }
 
-/// Was it signed by the issuer that the row names for servers, and is it still good?
-fn is_by_row(of: &TypeState, kind: KeyKind, presented: &Presented, now: Timestamp) -> Result<(), Unproven> {
-    let active = of.active.get(&kind);
-    let wanted = match of.phase.row().server {
-        Generation::Active => active,
-        Generation::Prepared => of.prepared.get(&kind).or(active),
-    };
-    let wanted = wanted.ok_or(Unproven::NoKey)?.id;
-    if presented.issuer != wanted {
+/// Was it signed by the issuer that the row names for servers, or already by the one that signs by hand, and is it still good?
+fn is_by_row(
+    (authority_type, of): Of<'_>,
+    kind: KeyKind,
+    presented: &Presented,
+    now: Timestamp,
+) -> Result<(), Unproven> {
+    let row = of.row(kind);
+    let wanted = row.server.ok_or(Unproven::NoKey)?;
+    let by_hand = row.issuer_by_hand(authority_type, LeafUse::Server);
+    if presented.issuer != wanted && Some(presented.issuer) != by_hand {
         let found = presented.issuer;
         return Err(Unproven::Issuer { found, wanted });
     }

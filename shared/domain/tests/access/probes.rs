@@ -136,7 +136,11 @@ fn a_tls_server_is_ready_when_its_trust_and_its_certificate_are_those_of_the_row
         assert_eq!(seen(tls(accepts(&[old, new], 2), None)), Err(Unproven::Others(2)));
         let other = tls(accepts(&[old, new], 0), cert(wrong));
         let (found, wanted) = (wrong, right);
-        assert_eq!(seen(other), Err(Unproven::Issuer { found, wanted }), "{phase}");
+        match phase {
+            // What is signed by hand comes from the new authority already: who was quick is not behind.
+            UpdateClients => assert_eq!(seen(other), Ok(())),
+            _ => assert_eq!(seen(other), Err(Unproven::Issuer { found, wanted }), "{phase}"),
+        }
     }
     world.enter(Db, Rollback);
     assert_eq!(
