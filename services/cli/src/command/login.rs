@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     export, plain_request,
-    sign::{read, signed_by, write},
+    sign::{public_key, signed_by, write},
 };
 use crate::{
     args::LoginArgs,
@@ -32,10 +32,9 @@ pub(super) async fn login(context: &Context, args: &LoginArgs) -> Result<Exit, F
 
 /// A key that the person has already, in an agent or in a token: its certificate alone.
 async fn certify(context: &Context, key: &Path) -> Result<Exit, Failure> {
-    let line = read(key)?;
-    let out = beside(key)?;
+    let (out, line) = (beside(key)?, public_key(key)?);
     let session = context.session().await?;
-    let answer = ssh_certificate(context, &session, line.trim().to_owned()).await?;
+    let answer = ssh_certificate(context, &session, line).await?;
     write(&out, format!("{}\n", answer.credential).as_bytes())?;
     let text = format!(
         "{} is written, good until {}.\n",

@@ -6,7 +6,7 @@ use api::{
     command::{SignAnswer, SignRequest, SignTokenRequest},
     route,
 };
-use pki::jwe::Receiver;
+use pki::{csr, jwe::Receiver, ssh};
 use serde_json::json;
 
 use super::{plain_request, required_type};
@@ -22,11 +22,10 @@ const MAX_INPUT: u64 = 64 * 1024;
 
 pub(super) async fn sign(context: &Context, args: &SignArgs) -> Result<Exit, Failure> {
     let authority_type = required_type(args.authority_type)?;
-    // What cannot be read is said before anybody is asked.
-    let csr = args.csr.as_deref().map(read).transpose()?;
-    let ssh_key = args.ssh_key.as_deref().map(read).transpose()?;
+    // What cannot be used is said before anybody is asked; above all, a private key goes nowhere.
+    let csr = args.csr.as_deref().map(request).transpose()?;
+    let ssh_key = args.ssh_key.as_deref().map(public_key).transpose()?;
     let session = context.session().await?;
-    let ssh_key = ssh_key.map(|line| line.trim().to_owned());
     let make = || SignRequest {
         id: plain_request(context, &session).id,
         reason: context.global.reason.clone(),
@@ -122,8 +121,29 @@ fn milliseconds(life: std::time::Duration) -> u64 {
     u64::try_from(life.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A certificate request whose signature verifies: anything else stays here.
+fn request(path: &Path) -> Result<String, Failure> {
+    let text = read(path)?;
+    if text.contains("PRIVATE KEY") {
+        return Err(Failure::failed(format!(
+            "{}: this is a private key, and was sent nowhere; give a request that was made with it: openssl req -new -key FILE",
+            path.display()
+        )));
+    }
+    csr::parse_and_verify(text.as_bytes())
+        .map(|_| text)
+        .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
+}
+
+/// An SSH public key, one line without a comment: anything else stays here.
+pub(super) fn public_key(path: &Path) -> Result<String, Failure> {
+    ssh::SshPublicKey::parse(&read(path)?)
+        .map(|key| key.to_line())
+        .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
+}
+
 /// A small text file, or stdin.
-pub(super) fn read(path: &Path) -> Result<String, Failure> {
+fn read(path: &Path) -> Result<String, Failure> {
     let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()));
     let mut text = String::new();
     let length = if path == Path::new("-") {
@@ -149,4 +169,37 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     runtime::harden::atomic_write(path, bytes, 0o644)
         .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_private_key_is_named_as_one_and_goes_nowhere() {
+        let key = pki::KeyPair::generate();
+        let private = file(&key.to_pem());
+        for refused in [
+            request(private.path()).map(drop),
+            public_key(private.path()).map(drop),
+        ] {
+            let said = refused.unwrap_err().page;
+            assert!(said.contains("private key"), "{said}");
+            assert!(
+                !said.contains(key.to_pem().lines().nth(1).unwrap()),
+                "nothing of it is shown"
+            );
+        }
+        let made = file(&csr::make_pem(&key));
+        assert!(request(made.path()).is_ok());
+        assert!(request(file("nonsense").path()).is_err());
+        let line = ssh::public_line(key.public(), "a comment");
+        assert!(!public_key(file(&line).path()).unwrap().contains("comment"));
+    }
 }

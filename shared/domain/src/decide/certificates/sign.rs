@@ -187,7 +187,10 @@ fn in_words(ms: u64) -> String {
     let units = [(DAY_MS, "days"), (HOUR_MS, "hours"), (MINUTE_MS, "minutes")];
     let unit = units.into_iter().find(|(unit, _)| ms.is_multiple_of(*unit));
     let (unit, name) = unit.unwrap_or((SECOND_MS, "seconds"));
-    format!("{} {name}", ms / unit)
+    match ms / unit {
+        1 => format!("1 {}", name.trim_end_matches('s')),
+        several => format!("{several} {name}"),
+    }
 }
 
 fn invalid(text: impl Into<String>) -> Refusal {
