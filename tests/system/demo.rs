@@ -35,6 +35,8 @@ fn the_demo_rotates_every_other_type_with_an_application_whose_credentials_nodes
     ] {
         let said = demo(&["--nodes", "3", "--type", authority_type]);
         assert_eq!(phases(&said, 3, authority_type), FORWARD);
+        assert!(said["credentials"]["total"].as_u64() > Some(0), "{said}");
+        assert_eq!(said["credentials"]["failed"], 0, "{said}");
     }
     for authority_type in ["openssh", "jwt"] {
         let said = demo(&["--nodes", "3", "--rollback", "--type", authority_type]);
@@ -67,6 +69,11 @@ async fn the_demo_runs_on_a_jetstream_as_well() {
 #[test]
 fn a_demo_for_people_says_the_truth_first_and_cleans_up() {
     let finished = run(&mut carousel(&["demo", "--nodes", "3"]));
+    for phase in FORWARD {
+        let reached = format!("Z {phase:<15} 3/3 nodes ");
+        let lines = finished.stderr.lines().filter(|line| line.contains(&reached));
+        assert_eq!(lines.count(), 1, "{phase}: {}", finished.stderr);
+    }
     let said = finished.expect_code(0);
     let first = said.lines().next().unwrap_or_default();
     assert!(

@@ -217,11 +217,12 @@ async fn rotate(
         id = fleet.enter(authority_type, phase).await?.or(id);
         show.enter(phase);
         loop {
-            show.draw(fleet, traffic, authority_type)?;
             let done = fleet.has_reached(authority_type, phase);
             if done {
                 show.reached(phase, entered.elapsed());
             }
+            // Also the last time round: that the phase is reached is to be seen before the next one.
+            show.draw(fleet, traffic, authority_type)?;
             if done && entered.elapsed() >= DWELL {
                 break;
             }

@@ -130,14 +130,17 @@ impl Application {
             Ok(credential) => self
                 .note
                 .succeeded(began.elapsed(), &[credential.issuer], Wire::Credentials),
-            Err(reason) => self.note.failed(Failure {
-                at: (self.now)(),
-                from: NAME.into(),
-                to: node.name.clone(),
-                phase: self.note.phase(),
-                reason,
-                presented: issuer,
-            }),
+            Err(reason) => {
+                let failure = Failure {
+                    at: (self.now)(),
+                    from: NAME.into(),
+                    to: node.name.clone(),
+                    phase: self.note.phase(),
+                    reason,
+                    presented: issuer,
+                };
+                self.note.failed(failure, Wire::Credentials);
+            }
         }
     }
 }

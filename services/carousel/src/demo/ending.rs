@@ -12,7 +12,7 @@ use super::{
     fleet::Fleet,
     proof::Held,
     screen::grouped,
-    traffic::{Counts, Failure},
+    traffic::{Counts, Failure, Tally},
 };
 
 /// Everything that the end tells.
@@ -66,8 +66,8 @@ impl Ending<'_> {
     fn is_good(&self) -> bool {
         let nodes = self.args.nodes as usize;
         let holds = |r: &Rotated| r.proof.holds(r.authority_type, nodes);
-        self.counts.failed == 0
-            && self.counts.total > 0
+        self.counts.failed() == 0
+            && self.counts.handshakes.total > 0
             && self.audit.verified
             && self.rotations.iter().all(holds)
     }
@@ -84,10 +84,13 @@ impl Ending<'_> {
         let mut json = serde_json::json!({
             "nodes": self.args.nodes,
             "rotation": self.rotations.first().map(rotation),
-            "handshakes": { "total": self.counts.total, "failed": self.counts.failed },
+            "handshakes": tally(self.counts.handshakes),
             "audit": { "events": self.audit.position.0, "verified": self.audit.verified },
             "seconds": round(self.seconds),
         });
+        if self.counts.credentials.total > 0 {
+            json["credentials"] = tally(self.counts.credentials);
+        }
         if self.rotations.len() > 1 {
             json["rotations"] = self.rotations.iter().map(rotation).collect();
         }
@@ -105,9 +108,9 @@ impl Ending<'_> {
             many => format!("{} CAs", many.len()),
         };
         let mut lines = vec![format!(
-            "{} {what} {verb} under load: {} handshakes, 0 failed.",
+            "{} {what} {verb} under load: {}, 0 failed.",
             super::symbol("✓", "ok"),
-            grouped(self.counts.total)
+            self.counts.in_words()
         )];
         for rotated in &self.rotations {
             lines.push(String::new());
@@ -217,13 +220,12 @@ impl Ending<'_> {
     }
 
     fn failure(&self) -> Vec<String> {
-        let (failed, total) = (self.counts.failed, self.counts.total);
-        let headline = match failed {
+        let headline = match self.counts.failed() {
             0 => "The rotation ended, but its proof failed. This is a bug in Carousel.".to_owned(),
-            _ => format!(
-                "{} of {} handshakes failed. This is a bug in Carousel.",
+            failed => format!(
+                "{} of {} failed. This is a bug in Carousel.",
                 grouped(failed),
-                grouped(total)
+                self.counts.in_words()
             ),
         };
         let mut lines = vec![format!("{} {headline}", super::symbol("✗", "x")), String::new()];
@@ -259,6 +261,10 @@ impl Ending<'_> {
 
 fn in_words(f: &Failure) -> String {
     format!("{}  {} -> {} in {}", f.at, f.from, f.to, f.phase)
+}
+
+fn tally(of: Tally) -> serde_json::Value {
+    serde_json::json!({ "total": of.total, "failed": of.failed })
 }
 
 fn failure_json(f: &Failure) -> serde_json::Value {

@@ -7,10 +7,10 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::traffic::Counts;
+use super::traffic::{Counts, Tally};
 
 /// How many lines the live screen has.
-pub(super) const HEIGHT: u16 = 16;
+pub(super) const HEIGHT: u16 = 17;
 /// With more nodes the last line names only those that are waited for.
 const NAMED_NODES: usize = 24;
 
@@ -59,6 +59,7 @@ pub(super) fn live(p: &Picture) -> Vec<Line<'static>> {
     lines.extend(p.phases.iter().map(|row| phase(p, row)));
     lines.push(Line::default());
     lines.push(handshakes(p));
+    lines.extend(credentials(p));
     lines.push(load(p));
     lines.push(on_the_wire(p));
     lines.push(log(p));
@@ -113,20 +114,31 @@ fn phase(p: &Picture, row: &PhaseRow) -> Line<'static> {
 
 fn handshakes(p: &Picture) -> Line<'static> {
     let c = &p.counts;
-    let failed = if c.failed == 0 { GREEN } else { RED };
     Line::from(vec![
         Span::raw(format!(
             "  handshakes  {} total    {}/s    ",
-            grouped(c.total),
+            grouped(c.handshakes.total),
             grouped(u64::from(c.rate()))
         )),
-        Span::styled(format!("{} failed", grouped(c.failed)), failed),
+        failed(c.handshakes),
         Span::raw(format!(
             "    p50 {:.1} ms  p99 {:.1} ms",
             c.percentile_ms(50),
             c.percentile_ms(99)
         )),
     ])
+}
+
+/// Where credentials are signed by hand as well.
+fn credentials(p: &Picture) -> Option<Line<'static>> {
+    let tally = p.counts.credentials;
+    let total = Span::raw(format!("  credentials {} total    ", grouped(tally.total)));
+    (tally.total > 0).then(|| Line::from(vec![total, failed(tally)]))
+}
+
+fn failed(tally: Tally) -> Span<'static> {
+    let style = if tally.failed == 0 { GREEN } else { RED };
+    Span::styled(format!("{} failed", grouped(tally.failed)), style)
 }
 
 fn load(p: &Picture) -> Line<'static> {
@@ -256,7 +268,14 @@ mod tests {
                 row("standby", Progress::ToCome, 0),
             ],
             counts: Counts {
-                total: 41_873,
+                handshakes: Tally {
+                    total: 41_873,
+                    failed: 0,
+                },
+                credentials: Tally {
+                    total: 230,
+                    failed: 1,
+                },
                 old_ca: 1,
                 new_ca: 2,
                 ..Counts::default()
@@ -278,7 +297,8 @@ mod tests {
             "{shown}"
         );
         assert!(shown.contains("▸ update_clients  ████████░░░░  8/12"), "{shown}");
-        assert!(shown.contains("41,873 total"), "{shown}");
+        assert!(shown.contains("handshakes  41,873 total"), "{shown}");
+        assert!(shown.contains("credentials 230 total    1 failed"), "{shown}");
         assert!(shown.contains("n08 ✓ n09 …"), "{shown}");
         assert!(text(&live(&picture(60))).contains("waiting for n09 n10 n11 n12 (+48)"));
     }

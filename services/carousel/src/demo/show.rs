@@ -18,7 +18,7 @@ use super::{
     DemoError,
     fleet::Fleet,
     screen::{self, PhaseRow, Picture, Progress, grouped},
-    traffic::Traffic,
+    traffic::{Counts, Tally, Traffic},
 };
 
 /// Redraws per second, at most.
@@ -218,11 +218,10 @@ impl Show {
         let (reached, required) = row.map_or((0, 0), |row| (row.reached, row.required));
         let took = row.and_then(|row| row.took).unwrap_or_default().as_secs_f64();
         anstream::eprintln!(
-            "{} {:<15} {reached}/{required} nodes  {took:.1} s   handshakes {} ok, {} failed",
+            "{} {:<15} {reached}/{required} nodes  {took:.1} s   {}",
             clock(),
             phase.name(),
-            grouped(picture.counts.total - picture.counts.failed),
-            grouped(picture.counts.failed),
+            tallies(&picture.counts),
         );
     }
 
@@ -240,6 +239,19 @@ impl Show {
         if let Some(event) = last {
             self.last_event = fold.read(|state| describe(state, &event.fact));
         }
+    }
+}
+
+/// `handshakes 6,120 ok, 0 failed`, and the credentials where there are any.
+fn tallies(counts: &Counts) -> String {
+    let text = |what: &str, tally: Tally| {
+        let ok = grouped(tally.total - tally.failed);
+        format!("{what} {ok} ok, {} failed", grouped(tally.failed))
+    };
+    let handshakes = text("handshakes", counts.handshakes);
+    match counts.credentials.total {
+        0 => handshakes,
+        _ => format!("{handshakes}   {}", text("credentials", counts.credentials)),
     }
 }
 

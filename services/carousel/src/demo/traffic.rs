@@ -15,6 +15,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::screen::grouped;
+
 /// Connections that are being made at once. A few suffice to keep two cores busy; more would only queue.
 const WORKERS: usize = 4;
 /// Failures that are kept with their circumstances; all are counted.
@@ -48,13 +50,21 @@ pub(super) struct Failure {
     pub presented: Option<SpkiPin>,
 }
 
+/// How many were tried, and how many of them failed.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Tally {
+    pub total: u64,
+    pub failed: u64,
+}
+
 /// What has been counted so far.
 #[derive(Clone, Default)]
 pub(super) struct Counts {
-    pub total: u64,
-    pub failed: u64,
+    pub handshakes: Tally,
+    /// Credentials that were signed by hand and shown to a node; none in most rotations.
+    pub credentials: Tally,
     pub failures: Vec<Failure>,
-    /// Handshakes in each of the last seconds, oldest first.
+    /// Handshakes and credentials in each of the last seconds, oldest first.
     pub load: VecDeque<u32>,
     /// Certificates seen on the wire in the last second: of the old and of the new authority.
     pub old_ca: u64,
@@ -64,6 +74,20 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// Of either.
+    pub(super) fn failed(&self) -> u64 {
+        self.handshakes.failed + self.credentials.failed
+    }
+
+    /// `61,204 handshakes`, or `61,204 handshakes and 230 credentials`.
+    pub(super) fn in_words(&self) -> String {
+        let handshakes = format!("{} handshakes", grouped(self.handshakes.total));
+        match self.credentials.total {
+            0 => handshakes,
+            credentials => format!("{handshakes} and {} credentials", grouped(credentials)),
+        }
+    }
+
     /// The given percentile of recent handshakes in milliseconds.
     pub(super) fn percentile_ms(&self, percent: usize) -> f64 {
         let mut sorted: Vec<_> = self.recent.iter().copied().collect();
@@ -72,7 +96,7 @@ impl Counts {
         sorted.get(index).map_or(0.0, |d| d.as_secs_f64() * 1_000.0)
     }
 
-    /// Handshakes per second, over the last whole seconds.
+    /// Handshakes and credentials per second, over the last whole seconds.
     pub(super) fn rate(&self) -> u32 {
         let last: Vec<_> = self.load.iter().rev().skip(1).take(3).collect();
         if last.is_empty() {
@@ -126,8 +150,11 @@ impl Note {
     }
 
     /// It was not.
-    pub(super) fn failed(&self, failure: Failure) {
-        self.counts.lock().expect("no panic while held").failed(failure);
+    pub(super) fn failed(&self, failure: Failure, wire: Wire) {
+        self.counts
+            .lock()
+            .expect("no panic while held")
+            .failed(failure, wire);
     }
 
     /// The phase that is on.
@@ -248,14 +275,17 @@ impl Load {
                 let seen: Vec<_> = presented.into_iter().chain([result.identity.issuer]).collect();
                 self.note.succeeded(took, &seen, Wire::Nodes);
             }
-            Err(error) => self.note.failed(Failure {
-                at: (self.now)(),
-                from: from.name.clone(),
-                to: to.name.clone(),
-                phase: self.note.phase(),
-                reason: in_words(&error),
-                presented,
-            }),
+            Err(error) => {
+                let failure = Failure {
+                    at: (self.now)(),
+                    from: from.name.clone(),
+                    to: to.name.clone(),
+                    phase: self.note.phase(),
+                    reason: in_words(&error),
+                    presented,
+                };
+                self.note.failed(failure, Wire::Nodes);
+            }
         }
     }
 }
@@ -287,14 +317,17 @@ impl Operator {
         let took = began.elapsed();
         match answer {
             Ok(me) => self.note.succeeded(took, &[me.issuer], Wire::Operators),
-            Err(error) => self.note.failed(Failure {
-                at: (self.now)(),
-                from: "operator".into(),
-                to: "gateway".into(),
-                phase: self.note.phase(),
-                reason: in_words(&error),
-                presented: None,
-            }),
+            Err(error) => {
+                let failure = Failure {
+                    at: (self.now)(),
+                    from: "operator".into(),
+                    to: "gateway".into(),
+                    phase: self.note.phase(),
+                    reason: in_words(&error),
+                    presented: None,
+                };
+                self.note.failed(failure, Wire::Operators);
+            }
         }
     }
 }
@@ -312,11 +345,14 @@ pub(super) fn in_words(error: &dyn std::error::Error) -> String {
 
 impl Live {
     fn succeeded(&mut self, took: Duration, issuers: &[SpkiPin], wire: Wire) {
-        self.count();
-        if self.counts.recent.len() >= 2_000 {
-            self.counts.recent.pop_front();
+        self.count(wire);
+        // The times are shown as those of handshakes; a credential is made by several.
+        if wire != Wire::Credentials {
+            if self.counts.recent.len() >= 2_000 {
+                self.counts.recent.pop_front();
+            }
+            self.counts.recent.push_back(took);
         }
-        self.counts.recent.push_back(took);
         let (since, mut old, mut new) = self.window;
         for issuer in issuers.iter().filter(|_| wire == self.shown) {
             if Some(*issuer) == self.old {
@@ -333,16 +369,15 @@ impl Live {
         }
     }
 
-    fn failed(&mut self, failure: Failure) {
-        self.count();
-        self.counts.failed += 1;
+    fn failed(&mut self, failure: Failure, wire: Wire) {
+        self.count(wire).failed += 1;
         if self.counts.failures.len() < FAILURES_KEPT {
             self.counts.failures.push(failure);
         }
     }
 
-    fn count(&mut self) {
-        self.counts.total += 1;
+    /// One more, and the tally it belongs to.
+    fn count(&mut self, wire: Wire) -> &mut Tally {
         let second = self.began.elapsed().as_secs();
         while self.second < second {
             self.second += 1;
@@ -354,5 +389,11 @@ impl Live {
         if let Some(current) = self.counts.load.back_mut() {
             *current += 1;
         }
+        let tally = match wire {
+            Wire::Nodes | Wire::Operators => &mut self.counts.handshakes,
+            Wire::Credentials => &mut self.counts.credentials,
+        };
+        tally.total += 1;
+        tally
     }
 }
