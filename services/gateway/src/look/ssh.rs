@@ -28,7 +28,9 @@ const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 /// How long it waits for the other side, in seconds: less than we wait for it, so that it ends by itself.
 const PATIENCE_S: &str = "8";
 /// The kinds of host keys that are asked for, each in a connection of its own.
-const KEY_TYPES: &str = "ecdsa,ed25519,rsa";
+const KEY_TYPES: [&str; 3] = ["ecdsa", "ed25519", "rsa"];
+/// How the program shows, on stderr, that a connection reached an SSH server: `# HOST:PORT SSH-2.0-...`.
+const GREETED: &str = " SSH-2.0";
 /// How the type of a certificate ends in its line.
 const CERTIFICATE: &str = "-cert-v01@openssh.com";
 
@@ -37,7 +39,8 @@ pub(super) async fn look(at: SocketAddr, known: &Known) -> Result<Sight, String>
         "ssh-keyscan is not installed on the gateway's machine: install OpenSSH's client there (openssh-client)",
     )?;
     let answer = scan(program, at).await?;
-    Ok(sight(&answer, known))
+    all_greeted(&answer.said)?;
+    Ok(sight(&answer.keys, known))
 }
 
 /// The program, once it was found.
@@ -50,24 +53,49 @@ fn keyscan() -> Option<&'static Path> {
     Some(FOUND.get_or_init(|| found))
 }
 
+/// What the program printed: the keys, and what it said besides.
+struct Answer {
+    keys: String,
+    said: String,
+}
+
+/// A server that shuts out some of the connections shows some of its keys, and those that it did not show may be of the
+/// old authority.
+fn all_greeted(said: &str) -> Result<(), String> {
+    let greeted = said
+        .lines()
+        .filter(|line| line.starts_with('#') && line.contains(GREETED));
+    match greeted.count() {
+        0 => Err("no SSH server answered there".into()),
+        n if n < KEY_TYPES.len() => Err(format!(
+            "the SSH server took {n} of {} connections, one for each kind of key: see MaxStartups and \
+             PerSourcePenaltyExemptList in its sshd_config",
+            KEY_TYPES.len()
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The address is one that was looked up: nothing that somebody wrote is an argument.
-async fn scan(program: &Path, at: SocketAddr) -> Result<String, String> {
+async fn scan(program: &Path, at: SocketAddr) -> Result<Answer, String> {
     let failed = |error: std::io::Error| format!("{} could not be run: {error}", program.display());
     let mut child = Command::new(program)
-        .args(["-c", "-T", PATIENCE_S, "-t", KEY_TYPES, "-p"])
+        .args(["-c", "-T", PATIENCE_S, "-t", &KEY_TYPES.join(","), "-p"])
         .arg(at.port().to_string())
         .arg(at.ip().to_string())
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
-    let output = child.stdout.take().ok_or("ssh-keyscan has no output")?;
-    read(output).await.map_err(failed)
+    let none = "ssh-keyscan has no output";
+    let (output, said) = (child.stdout.take().ok_or(none)?, child.stderr.take().ok_or(none)?);
+    let (keys, said) = tokio::try_join!(read(output), read(said)).map_err(failed)?;
+    Ok(Answer { keys, said })
     // Dropped here: it has ended, or has said more than anybody listens to and is ended.
 }
 
