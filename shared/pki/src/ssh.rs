@@ -82,10 +82,18 @@ impl SshProfile {
             valid_after: whole_seconds(granted.not_before),
             valid_before: whole_seconds(granted.not_after),
             critical_options: critical_options.clone(),
-            extensions: extensions.clone(),
+            extensions: {
+                // A certificate holds them in order, however they were asked for.
+                let mut extensions = extensions.clone();
+                extensions.sort_unstable();
+                extensions
+            },
         })
     }
 }
+
+/// A certificate's line: several times the longest request, whose principals stand in it.
+const LONGEST_CERTIFICATE: usize = 4 * key::LONGEST_LINE;
 
 /// Why no certificate was made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -166,7 +174,7 @@ impl SshCertificate {
     /// [`SshCertificateError::NoCertificate`].
     pub fn parse(text: &str) -> Result<Self, SshCertificateError> {
         let line = text.trim();
-        if line.len() > key::LONGEST_LINE {
+        if line.len() > LONGEST_CERTIFICATE {
             return Err(SshCertificateError::NoCertificate);
         }
         let read = Certificate::from_openssh(line).map(Self);

@@ -227,3 +227,26 @@ fn a_revocation_list_holds_the_serials_of_each_authority() {
         8 + 4 + 8 + 8 + 8 + 4 + 4 + 12 + 1 + 4 + (4 + 104) + 4 + 1 + 4 + 16
     );
 }
+
+#[test]
+fn a_certificate_is_what_was_authorised_however_long_and_in_whatever_order_it_was_asked_for() {
+    let (key, ca) = testing::authority(AuthorityType::Openssh, 1);
+    let granted = AuthorizationGranted {
+        authority_type: AuthorityType::Openssh,
+        usage: domain::event::LeafUse::Client,
+        serial: domain::id::Serial::of_random_ssh(random()),
+        public_key: alice().to_line(),
+        spki: alice().pin(),
+        form: Form::Ssh {
+            principals: (0..256).map(|n| format!("{n:0>60}")).collect(),
+            critical_options: BTreeMap::new(),
+            extensions: vec!["permit-pty".into(), "permit-agent-forwarding".into()],
+        },
+        ..testing::granted(&ca)
+    };
+    let profile = SshProfile::of(&granted).unwrap();
+    let made = issue(&profile, &alice(), &key).unwrap();
+    let read = SshCertificate::parse(&made.to_line()).unwrap();
+    assert_eq!(Some(read.profile().extensions), Some(profile.extensions));
+    assert_eq!(read.profile().principals.len(), 256);
+}
