@@ -33,7 +33,11 @@ async fn revoke(context: &Context, args: RevokeArgs) -> Result<Exit, Failure> {
     }
     let needs = match (&args.node, &args.user) {
         (Some(_), _) => "\nThe node needs a new join token on its data directory: carousel tokens add",
-        (_, Some(_)) => "\nThe person needs a new identity: carousel users rm, then carousel users add",
+        (_, Some(_)) => {
+            "\nThe person needs a new identity: carousel users rm, then carousel users add. If that was the last \
+             administrator: carousel recover, on the control-plane host"
+        }
+        _ if args.external.is_some() => "\nTokens cannot be called back: each ends by itself",
         _ => "",
     };
     let target = args
@@ -62,7 +66,8 @@ async fn revoke(context: &Context, args: RevokeArgs) -> Result<Exit, Failure> {
         _ => 0,
     };
     let text = format!(
-        "{count} certificate{} no longer {}; their connections are closed within seconds.{needs}\n",
+        "{count} certificate{} no longer {}. Connections to the cluster are closed within seconds; an sshd, or another verifier \
+         without an agent, refuses them once it was given the newest list.{needs}\n",
         if count == 1 { "" } else { "s" },
         if count == 1 { "counts" } else { "count" },
     );

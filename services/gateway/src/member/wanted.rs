@@ -92,9 +92,11 @@ impl Wanted {
             .collect()
     }
 
-    /// Does this certificate fill the slot, with half its life still to come?
+    /// Does this certificate fill the slot, with half its life still to come? One that was revoked does not: whoever
+    /// reads the deny list refuses it.
     pub(crate) fn fills(&self, slot: Slot, certificate: &Certificate, now: Timestamp) -> bool {
-        certificate.issuer == Some(slot.issuer)
+        !self.denied.contains(&certificate.digest)
+            && certificate.issuer == Some(slot.issuer)
             && certificate.usage() == Some(slot.usage)
             && now < renewal(certificate)
             && same(&certificate.names, self.names.iter().map(ToString::to_string))
@@ -183,5 +185,32 @@ mod tests {
             [(OLD, Both), (NEW, Server)]
         );
         assert_eq!(slots(wanted(Phase::Standby, NEW, NEW, false)), [(NEW, Both)]);
+    }
+
+    #[test]
+    fn a_certificate_that_was_revoked_fills_no_slot() {
+        let (now, cluster) = (Timestamp(1_789_868_676_000), "acme.cluster".parse().unwrap());
+        let mut wanted = wanted(Phase::Standby, OLD, OLD, false);
+        let blueprint = pki::Blueprint {
+            cluster: &cluster,
+            authority_type: AuthorityType::Host,
+            generation: 1,
+            serial: domain::id::Serial([5; 16]),
+            now,
+        };
+        let made = pki::authority::make(&blueprint, &pki::KeyPair::generate()).unwrap();
+        let certificate = Certificate {
+            issuer: Some(OLD),
+            client: true,
+            server: true,
+            ..Certificate::parse(made.der()).unwrap()
+        };
+        let slot = Slot {
+            usage: LeafUse::Both,
+            issuer: OLD,
+        };
+        assert!(wanted.fills(slot, &certificate, now));
+        wanted.denied = vec![certificate.digest];
+        assert!(!wanted.fills(slot, &certificate, now));
     }
 }

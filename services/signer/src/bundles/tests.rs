@@ -1,6 +1,7 @@
 use domain::{
     Phase, SpkiPin, Timestamp,
     authority::KeyKind,
+    decide::certificates::revoke::MAX_REVOKED,
     event::AuthorityKeyGenerated,
     id::{CertDigest, Serial},
     trust::Denied,
@@ -112,6 +113,48 @@ async fn a_lost_key_that_an_earlier_bundle_lists_can_still_be_rotated_away() {
     assert_eq!(signed_phase(&cluster), Some(Phase::Rollback));
 }
 
+/// One of so many.
+fn denied(n: u32) -> Denied {
+    Denied {
+        serial: Serial([0x41; 16]),
+        digest: CertDigest([n as u8; 32]),
+        not_after: Timestamp(START.0 + 1),
+    }
+}
+
+#[tokio::test]
+async fn all_that_may_be_revoked_by_hand_fits_a_bundle_and_leaves_room() {
+    let cluster = Cluster::new().await;
+    let signer = cluster.signer().await.unwrap();
+    let content = cluster
+        .fold
+        .read(|state| bundle_content(state, DB, START).unwrap());
+    let serials = (0..MAX_REVOKED as u32).map(|n| {
+        let mut serial = [0xa5; 16];
+        serial[1..5].copy_from_slice(&n.to_be_bytes());
+        (Serial(serial), START)
+    });
+    let full = Bundle {
+        denied: (0..MAX_REVOKED as u32).map(denied).collect(),
+        ..content.clone()
+    };
+    let keys = cluster
+        .fold
+        .read(|state| state.types[&DB].active.values().cloned().collect::<Vec<_>>());
+    let lists = keys
+        .into_iter()
+        .map(|key| (key, serials.clone().collect()))
+        .collect();
+    let lists = signer.revocation_lists(lists, content.expires).await.unwrap();
+    assert_eq!(lists.len(), 1);
+    let bytes: usize = lists.values().map(String::len).sum();
+    let weight = bundle::sign(&full, &signer.bundle_key, vec![]).document.len() * 11 / 10 + bytes;
+    assert!(
+        weight < MAX_EVENT_BYTES * 3 / 4,
+        "{weight} bytes: whoever is removed needs room as well"
+    );
+}
+
 #[tokio::test]
 async fn a_bundle_that_the_log_or_its_readers_would_not_take_is_not_published() {
     let cluster = Cluster::new().await;
@@ -138,11 +181,6 @@ async fn a_bundle_that_the_log_or_its_readers_would_not_take_is_not_published() 
             .unwrap()
     };
     assert!(judge(&content).await.is_ok());
-    let denied = |n: u32| Denied {
-        serial: Serial([0x41; 16]),
-        digest: CertDigest([n as u8; 32]),
-        not_after: Timestamp(START.0 + 1),
-    };
     let long = Bundle {
         denied: (0..4_000).map(denied).collect(),
         ..content.clone()

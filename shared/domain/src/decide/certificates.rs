@@ -25,7 +25,7 @@ pub use revoke::{affected, revoke};
 pub use sign::sign;
 
 mod request;
-pub(crate) mod revoke;
+pub mod revoke;
 mod sign;
 
 /// How far back a certificate's life begins, in milliseconds: the clocks of its readers may be behind ours.

@@ -21,7 +21,7 @@ pub(super) const GONE: &str = "the holder was removed";
 const OUTCOMES_KEPT: usize = 4_096;
 
 pub(super) fn authorized(state: &mut ClusterState, header: &Header, f: &AuthorizationGranted) {
-    if let Some(why) = overtaken(state, f) {
+    if let Some(why) = overtaken(state, header, f) {
         settle(state, f.authorization, AuthorizationOutcome::Voided(why.into()));
         return;
     }
@@ -81,7 +81,11 @@ fn take(state: &mut ClusterState, authorization: AuthorizationId) -> Option<Pend
 
 /// Was the authorisation overtaken by an event on another subject, which its condition could not see? Then
 /// it is void from the start: the order of the log decides, for everybody alike.
-fn overtaken(state: &ClusterState, f: &AuthorizationGranted) -> Option<&'static str> {
+fn overtaken(state: &ClusterState, header: &Header, f: &AuthorizationGranted) -> Option<&'static str> {
+    let shown = header.credential.and_then(|shown| state.certificates.get(&shown));
+    if shown.is_some_and(|shown| shown.revoked) {
+        return Some("the certificate that it was asked with was revoked");
+    }
     let gone = match &f.holder {
         Principal::Node(id) => !state.nodes.contains_key(id),
         Principal::User(name) => !state.users.contains_key(name),
@@ -175,8 +179,20 @@ fn free_names(state: &mut ClusterState, authorization: AuthorizationId) {
 }
 
 pub(super) fn issued(state: &mut ClusterState, header: &Header, f: &CertificateIssued) {
-    // Only the certificate recorded first for an authorisation exists: a second one never leaves the signer.
+    // Only the certificate recorded first for an authorisation exists: a second one never leaves the signer. One whose
+    // authorisation was voided while it was being signed stands in the log for whoever reads it: it is denied.
     if take(state, f.authorization).is_none() {
+        let outcome = state.settled_authorizations.get(&f.authorization);
+        if matches!(outcome, Some(AuthorizationOutcome::Voided(_))) && f.kind != KeyKind::Jwt {
+            let denied = DeniedCertificate {
+                serial: f.serial,
+                issuer: f.issuer,
+                kind: f.kind,
+                not_after: f.not_after,
+                at: header.time,
+            };
+            list(state, f.authority_type, f.digest, denied, header.position);
+        }
         return;
     }
     settle(state, f.authorization, AuthorizationOutcome::Issued(f.digest));
@@ -308,7 +324,8 @@ pub(super) fn revoked_by_hand(state: &mut ClusterState, header: &Header, target:
         let now = state.time;
         let held = state.held.get(&holder).into_iter().flatten();
         let mut left = held.filter_map(|digest| state.certificates.get(digest));
-        if !left.any(|c| !c.revoked && c.not_after > now) {
+        let awaits = state.pending.values().any(|p| p.granted.holder == holder);
+        if !awaits && !left.any(|c| !c.revoked && c.not_after > now) {
             names_released(state, &holder);
         }
     }
@@ -317,16 +334,11 @@ pub(super) fn revoked_by_hand(state: &mut ClusterState, header: &Header, target:
 /// Everything that a holder has stops counting: on the deny list from here on, and owed its revocation.
 pub(super) fn revoke_all(state: &mut ClusterState, holder: &Principal, position: Position, why: &str) {
     let digests = state.held.get(holder).cloned().unwrap_or_default();
-    let now = state.time;
-    let live: Vec<_> = digests
-        .into_iter()
-        .filter(|d| {
-            state
-                .certificates
-                .get(d)
-                .is_some_and(|c| !c.revoked && c.not_after > now)
-        })
-        .collect();
+    let counts = |d: &CertDigest| {
+        let certificate = state.certificates.get(d);
+        certificate.is_some_and(|c| revoke::counts(state, c))
+    };
+    let live: Vec<_> = digests.into_iter().filter(counts).collect();
     let pending: Vec<_> = state
         .pending
         .iter()
@@ -348,7 +360,7 @@ fn deny(state: &mut ClusterState, digests: &[CertDigest], position: Position) {
             continue;
         };
         if !std::mem::replace(&mut certificate.revoked, true) {
-            let of = state.types.entry(certificate.authority_type).or_default();
+            let authority_type = certificate.authority_type;
             let denied = DeniedCertificate {
                 serial: certificate.serial,
                 issuer: certificate.issuer,
@@ -356,8 +368,20 @@ fn deny(state: &mut ClusterState, digests: &[CertDigest], position: Position) {
                 not_after: certificate.not_after,
                 at: state.time,
             };
-            of.denied.insert(*digest, denied);
-            of.bundle_due = of.bundle_due.max(position);
+            list(state, authority_type, *digest, denied, position);
         }
     }
+}
+
+/// Every verifier is to learn of it, by the next bundle.
+fn list(
+    state: &mut ClusterState,
+    authority_type: AuthorityType,
+    digest: CertDigest,
+    denied: DeniedCertificate,
+    position: Position,
+) {
+    let of = state.types.entry(authority_type).or_default();
+    of.denied.insert(digest, denied);
+    of.bundle_due = of.bundle_due.max(position);
 }

@@ -46,7 +46,7 @@ impl World {
             id: EventId(Uuid::nil()),
             time: self.now,
             actor: actor.clone(),
-            credential: None,
+            credential: self.shown,
             command: command.map(|id| CommandRef { id, digest }),
             reason: Some("a test".into()),
             decided_at: Some(self.state.position),

@@ -80,7 +80,7 @@ pub(crate) fn ssh(principals: &[&str]) -> Form {
     }
 }
 
-fn token() -> Form {
+pub(crate) fn token() -> Form {
     Form::Jwt {
         issuer: "https://ca.acme.example/v1/oidc/jwt".into(),
         audience: vec!["https://api.acme.example".into()],

@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) log: Vec<Event>,
     pub(crate) now: Timestamp,
     pub(crate) gateway: MemberId,
+    /// The certificate that is shown with what is asked.
+    pub(crate) shown: Option<CertDigest>,
     counter: u64,
 }
 
@@ -53,6 +55,7 @@ impl World {
             log: self.log.clone(),
             now: self.now,
             gateway: self.gateway,
+            shown: self.shown,
             counter: self.counter,
         }
     }
@@ -65,6 +68,7 @@ impl World {
             log: vec![],
             now: START,
             gateway,
+            shown: None,
             counter: 0,
         }
     }
@@ -103,7 +107,7 @@ impl World {
         let command = Command {
             id: CommandId(self.uuid()),
             principal: principal.clone(),
-            credential: None,
+            credential: self.shown,
             digest: BodyDigest([1; 32]),
             reason: reason.map(Into::into),
             order,
@@ -138,7 +142,7 @@ impl World {
             id: EventId(self.uuid()),
             time: self.now,
             actor,
-            credential: None,
+            credential: self.shown,
             command: None,
             reason: None,
             decided_at: Some(self.state.position),
