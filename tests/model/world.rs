@@ -328,19 +328,7 @@ pub fn rotate(phase: Phase, force: bool) -> Order {
 
 /// The certificate of an authorisation.
 fn issue(granted: &AuthorizationGranted) -> CertificateIssued {
-    CertificateIssued {
-        authorization: granted.authorization,
-        holder: granted.holder.clone(),
-        authority_type: granted.authority_type,
-        issuer: granted.issuer,
-        usage: granted.usage,
-        serial: granted.serial,
-        spki: granted.spki,
-        digest: CertDigest(granted.spki.0),
-        not_after: granted.not_after,
-        certificate: String::new(),
-        kind: KeyKind::Tls,
-    }
+    granted.issued(CertDigest(granted.spki.0), String::new())
 }
 
 pub fn pin(of: &str, n: u64) -> SpkiPin {

@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, process::Command};
 
-use carousel_tests::deadline;
+use carousel_tests::{deadline, run};
 
 use crate::world::World;
 
@@ -31,6 +31,28 @@ fn put(world: &World, file: &str, text: &str) -> PathBuf {
     let path = world.dir.join(file);
     std::fs::rename(fresh, &path).expect("the same directory");
     path
+}
+
+/// A request by OpenSSL, NAME.csr beside NAME.key. The name in it is one that nobody may have: it is not to be taken over.
+fn request(world: &World, name: &str) -> PathBuf {
+    let csr = world.dir.join(&format!("{name}.csr"));
+    let new_key = [
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+    ];
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args(new_key)
+        .args(["-nodes", "-subj", "/CN=root", "-keyout"])
+        .arg(world.dir.join(&format!("{name}.key")))
+        .arg("-out")
+        .arg(&csr);
+    let _ = run(&mut openssl).expect_code(0);
+    csr
 }
 
 /// One step, once its gate is open: keys of tokens wait for their publication, and ends for what was handed out.

@@ -161,6 +161,14 @@ pub fn make(
     fill(dir, cluster, kek, keys, settings).inspect_err(|_| empty(dir))
 }
 
+/// Makes one for a measurement or a demonstration: its keys are files beside it, sealed by a key that lies there too.
+///
+/// # Errors
+/// [`InitError`].
+pub fn make_in_files(dir: &Path, cluster: &ClusterName, settings: Settings) -> Result<Made, InitError> {
+    make(dir, cluster, KekSource::default(), KeyPlace::Files, settings)
+}
+
 /// Removes what a failed `init` made; the directory was empty before it. What cannot be removed is refused next time.
 fn empty(dir: &Path) {
     signer::abandon(&dir.join("keys"));

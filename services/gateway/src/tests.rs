@@ -163,17 +163,7 @@ async fn join(w: &World, gateway: &Running, name: &str) -> (Node, JoinAnswer) {
 }
 
 async fn rotate(w: &World, gateway: &Running, phase: Phase) -> Result<CommandAnswer, ClientError> {
-    let request = RotateRequest {
-        id: w.id(),
-        reason: None,
-        authority_type: AuthorityType::Host,
-        phase: Some(phase),
-        manual: true,
-        grace_period_ms: None,
-        on_lagging: None,
-        force: false,
-        expects: None,
-    };
+    let request = RotateRequest::manual(w.id(), AuthorityType::Host, Some(phase));
     w.admin(&gateway.addr).post(route::ROTATE, &request).await
 }
 
@@ -298,17 +288,7 @@ async fn a_role_is_looked_up_at_each_request_and_ends_with_its_user() {
         id: w.id(),
         reason: None,
     };
-    let rotating = RotateRequest {
-        id: w.id(),
-        reason: None,
-        authority_type: AuthorityType::Host,
-        phase: None,
-        manual: true,
-        grace_period_ms: None,
-        on_lagging: None,
-        force: false,
-        expects: None,
-    };
+    let rotating = RotateRequest::manual(w.id(), AuthorityType::Host, None);
     assert_eq!(
         code(audrey.post_only(route::ROTATE, &rotating).await),
         Code::NotPermitted

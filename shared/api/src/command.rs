@@ -32,6 +32,23 @@ macro_rules! bodies {
     )*};
 }
 
+impl RotateRequest {
+    /// The next step of a manual rotation, or its start where no phase is named, for whoever has not looked before.
+    pub fn manual(id: CommandId, authority_type: AuthorityType, phase: Option<Phase>) -> Self {
+        Self {
+            id,
+            reason: None,
+            authority_type,
+            phase,
+            manual: true,
+            grace_period_ms: None,
+            on_lagging: None,
+            force: false,
+            expects: None,
+        }
+    }
+}
+
 bodies! {
     /// `POST /v1/rotate`.
     RotateRequest {

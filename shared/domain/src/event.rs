@@ -14,6 +14,25 @@ pub use payload::*;
 pub mod form;
 mod payload;
 
+impl AuthorizationGranted {
+    /// What the signer records once it has signed this: `digest` and `certificate` as in [`CertificateIssued`].
+    pub fn issued(&self, digest: CertDigest, certificate: String) -> CertificateIssued {
+        CertificateIssued {
+            authorization: self.authorization,
+            holder: self.holder.clone(),
+            authority_type: self.authority_type,
+            issuer: self.issuer,
+            usage: self.usage,
+            serial: self.serial,
+            spki: self.spki,
+            digest,
+            not_after: self.not_after,
+            kind: self.form.kind(),
+            certificate,
+        }
+    }
+}
+
 /// Who may write an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Writer {

@@ -15,9 +15,7 @@ use rustls::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{
-        WebPkiSupportedAlgorithms, ring::default_provider, verify_tls12_signature, verify_tls13_signature,
-    },
+    crypto::{WebPkiSupportedAlgorithms, ring::default_provider, verify_tls13_signature},
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -27,7 +25,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{accept::HANDSHAKE_TIMEOUT, connect::Presenter, error::TlsError};
+use crate::{accept::HANDSHAKE_TIMEOUT, connect::Presenter, error::TlsError, verify::tls12};
 
 /// What a server showed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,11 +103,11 @@ impl ServerCertVerifier for Witness {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+        Err(tls12())
     }
 
     fn verify_tls13_signature(

@@ -187,6 +187,7 @@ fn signature(
     )
 }
 
-fn tls12() -> Error {
+/// TLS 1.2 is spoken nowhere.
+pub(crate) fn tls12() -> Error {
     Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled)
 }

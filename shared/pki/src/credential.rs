@@ -32,19 +32,7 @@ pub struct Made {
 impl Made {
     /// The fact of a signed authorisation.
     pub fn fact(self, granted: &AuthorizationGranted) -> CertificateIssued {
-        CertificateIssued {
-            authorization: granted.authorization,
-            holder: granted.holder.clone(),
-            authority_type: granted.authority_type,
-            issuer: granted.issuer,
-            usage: granted.usage,
-            serial: granted.serial,
-            spki: granted.spki,
-            digest: self.digest,
-            not_after: granted.not_after,
-            kind: granted.form.kind(),
-            certificate: self.text,
-        }
+        granted.issued(self.digest, self.text)
     }
 }
 

@@ -164,19 +164,7 @@ fn bundles() -> Vec<Sample> {
 
 fn certificates() -> Vec<Sample> {
     let granted = granted();
-    let issued = CertificateIssued {
-        authorization: granted.authorization,
-        holder: granted.holder.clone(),
-        authority_type: HOST,
-        issuer: granted.issuer,
-        usage: granted.usage,
-        serial: granted.serial,
-        spki: granted.spki,
-        digest: read(LEAF_DIGEST),
-        not_after: granted.not_after,
-        certificate: LEAF.into(),
-        kind: KeyKind::Tls,
-    };
+    let issued = granted.issued(read(LEAF_DIGEST), LEAF.into());
     let refused = CertificateRefused {
         authorization: granted.authorization,
         holder: granted.holder.clone(),

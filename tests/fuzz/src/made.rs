@@ -6,9 +6,9 @@
 use std::{collections::BTreeMap, sync::OnceLock};
 
 use domain::{
-    Answer, AuthorityType, BodyDigest, CertDigest, ClusterName, ClusterState, Command, CommandId, Decision,
-    Event, EventId, Fact, Given, Header, MemberId, NodeId, Order, Phase, Position, Principal, Refusal,
-    Serial, SystemActor, Timestamp, TokenHash,
+    Answer, AuthorityType, BodyDigest, ClusterName, ClusterState, Command, CommandId, Decision, Event,
+    EventId, Fact, Given, Header, MemberId, NodeId, Order, Phase, Position, Principal, Refusal, Serial,
+    SystemActor, Timestamp, TokenHash,
     access::{Grant, Uses},
     authority::KeyKind,
     command::{Genesis, Join, Rotate, Settings},
@@ -251,19 +251,7 @@ fn issued(
     ca: &CaCert,
 ) -> CertificateIssued {
     let leaf = issue(granted, cluster, ca, key).expect("what was authorised is signed");
-    CertificateIssued {
-        authorization: granted.authorization,
-        holder: granted.holder.clone(),
-        authority_type: granted.authority_type,
-        issuer: granted.issuer,
-        usage: granted.usage,
-        serial: granted.serial,
-        spki: granted.spki,
-        digest: CertDigest(leaf.digest.0),
-        not_after: granted.not_after,
-        certificate: leaf.to_base64(),
-        kind: KeyKind::Tls,
-    }
+    granted.issued(leaf.digest, leaf.to_base64())
 }
 
 /// The cluster while it is made.

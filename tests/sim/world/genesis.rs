@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::{
     AuthorityId, AuthorityType, AuthorizationId, CertDigest, ClusterState, MemberId, Order, Position,
-    Principal, Serial, SpkiPin, Timestamp,
+    Principal, Serial, Timestamp,
     authority::{AuthorityKey, KeyKind},
     command::{Genesis, Settings},
     event::{
@@ -184,18 +184,5 @@ impl World {
 
 /// The certificate of an authorisation. ECDSA is randomised: signing twice gives two certificates.
 pub fn issue(granted: &AuthorizationGranted, rng: &mut Rng) -> CertificateIssued {
-    let spki: SpkiPin = granted.spki;
-    CertificateIssued {
-        authorization: granted.authorization,
-        holder: granted.holder.clone(),
-        authority_type: granted.authority_type,
-        issuer: granted.issuer,
-        usage: granted.usage,
-        serial: granted.serial,
-        spki,
-        digest: CertDigest(rng.bytes()),
-        not_after: granted.not_after,
-        certificate: String::new(),
-        kind: KeyKind::Tls,
-    }
+    granted.issued(CertDigest(rng.bytes()), String::new())
 }

@@ -8,7 +8,7 @@ use std::{
 
 use carousel_tests::{PATIENCE, Proc, deadline, run};
 
-use super::exported;
+use super::{exported, request};
 use crate::world::{Log, World, text};
 
 #[test]
@@ -126,25 +126,7 @@ fn whoever_was_revoked_is_thrown_out_and_comes_back_only_with_something_new() {
 }
 
 fn database(world: &World, name: &str) -> PathBuf {
-    let (key, csr) = (
-        world.dir.join(&format!("{name}.key")),
-        world.dir.join(&format!("{name}.csr")),
-    );
-    let mut openssl = Command::new("openssl");
-    openssl
-        .args([
-            "req",
-            "-new",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-        ])
-        .args(["-nodes", "-subj", "/CN=x", "-keyout"])
-        .arg(key)
-        .arg("-out")
-        .arg(&csr);
-    let _ = run(&mut openssl).expect_code(0);
+    let csr = request(world, name);
     let out = world.dir.join(&format!("{name}.crt"));
     let args = [
         "auth".to_owned(),

@@ -9,7 +9,7 @@ use std::{
 
 use carousel_tests::{run, skip};
 
-use super::{SHORT, enter, exported};
+use super::{SHORT, enter, exported, request};
 use crate::world::{Log, World};
 
 /// A type with what its leaves are for, as OpenSSL calls it, and the extended usages that they bear.
@@ -73,26 +73,7 @@ fn what_is_signed_for_parties_without_an_agent_verifies_strictly_in_every_phase(
 
 /// A leaf by a request of OpenSSL; the key stays where it was made.
 fn signed(world: &World, row: &Row) -> PathBuf {
-    let (key, csr, out) = (
-        world.dir.join("leaf.key"),
-        world.dir.join("leaf.csr"),
-        world.dir.join("leaf.crt"),
-    );
-    let mut openssl = Command::new("openssl");
-    openssl
-        .args([
-            "req",
-            "-new",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-        ])
-        .args(["-nodes", "-subj", "/CN=root", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&csr);
-    let _ = run(&mut openssl).expect_code(0);
+    let (csr, out) = (request(world, "leaf"), world.dir.join("leaf.crt"));
     let of_type = format!("--type={}", row.authority_type);
     let (csr, out_is) = (
         format!("--csr={}", csr.display()),

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use cli::args::GatewayArgs;
 use domain::{ClusterName, Phase, command::Settings};
-use signer::KekSource;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -47,15 +46,8 @@ pub(crate) async fn measure(args: &GatewayArgs) -> Result<Gateway, BenchError> {
     let raw = Raw::measure().await?;
     let dir = place.path.join("control-plane");
     let (made_in, cluster): (_, ClusterName) = (dir.clone(), "bench.carousel".parse().expect("a DNS name"));
-    let making = tokio::task::spawn_blocking(move || {
-        init::make(
-            &made_in,
-            &cluster,
-            KekSource::default(),
-            signer::KeyPlace::Files,
-            Settings::default(),
-        )
-    });
+    let making =
+        tokio::task::spawn_blocking(move || init::make_in_files(&made_in, &cluster, Settings::default()));
     making.await.map_err(|e| BenchError::Stuck(e.to_string()))??;
     let bench = Bench {
         dir,

@@ -15,7 +15,6 @@ use domain::{
 };
 use execution::sha256;
 use projector::Projector;
-use signer::KekSource;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -57,17 +56,9 @@ impl Rig {
         let cluster: ClusterName = "bench.carousel".parse().expect("a DNS name");
         let dir = place.join("control-plane");
         let made_in = dir.clone();
-        tokio::task::spawn_blocking(move || {
-            init::make(
-                &made_in,
-                &cluster,
-                KekSource::default(),
-                signer::KeyPlace::Files,
-                Settings::default(),
-            )
-        })
-        .await
-        .map_err(|e| BenchError::Stuck(e.to_string()))??;
+        tokio::task::spawn_blocking(move || init::make_in_files(&made_in, &cluster, Settings::default()))
+            .await
+            .map_err(|e| BenchError::Stuck(e.to_string()))??;
         let mut home = Home::open(&dir)?;
         let stop = CancellationToken::new();
         let core = Core::start(&mut home, Some("embedded"), IfEmpty::Begin, stop.clone()).await?;

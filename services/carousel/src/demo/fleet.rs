@@ -21,7 +21,6 @@ use domain::{
 };
 use execution::{Now, sha256};
 use runtime::clock::SystemClock;
-use signer::KekSource;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -83,17 +82,9 @@ impl Fleet {
         };
         let dir = place.join("control-plane");
         let (made_in, of) = (dir.clone(), cluster.clone());
-        tokio::task::spawn_blocking(move || {
-            init::make(
-                &made_in,
-                &of,
-                KekSource::default(),
-                signer::KeyPlace::Files,
-                settings,
-            )
-        })
-        .await
-        .expect("making a cluster does not panic")?;
+        tokio::task::spawn_blocking(move || init::make_in_files(&made_in, &of, settings))
+            .await
+            .expect("making a cluster does not panic")?;
         let mut home = Home::open(&dir)?;
         let held = home.hold()?;
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

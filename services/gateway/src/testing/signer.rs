@@ -213,20 +213,7 @@ impl SmallSigner {
 }
 
 pub(crate) fn issued(granted: &AuthorizationGranted, leaf: &pki::IssuedLeaf) -> CertificateIssued {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    CertificateIssued {
-        authorization: granted.authorization,
-        holder: granted.holder.clone(),
-        authority_type: granted.authority_type,
-        issuer: granted.issuer,
-        usage: granted.usage,
-        serial: granted.serial,
-        spki: granted.spki,
-        digest: leaf.digest,
-        not_after: granted.not_after,
-        certificate: STANDARD.encode(&leaf.der),
-        kind: KeyKind::Tls,
-    }
+    granted.issued(leaf.digest, leaf.to_base64())
 }
 
 /// Exactly what a certificate would say.

@@ -81,17 +81,7 @@ fn commands(w: &World) -> Vec<(&'static str, &'static str, &'static str, Value)>
             reason: None
         })
     };
-    let rotate = RotateRequest {
-        id: id(),
-        reason: None,
-        authority_type: AuthorityType::Host,
-        phase: None,
-        manual: true,
-        grace_period_ms: None,
-        on_lagging: None,
-        force: false,
-        expects: None,
-    };
+    let rotate = RotateRequest::manual(id(), AuthorityType::Host, None);
     let token = TokenRequest {
         id: id(),
         reason: None,

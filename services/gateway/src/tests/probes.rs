@@ -96,17 +96,7 @@ async fn add(w: &World, gateway: &Running, name: &str, probe: Option<String>) {
 }
 
 async fn enter(w: &World, gateway: &Running, phase: Phase) -> Result<CommandAnswer, ClientError> {
-    let request = RotateRequest {
-        id: w.id(),
-        reason: None,
-        authority_type: USER,
-        phase: Some(phase),
-        manual: true,
-        grace_period_ms: None,
-        on_lagging: None,
-        force: false,
-        expects: None,
-    };
+    let request = RotateRequest::manual(w.id(), USER, Some(phase));
     w.admin(&gateway.addr).post(route::ROTATE, &request).await
 }
 

@@ -42,19 +42,7 @@ impl World {
     pub(crate) fn issued(&self, granted: &AuthorizationGranted, issuer: &CaCert) -> CertificateIssued {
         let key = self.keys.lock().unwrap()[&granted.issuer].clone();
         let leaf = issue(granted, &CLUSTER.parse().unwrap(), issuer, &*key).unwrap();
-        CertificateIssued {
-            authorization: granted.authorization,
-            holder: granted.holder.clone(),
-            authority_type: granted.authority_type,
-            issuer: granted.issuer,
-            usage: granted.usage,
-            serial: granted.serial,
-            spki: granted.spki,
-            digest: leaf.digest,
-            not_after: granted.not_after,
-            certificate: leaf.to_base64(),
-            kind: domain::authority::KeyKind::Tls,
-        }
+        granted.issued(leaf.digest, leaf.to_base64())
     }
 
     /// What the signer does, until nothing is owed.

@@ -74,19 +74,7 @@ impl World {
     }
 
     fn issued(&mut self, f: &AuthorizationGranted) -> CertificateIssued {
-        CertificateIssued {
-            authorization: f.authorization,
-            holder: f.holder.clone(),
-            authority_type: f.authority_type,
-            issuer: f.issuer,
-            usage: f.usage,
-            serial: f.serial,
-            spki: f.spki,
-            digest: CertDigest(self.pin().0),
-            not_after: f.not_after,
-            certificate: "leaf".into(),
-            kind: f.form.kind(),
-        }
+        f.issued(CertDigest(self.pin().0), "leaf".into())
     }
 
     /// Decides an order and appends what it gives.

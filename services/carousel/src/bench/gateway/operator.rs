@@ -53,17 +53,11 @@ impl Operator {
 
     /// Enters a phase of the host authority's rotation.
     pub(crate) async fn enter(&self, phase: Phase) -> Result<CommandAnswer, BenchError> {
-        let body = RotateRequest {
-            id: command_id(self.0.now(), pki::random()),
-            reason: None,
-            authority_type: AuthorityType::Host,
-            phase: Some(phase),
-            manual: true,
-            grace_period_ms: None,
-            on_lagging: None,
-            force: false,
-            expects: None,
-        };
+        let body = RotateRequest::manual(
+            command_id(self.0.now(), pki::random()),
+            AuthorityType::Host,
+            Some(phase),
+        );
         Ok(self.0.post(route::ROTATE, &body).await?)
     }
 
