@@ -31,26 +31,45 @@ fn the_demo_rotates_the_authority_of_its_operators_without_a_failed_handshake() 
 fn the_demo_rotates_every_other_type_with_an_application_whose_credentials_nodes_verify() {
     // Types of one kind of key are one path; each is a row of its own all the same, and all are here.
     for authority_type in [
-        "db", "openssh", "saml_idp", "spiffe", "awsra", "windows", "oidc_idp", "okta",
+        "db",
+        "db_client",
+        "openssh",
+        "saml_idp",
+        "spiffe",
+        "awsra",
+        "windows",
+        "jwt",
+        "oidc_idp",
+        "okta",
     ] {
         let said = demo(&["--nodes", "3", "--type", authority_type]);
         assert_eq!(phases(&said, 3, authority_type), FORWARD);
-        assert!(said["credentials"]["total"].as_u64() > Some(0), "{said}");
-        assert_eq!(said["credentials"]["failed"], 0, "{said}");
+        credentials(&said);
     }
     for authority_type in ["openssh", "jwt"] {
         let said = demo(&["--nodes", "3", "--rollback", "--type", authority_type]);
         assert_eq!(phases(&said, 3, authority_type), BACK);
+        credentials(&said);
     }
+}
+
+/// An application has shown its own, and each was taken.
+fn credentials(said: &Value) {
+    assert!(said["credentials"]["total"].as_u64() > Some(0), "{said}");
+    assert_eq!(said["credentials"]["failed"], 0, "{said}");
 }
 
 #[test]
 fn the_demo_rotates_one_type_of_each_kind_in_one_fleet() {
     let said = demo(&["--nodes", "4", "--all"]);
     assert_eq!(phases(&said, 4, "host"), FORWARD);
+    credentials(&said);
     let rotated = said["rotations"].as_array().expect("all of them").iter();
     let rotated: Vec<_> = rotated
-        .map(|rotation| rotation["type"].as_str().expect("a name"))
+        .map(|rotation| {
+            assert_eq!(names(rotation), FORWARD);
+            rotation["type"].as_str().expect("a name")
+        })
         .collect();
     assert_eq!(rotated, ["host", "user", "db_client", "jwt"]);
 }
@@ -107,11 +126,16 @@ fn phases(said: &Value, nodes: u64, authority_type: &str) -> Vec<String> {
     assert!(said["seconds"].as_f64() > Some(0.0), "{said}");
     let id = said["rotation"]["id"].as_str().expect("an id");
     assert!(uuid::Uuid::parse_str(id).is_ok(), "{said}");
-    let phases = said["rotation"]["phases"].as_array().expect("phases");
+    names(&said["rotation"])
+}
+
+/// The phases that were gone through.
+fn names(rotation: &Value) -> Vec<String> {
+    let phases = rotation["phases"].as_array().expect("phases");
     phases
         .iter()
         .map(|phase| {
-            assert!(phase["seconds"].as_f64() >= Some(0.0), "{said}");
+            assert!(phase["seconds"].as_f64() >= Some(0.0), "{rotation}");
             phase["phase"].as_str().expect("a name").to_owned()
         })
         .collect()

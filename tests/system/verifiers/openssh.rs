@@ -29,6 +29,8 @@ struct Machine<'w> {
 /// Who logs in: with a key, and the certificate beside it.
 struct Person {
     key: PathBuf,
+    /// How often so far.
+    logins: AtomicUsize,
 }
 
 #[test]
@@ -55,14 +57,16 @@ fn whoever_logs_in_over_ssh_is_let_in_through_every_rotation_and_never_asked_abo
     machine.alice_logs_in(&people[0], &alice);
     machine.deploy_is_signed(&people[1]);
 
-    let (stop, logins) = (AtomicBool::new(false), AtomicUsize::new(0));
+    machine.what_was_granted_is_shown(&people);
+
+    let stop = AtomicBool::new(false);
     let failed: Mutex<Vec<String>> = Mutex::default();
     std::thread::scope(|scope| {
         for person in &people {
             scope.spawn(|| {
                 while !stop.load(Ordering::SeqCst) {
                     match machine.login(person) {
-                        Ok(()) => drop(logins.fetch_add(1, Ordering::SeqCst)),
+                        Ok(()) => drop(person.logins.fetch_add(1, Ordering::SeqCst)),
                         Err(said) => failed.lock().expect("nobody panics with it").push(said),
                     }
                 }
@@ -73,7 +77,6 @@ fn whoever_logs_in_over_ssh_is_let_in_through_every_rotation_and_never_asked_abo
                 machine: &machine,
                 people: &people,
                 alice: &alice,
-                logins: &logins,
             };
             go.host();
             go.user();
@@ -85,9 +88,8 @@ fn whoever_logs_in_over_ssh_is_let_in_through_every_rotation_and_never_asked_abo
     let failed = failed.into_inner().expect("nobody panicked with it");
     assert!(
         failed.is_empty(),
-        "{} of {} logins failed; the first: {}\n--- sshd\n{}",
+        "{} logins failed; the first: {}\n--- sshd\n{}",
         failed.len(),
-        logins.load(Ordering::SeqCst),
         failed[0],
         machine.sshd.stderr()
     );
@@ -102,7 +104,6 @@ struct Rotations<'a> {
     machine: &'a Machine<'a>,
     people: &'a [Person; 2],
     alice: &'a str,
-    logins: &'a AtomicUsize,
 }
 
 const FORWARD: [&str; 4] = ["init", "update_clients", "update_servers", "standby"];
@@ -150,9 +151,16 @@ impl Rotations<'_> {
     }
 
     fn some_logins(&self, phase: &str) {
-        let before = self.logins.load(Ordering::SeqCst);
+        // Of each: the first that ends may have begun in the phase before.
+        let so_far = || {
+            self.people
+                .each_ref()
+                .map(|person| person.logins.load(Ordering::SeqCst))
+        };
+        let before = so_far();
         deadline(PATIENCE, &format!("logins in {phase}"), || {
-            (self.logins.load(Ordering::SeqCst) >= before + 4).then_some(())
+            let mut grown = so_far().into_iter().zip(before);
+            grown.all(|(now, before)| now >= before + 2).then_some(())
         });
     }
 }
@@ -200,7 +208,10 @@ impl<'w> Machine<'w> {
     fn person(&self, name: &str) -> Person {
         let key = self.world.dir.join(name);
         keygen(&key);
-        Person { key }
+        Person {
+            key,
+            logins: AtomicUsize::new(0),
+        }
     }
 
     fn host_is_signed(&self) {
@@ -220,8 +231,67 @@ impl<'w> Machine<'w> {
             "--name=deploy",
             &format!("--ssh-key={key}.pub"),
             &format!("--principal={}", self.account),
+            "--option=source-address=127.0.0.0/8",
+            "--extension=permit-pty",
+            "--extension=permit-agent-forwarding",
             &format!("--out={key}-cert.pub"),
         ]);
+    }
+
+    /// As `ssh-keygen -L` prints it, to the last line: nothing more was granted than was asked for.
+    fn what_was_granted_is_shown(&self, [alice, deploy]: &[Person; 2]) {
+        let shown = |certificate: PathBuf| -> Vec<String> {
+            let mut keygen = Command::new("ssh-keygen");
+            let text = run(keygen.arg("-L").arg("-f").arg(certificate)).expect_code(0);
+            text.lines().map(|line| line.trim().to_owned()).collect()
+        };
+        let of = |person: &Person| shown(PathBuf::from(format!("{}-cert.pub", person.key.display())));
+        let account = self.account.as_str();
+        let host = shown(self.world.dir.join("host_key-cert.pub"));
+        assert_eq!(host[1], "Type: ssh-ed25519-cert-v01@openssh.com host certificate");
+        assert_eq!(host[4], "Key ID: \"carousel://acme.cluster/external/web-1\"");
+        assert_eq!(
+            host[7..],
+            [
+                "Principals:",
+                HOST,
+                "Critical Options: (none)",
+                "Extensions: (none)"
+            ]
+        );
+        let people = [
+            (
+                of(alice),
+                "user/alice",
+                &[
+                    "Critical Options: (none)",
+                    "Extensions:",
+                    "permit-port-forwarding",
+                    "permit-pty",
+                ][..],
+            ),
+            (
+                of(deploy),
+                "external/deploy",
+                &[
+                    "Critical Options:",
+                    "source-address 127.0.0.0/8",
+                    "Extensions:",
+                    "permit-agent-forwarding",
+                    "permit-pty",
+                ],
+            ),
+        ];
+        for (shown, who, granted) in people {
+            assert_eq!(
+                shown[1],
+                "Type: ssh-ed25519-cert-v01@openssh.com user certificate"
+            );
+            assert_eq!(shown[4], format!("Key ID: \"carousel://acme.cluster/{who}\""));
+            assert!(shown[6].starts_with("Valid: from "), "{shown:?}");
+            assert_eq!(shown[7..9], ["Principals:", account]);
+            assert_eq!(shown[9..], *granted);
+        }
     }
 
     fn signed(&self, args: &[&str]) {

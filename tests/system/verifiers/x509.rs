@@ -7,42 +7,55 @@ use std::{
     process::Command,
 };
 
-use carousel_tests::{run, skip};
+use carousel_tests::{Finished, run, skip};
 
 use super::{SHORT, enter, exported, request};
 use crate::world::{Log, World};
 
-/// A type with what its leaves are for, as OpenSSL calls it, and the extended usages that they bear.
+/// A type with what its leaves are for, as OpenSSL calls it, the extended usages that they bear, and how long they live.
 struct Row {
     authority_type: &'static str,
     purpose: Option<&'static str>,
     usages: &'static str,
+    hours: u64,
+    /// Do they bear a name that a client checks?
+    named: bool,
 }
 
-const ROWS: [Row; 7] = [
-    row("user", Some("sslclient"), "TLS Web Client Authentication"),
-    row("db", Some("sslserver"), "TLS Web Server Authentication"),
-    row("db_client", Some("sslclient"), "TLS Web Client Authentication"),
-    row("saml_idp", None, ""),
-    row(
-        "spiffe",
-        Some("sslserver"),
-        "TLS Web Server Authentication, TLS Web Client Authentication",
-    ),
-    row("awsra", Some("sslclient"), "TLS Web Client Authentication"),
-    row("windows", Some("sslclient"), "TLS Web Client Authentication"),
+const CLIENT: &str = "TLS Web Client Authentication";
+const SERVER: &str = "TLS Web Server Authentication";
+const BOTH: &str = "TLS Web Server Authentication, TLS Web Client Authentication";
+const QUARTER: u64 = 90 * 24;
+
+const ROWS: [Row; 8] = [
+    row("host", Some("sslserver"), SERVER, QUARTER, true),
+    row("user", Some("sslclient"), CLIENT, 12, false),
+    row("db", Some("sslserver"), SERVER, QUARTER, true),
+    row("db_client", Some("sslclient"), CLIENT, 1, false),
+    row("saml_idp", None, "", QUARTER, false),
+    row("spiffe", Some("sslserver"), BOTH, 1, false),
+    row("awsra", Some("sslclient"), CLIENT, 1, false),
+    row("windows", Some("sslclient"), CLIENT, 1, false),
 ];
 
-const fn row(authority_type: &'static str, purpose: Option<&'static str>, usages: &'static str) -> Row {
+const fn row(
+    authority_type: &'static str,
+    purpose: Option<&'static str>,
+    usages: &'static str,
+    hours: u64,
+    named: bool,
+) -> Row {
     Row {
         authority_type,
         purpose,
         usages,
+        hours,
+        named,
     }
 }
 
 const FORWARD: [&str; 4] = ["init", "update_clients", "update_servers", "standby"];
-const BACK: [&str; 4] = ["init", "update_clients", "rollback", "standby"];
+const BACK: [&str; 5] = ["init", "update_clients", "update_servers", "rollback", "standby"];
 const NAME: &str = "pg-1.acme.example";
 
 #[test]
@@ -53,20 +66,31 @@ fn what_is_signed_for_parties_without_an_agent_verifies_strictly_in_every_phase(
     let world = started.expect("the embedded log is always there");
     let mut serials = BTreeSet::new();
     for row in &ROWS {
-        let mut before: Option<PathBuf> = None;
-        for phase in BACK.into_iter().chain(FORWARD) {
-            enter(&world, row.authority_type, phase);
-            // The party's verifiers take both generations from `init` on; its leaf is signed again in each phase.
-            let trust = exported(&world, row.authority_type, "pem", "trust.pem");
-            let leaf = signed(&world, row);
-            strictly(&trust, &leaf, row);
-            if let Some(before) = before.filter(|_| phase != "standby") {
-                strictly(&trust, &before, row);
+        // By the authority that is dropped in the end: the new one on the way back, the old one forward.
+        for (phases, last_of_dropped) in [(&BACK[..], "update_servers"), (&FORWARD[..], "init")] {
+            let mut before: Option<PathBuf> = None;
+            for phase in phases {
+                enter(&world, row.authority_type, phase);
+                // The party's verifiers take both generations from `init` on; its leaf is signed again in each phase.
+                let trust = exported(&world, row.authority_type, "pem", "trust.pem");
+                authorities_are_strict(&trust, if *phase == "standby" { 1 } else { 2 });
+                let leaf = signed(&world, row);
+                let _ = strictly(&trust, &leaf, row).expect_code(0);
+                if let Some(before) = before {
+                    let _ = strictly(&trust, &before, row).expect_code(0);
+                }
+                assert!(serials.insert(profile(&leaf, row)), "a serial number comes twice");
+                before = Some(kept(&leaf, phase));
             }
-            assert!(serials.insert(profile(&leaf, row)), "a serial number comes twice");
-            before = Some(kept(&leaf));
+            let dropped = world.dir.join(&format!("leaf.{last_of_dropped}"));
+            let refused = strictly(&world.dir.join("trust.pem"), &dropped, row);
+            assert_ne!(
+                refused.code,
+                Some(0),
+                "{}: its authority is gone",
+                row.authority_type
+            );
         }
-        authorities_are_strict(&world.dir.join("trust.pem"));
     }
     let _ = world.carousel(&["audit", "verify"]).expect_code(0);
 }
@@ -81,20 +105,20 @@ fn signed(world: &World, row: &Row) -> PathBuf {
     );
     let dns = format!("--dns={NAME}");
     let mut args = vec!["auth", "sign", &of_type, "--name=pg-1", &csr, &out_is];
-    if row.authority_type == "db" {
+    if row.named {
         args.push(&dns);
     }
     let _ = world.carousel(&args).expect_code(0);
     out
 }
 
-fn kept(leaf: &Path) -> PathBuf {
-    let kept = leaf.with_extension("before");
+fn kept(leaf: &Path, phase: &str) -> PathBuf {
+    let kept = leaf.with_extension(phase);
     let _ = fs::copy(leaf, &kept).expect("a copy");
     kept
 }
 
-fn strictly(trust: &Path, leaf: &Path, row: &Row) {
+fn strictly(trust: &Path, leaf: &Path, row: &Row) -> Finished {
     let mut openssl = Command::new("openssl");
     openssl
         .args(["verify", "-x509_strict", "-check_ss_sig", "-CAfile"])
@@ -102,20 +126,16 @@ fn strictly(trust: &Path, leaf: &Path, row: &Row) {
     if let Some(purpose) = row.purpose {
         openssl.args(["-purpose", purpose]);
     }
-    if row.authority_type == "db" {
+    if row.named {
         openssl.args(["-verify_hostname", NAME]);
     }
-    let _ = run(openssl.arg(leaf)).expect_code(0);
+    run(openssl.arg(leaf))
 }
 
 /// RFC 5280, as OpenSSL prints it; the serial number.
 fn profile(leaf: &Path, row: &Row) -> String {
     let text = shown(leaf);
-    let value = |title: &str| {
-        let mut lines = text.lines().skip_while(|line| !line.trim().starts_with(title));
-        let _ = lines.next();
-        lines.next().map(str::trim).unwrap_or_default().to_owned()
-    };
+    let value = |title: &str| below(&text, title);
     assert_eq!(value("X509v3 Key Usage: critical"), "Digital Signature");
     assert_eq!(value("X509v3 Basic Constraints: critical"), "CA:FALSE");
     assert_eq!(value("X509v3 Extended Key Usage"), row.usages, "{text}");
@@ -129,20 +149,24 @@ fn profile(leaf: &Path, row: &Row) -> String {
     let names = value("X509v3 Subject Alternative Name");
     let mut names = names.split(", ");
     assert_eq!(names.next(), Some(uri));
-    assert_eq!(names.next().is_some(), row.authority_type == "db");
+    assert_eq!(names.next().is_some(), row.named);
     assert!(
         text.contains("CN = pg-1\n"),
         "of the request only the key is taken: {text}"
     );
     let serial = value("Serial Number");
     assert_eq!(serial.split(':').count(), 16, "{serial}");
+    lives(leaf, row.hours);
     serial
 }
 
-fn authorities_are_strict(trust: &Path) {
+/// All that are exported: so many.
+fn authorities_are_strict(trust: &Path, count: usize) {
     let pem = fs::read_to_string(trust).expect("an export");
-    for (n, one) in pem.split_inclusive("-----END CERTIFICATE-----\n").enumerate() {
-        let path = trust.with_extension(n.to_string());
+    let all: Vec<&str> = pem.split_inclusive("-----END CERTIFICATE-----\n").collect();
+    assert_eq!(all.len(), count, "{pem}");
+    for one in all {
+        let path = trust.with_extension("one");
         fs::write(&path, one).expect("a file");
         let text = shown(&path);
         for expected in [
@@ -154,7 +178,31 @@ fn authorities_are_strict(trust: &Path) {
         ] {
             assert!(text.contains(expected), "{expected} is missing in {text}");
         }
+        let serial = below(&text, "Serial Number");
+        assert_eq!(serial.split(':').count(), 16, "{serial}");
+        lives(&path, 3_653 * 24);
     }
+}
+
+/// It ends in so many hours, and a moment less for what has passed since it was made.
+fn lives(certificate: &Path, hours: u64) {
+    let ends_within = |seconds: u64| {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["x509", "-noout", "-checkend", &seconds.to_string(), "-in"]);
+        run(openssl.arg(certificate)).code == Some(1)
+    };
+    assert!(ends_within(hours * 3_600 + 1), "it lives longer than {hours} h");
+    assert!(
+        !ends_within(hours * 3_600 - 1_800),
+        "it lives less than {hours} h"
+    );
+}
+
+/// The line below a title in what OpenSSL prints.
+fn below(text: &str, title: &str) -> String {
+    let mut lines = text.lines().skip_while(|line| !line.trim().starts_with(title));
+    let _ = lines.next();
+    lines.next().map(str::trim).unwrap_or_default().to_owned()
 }
 
 fn shown(certificate: &Path) -> String {
@@ -198,30 +246,48 @@ fn a_database_and_its_client_verify_each_other_in_every_pair_of_phases() {
         return skip(test, "Python is not installed");
     }
     let world = World::start(test, Log::Embedded).expect("the embedded log is always there");
-    let [_, db, db_client, ..] = &ROWS;
-    for phase in FORWARD {
-        // The one type a phase ahead of the other, and then both in it.
-        for row in [db, db_client] {
-            enter(&world, row.authority_type, phase);
-            let sides = [db, db_client].map(|row| {
-                let leaf = signed(&world, row);
+    let [_, _, db, db_client, ..] = &ROWS;
+    for row in [db, db_client] {
+        let _ = side(&world, row);
+    }
+    // The one type a phase ahead of the other, and then both in it; first the database, then its client.
+    for order in [[db, db_client], [db_client, db]] {
+        for phase in BACK.into_iter().chain(FORWARD) {
+            for row in order {
+                enter(&world, row.authority_type, phase);
                 let name = row.authority_type;
-                let at = |suffix: &str| world.dir.join(&format!("{name}.{suffix}"));
-                let _ = fs::rename(leaf, at("crt"))
-                    .and_then(|()| fs::rename(world.dir.join("leaf.key"), at("key")));
-                (
-                    at("crt"),
-                    at("key"),
-                    exported(&world, name, "pem", &format!("{name}.pem")),
-                )
-            });
-            let [(server, server_key, servers), (client, client_key, clients)] = &sides;
-            let mut python = Command::new("python3");
-            python.args(["-c", HANDSHAKE]);
-            python
-                .args([server, server_key, client, client_key, servers, clients])
-                .arg(NAME);
-            assert_eq!(run(&mut python).expect_code(0).trim(), "pg-1", "{phase}");
+                let _ = exported(&world, name, "pem", &format!("{name}.pem"));
+                // What it has from the phase before counts on, until it has something newer.
+                they_shake_hands(&world, &format!("{name} in {phase}, as it was"));
+                let _ = side(&world, row);
+                they_shake_hands(&world, &format!("{name} in {phase}"));
+            }
         }
     }
+}
+
+/// A leaf with its key, and whom its peers are to trust: NAME.crt, NAME.key and NAME.pem.
+fn side(world: &World, row: &Row) -> PathBuf {
+    let leaf = signed(world, row);
+    let name = row.authority_type;
+    let at = |suffix: &str| world.dir.join(&format!("{name}.{suffix}"));
+    fs::rename(leaf, at("crt"))
+        .and_then(|()| fs::rename(world.dir.join("leaf.key"), at("key")))
+        .expect("the same directory");
+    exported(world, name, "pem", &format!("{name}.pem"))
+}
+
+fn they_shake_hands(world: &World, when: &str) {
+    let mut python = Command::new("python3");
+    python.args(["-c", HANDSHAKE]);
+    let files = [
+        "db.crt",
+        "db.key",
+        "db_client.crt",
+        "db_client.key",
+        "db.pem",
+        "db_client.pem",
+    ];
+    python.args(files.map(|file| world.dir.join(file))).arg(NAME);
+    assert_eq!(run(&mut python).expect_code(0).trim(), "pg-1", "{when}");
 }
