@@ -153,6 +153,7 @@ impl World {
             last_passed: a.disk.last_passed.clone(),
             received: a.disk.received.clone(),
             in_flight: a.disk.in_flight.clone(),
+            sshd: None,
             serving: a.serving,
             synced: a.synced,
             since_start_ms: 0,
@@ -202,6 +203,7 @@ impl World {
     pub fn take_step(&mut self, i: usize, step: Step) {
         match step {
             Step::Report => self.report(i),
+            Step::CertifySshd { .. } => unreachable!("no node of the model has an sshd"),
             Step::Restore => {
                 let a = &mut self.agents[i];
                 if let Some(passed) = a.disk.last_passed.clone() {

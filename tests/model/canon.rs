@@ -308,6 +308,9 @@ impl<'a> Canon<'a> {
             // Follow from the certificates.
             client_not_after: _,
             server_not_after: _,
+            // No node of the model has an sshd.
+            ssh_issuer: _,
+            ssh_not_after: _,
             sessions_on_retiring,
             sessions_of_excluded,
         } = facts;
@@ -411,6 +414,7 @@ impl<'a> Canon<'a> {
             trusted,
             client,
             server,
+            ssh: _,
         } = generation;
         revisions.values().for_each(|r| self.revision(*r).hash(to));
         trusted.hash(to);
@@ -460,6 +464,7 @@ impl<'a> Canon<'a> {
             trusted,
             client_issuer,
             server_issuer,
+            ssh_issuer: _,
             also_serve: _,
             retiring,
             excluded_peers,

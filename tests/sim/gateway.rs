@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::{
     BootId, CertDigest, ClusterState, Command, MemberId, NodeId, Order, Position, Principal, SpkiPin,
     Timestamp,
-    authority::AuthorityType,
+    authority::{AuthorityType, KeyKind},
     command::{Answer, Join, KeyRequest, Rejoin},
     decide::certificates::NOT_BEFORE_BACK_MS,
     desired::{DesiredAuthority, answers_join, desired, desired_of_member, may_hand_out},
@@ -121,10 +121,13 @@ impl World {
                 },
                 _,
             ) => self.let_recover(g, node, proven_by, spki),
-            (call @ (Call::Poll | Call::Request { .. } | Call::Report { .. }), Some(hello)) => {
-                self.certified_call(g, &hello, call)
+            (
+                call @ (Call::Poll | Call::Request { .. } | Call::CertifySshd { .. } | Call::Report { .. }),
+                Some(hello),
+            ) => self.certified_call(g, &hello, call),
+            (Call::Poll | Call::Request { .. } | Call::CertifySshd { .. } | Call::Report { .. }, None) => {
+                None
             }
-            (Call::Poll | Call::Request { .. } | Call::Report { .. }, None) => None,
         };
         if let Some(reply) = reply {
             let msg = Msg::Reply {
@@ -162,7 +165,12 @@ impl World {
             Err(no) => Some(self.turn_away(hello, no.code)),
             Ok(_) => match call {
                 Call::Poll => self.answer_poll(g, hello.node),
-                Call::Request { usage, issuer, spki } => self.pass_on_request(hello, usage, issuer, spki),
+                Call::Request { usage, issuer, spki } => {
+                    self.pass_on_request(hello, KeyKind::Tls, usage, issuer, spki)
+                }
+                Call::CertifySshd { issuer, spki } => {
+                    self.pass_on_request(hello, KeyKind::Ssh, LeafUse::Server, issuer, spki)
+                }
                 Call::Report { report, says } => {
                     let seen = Seen {
                         certificate: hello.digest,
@@ -232,18 +240,23 @@ impl World {
     fn leaves_of(&self, g: usize, node: NodeId) -> Vec<(Leaf, CertDigest)> {
         let state = &self.gateways[g].state;
         let held = state.held.get(&Principal::Node(node)).into_iter().flatten();
-        let newest: Vec<_> = held.rev().take(4).collect();
-        let leaves = newest.into_iter().filter_map(|digest| {
-            let certificate = state.certificates.get(digest)?;
-            (!certificate.revoked && certificate.not_after > Timestamp(self.now))
-                .then(|| (leaf_of(certificate), *digest))
-        });
-        leaves.collect()
+        let certificates = held
+            .rev()
+            .filter_map(|digest| Some((digest, state.certificates.get(digest)?)));
+        // Of each kind: what sshd is given must not hide what the node is waiting for.
+        let (of_sshd, own): (Vec<_>, Vec<_>) = certificates.partition(|(_, c)| c.kind == KeyKind::Ssh);
+        let newest = own.into_iter().take(4).chain(of_sshd.into_iter().take(2));
+        let counts = |(_, c): &(&CertDigest, &Certificate)| !c.revoked && c.not_after > Timestamp(self.now);
+        newest
+            .filter(counts)
+            .map(|(digest, c)| (leaf_of(c), *digest))
+            .collect()
     }
 
     fn pass_on_request(
         &mut self,
         hello: &Hello,
+        form: KeyKind,
         usage: LeafUse,
         issuer: SpkiPin,
         spki: SpkiPin,
@@ -258,7 +271,7 @@ impl World {
             usage,
             issuer: Some(issuer),
             key,
-            form: domain::authority::KeyKind::Tls,
+            form,
         };
         let command = self.command(Principal::Node(hello.node), order);
         match self.execute(&command) {

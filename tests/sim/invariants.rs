@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::{
     AuthorityType, AuthorizationId, CertDigest, Command, CommandId, ConsumerName, Event, Fact, NodeId, Order,
     Phase, Position, Principal, Refusal, RotationId, SpkiPin, Timestamp,
+    authority::KeyKind,
     command::{Answered, LaggingPolicy},
     event::{CertificateIssued, NodeReported},
     gate,
@@ -75,8 +76,8 @@ pub struct Watch {
     /// Whoever had the operator's role at some time.
     operators: BTreeSet<Principal>,
     /// Rotations whose key came in time.
-    keyed: BTreeSet<(AuthorityType, RotationId)>,
-    prepared: BTreeMap<AuthorityType, SpkiPin>,
+    keyed: BTreeSet<(AuthorityType, KeyKind, RotationId)>,
+    prepared: BTreeSet<(AuthorityType, SpkiPin)>,
     nodes: BTreeSet<NodeId>,
     authorizations: issued::Authorizations,
     excluded: BTreeMap<(NodeId, AuthorityType), RotationId>,
@@ -136,7 +137,7 @@ impl Watch {
             Fact::AuthorityKeyGenerated(f) => self.key_generated(f),
             Fact::AuthorizationGranted(f) => {
                 if let (Principal::Node(node), Some(rotation)) = (&f.holder, f.rotation)
-                    && self.prepared.get(&f.authority_type) == Some(&f.issuer)
+                    && self.prepared.contains(&(f.authority_type, f.issuer))
                 {
                     self.touched.insert((*node, rotation));
                 }
@@ -175,15 +176,16 @@ impl Watch {
         if let (true, Some(rotation)) = (
             is_in_time && self.phases.get(&t) != Some(&Phase::Rollback),
             rotation,
-        ) && self.keyed.insert((t, rotation))
+        ) && self.keyed.insert((t, f.key.kind, rotation))
         {
-            self.prepared.insert(t, f.key.id);
+            self.prepared.insert((t, f.key.id));
         }
     }
 
     fn certificate_issued(&mut self, world: &mut World, f: &CertificateIssued) {
         // A second certificate of one authorisation may be in the log; it must not count.
-        if world.truth.certificates.contains_key(&f.digest) && !self.authorizations.counts(f) {
+        let waited = self.authorizations.counts(f);
+        if world.truth.certificates.contains_key(&f.digest) && !waited {
             world.violate(
                 AUTHORISED,
                 format!(
@@ -254,7 +256,8 @@ impl Watch {
             let settled = of.ended.as_ref().filter(|e| e.settled);
             let is_old = |trusts: &BTreeSet<SpkiPin>| {
                 let accepts_dead = self.dead.get(t).is_some_and(|dead| !dead.is_disjoint(trusts));
-                let active: BTreeSet<SpkiPin> = of.active.values().map(|k| k.id).collect();
+                let active: BTreeSet<SpkiPin> =
+                    of.active.get(&KeyKind::Tls).map(|k| k.id).into_iter().collect();
                 accepts_dead || (settled.is_some() && of.rotation.is_none() && *trusts != active)
             };
             // The door too: a gateway is never cut off, and serves only while it holds the row.
@@ -309,6 +312,25 @@ impl World {
         c.up && s.up && c.serving && s.serving && interoperate(&side(c), &side(s))
     }
 
+    /// Is the sshd of the second known to the first by its certificate? A node takes the SSH authorities of a generation
+    /// together with the TLS one.
+    fn knows_sshd(&self, client: usize, server: usize) -> bool {
+        let Some(issuer) = self.agents[server].disk.installed.ssh.as_ref().map(|l| l.issuer) else {
+            return true;
+        };
+        let of = &self.truth.types[&AuthorityType::Host];
+        let retired = of.retired.iter().map(|r| &r.key);
+        let keys = || {
+            of.active
+                .values()
+                .chain(of.prepared.values())
+                .chain(retired.clone())
+        };
+        let generation = keys().find(|k| k.id == issuer).map(|k| k.generation);
+        let tls = keys().find(|k| k.kind == KeyKind::Tls && Some(k.generation) == generation);
+        tls.is_some_and(|k| self.agents[client].trusts(AuthorityType::Host).contains(&k.id))
+    }
+
     /// Called whenever something that is in force changed.
     pub fn check_connections(&mut self) {
         if self.violation.is_none() {
@@ -335,6 +357,10 @@ impl World {
                         CONNECTIVITY,
                         format!("agent {client} does not reach agent {server}"),
                     );
+                }
+                if client != server && !self.knows_sshd(*client, *server) {
+                    let text = format!("agent {client} does not know the sshd of agent {server}");
+                    return self.violate(CONNECTIVITY, text);
                 }
             }
             for g in 0..self.gateways.len() {

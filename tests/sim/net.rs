@@ -47,6 +47,8 @@ pub enum Call {
         issuer: SpkiPin,
         spki: SpkiPin,
     },
+    /// The same for the key of sshd.
+    CertifySshd { issuer: SpkiPin, spki: SpkiPin },
     Report {
         report: Box<FactReport>,
         says: Box<(Generation, bool)>,

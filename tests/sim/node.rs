@@ -8,7 +8,7 @@ use domain::{
     authority::AuthorityType,
     desired::DesiredState,
     event::LeafUse,
-    reconcile::{Generation, Have, InFlight, Leaf, Proof, Step, keys_to_keep, reconcile},
+    reconcile::{Generation, Have, InFlight, Leaf, Proof, Sshd, Step, keys_to_keep, reconcile},
 };
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
 
 mod calls;
 mod sessions;
+mod sshd;
 mod stranded;
 
 /// What survives a crash, and what a backup holds.
@@ -89,6 +90,8 @@ pub struct Agent {
     /// The failure was reported for this desired state.
     failure_reported: bool,
     pub draining: Option<SpkiPin>,
+    /// Its sshd, where it has one. The key is sshd's; what came and what was asked a crash forgets.
+    sshd: Option<Sshd>,
     sent: BTreeMap<SpkiPin, i64>,
     refused: BTreeSet<SpkiPin>,
     door: Door,
@@ -145,7 +148,13 @@ impl World {
         if self.knobs.user_verifiers {
             uses.insert(AuthorityType::User, Uses::VERIFIER);
         }
+        let sshd = (self.knobs.sshds && host.server).then_some(Sshd {
+            key: Some(SpkiPin([0x80 | i as u8; 32])),
+            received: None,
+            asked: None,
+        });
         let agent = Agent {
+            sshd,
             hostname,
             uses,
             token: None,
@@ -197,6 +206,9 @@ impl World {
         (a.serving, a.synced, a.unsynced, a.proof) = (false, false, false, Proof::Due);
         (a.failures, a.proving, a.backoff_until, a.failure_reported) = (0, false, 0, false);
         (a.reported, a.reporting, a.draining, a.door) = (None, None, None, Door::Open);
+        if let Some(sshd) = &mut a.sshd {
+            (sshd.received, sshd.asked) = (None, None);
+        }
         a.sent.clear();
         a.refused.clear();
         self.tell(|| format!("agent {i} starts"));
@@ -247,6 +259,7 @@ impl World {
             last_passed: a.disk.last_passed.clone(),
             received: a.disk.received.clone(),
             in_flight: a.disk.in_flight.clone(),
+            sshd: a.sshd.clone(),
             serving: a.serving,
             synced: a.synced,
             since_start_ms: (self.now - a.started) as u64,
@@ -325,6 +338,7 @@ impl World {
                 true
             }
             Step::Request { usage, issuer } => self.make_request(i, usage, issuer),
+            Step::CertifySshd { issuer } => self.certify_sshd(i, issuer),
             Step::Serve => {
                 let a = &mut self.agents[i];
                 a.serving = true;
@@ -463,9 +477,10 @@ fn words(generation: &Generation) -> String {
     let trusted = generation.trusted.get(&AuthorityType::Host);
     let pins: Vec<_> = trusted.into_iter().flatten().map(SpkiPin::short).collect();
     format!(
-        "{:?} client {} server {} trusts {pins:?}",
+        "{:?} client {} server {} sshd {} trusts {pins:?}",
         generation.revisions,
         issuer(&generation.client),
-        issuer(&generation.server)
+        issuer(&generation.server),
+        issuer(&generation.ssh)
     )
 }

@@ -31,6 +31,7 @@ pub fn directed(rule: Rule) -> Option<fn() -> World> {
         Rule::PolicyNeedsUptime => a_policy_acts_at_once_after_a_long_absence,
         Rule::FactsAreFresh => facts_of_init_still_stand_when_everybody_goes_back,
         Rule::OnlyRolesInUse
+        | Rule::SshdsAreCounted
         | Rule::KeysBeforeForwardGates
         | Rule::TimeConditionForward
         | Rule::TimeConditionBack
@@ -49,6 +50,7 @@ pub fn directed(rule: Rule) -> Option<fn() -> World> {
 pub fn breaks(rule: Rule) -> &'static [&'static str] {
     match rule {
         Rule::TrustIsEqual
+        | Rule::SshdsAreCounted
         | Rule::MembersAlwaysBind
         | Rule::SilenceCountsFromStart
         | Rule::KeysBeforeForwardGates

@@ -13,7 +13,10 @@ use crate::{
 /// Runs a seed; the world as it was at the end, with the violation if there was one.
 pub fn seed(seed: u64, trace: bool) -> World {
     let mut rng = Rng::new(seed ^ 0xc0ffee);
-    let knobs = Knobs::drawn(&mut rng);
+    let knobs = Knobs {
+        sshds: seed % 2 == 1,
+        ..Knobs::drawn(&mut rng)
+    };
     let mut world = World::new(seed, knobs);
     world.trace = trace.then(Vec::new);
     let knobs = world.knobs.clone();

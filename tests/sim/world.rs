@@ -65,6 +65,8 @@ pub struct Knobs {
     pub signer_ms: i64,
     /// Does every agent use the user authority too?
     pub user_verifiers: bool,
+    /// Does every node that serves have an sshd with a certificate?
+    pub sshds: bool,
 }
 
 impl Knobs {
@@ -86,6 +88,7 @@ impl Knobs {
             late_permille: 0,
             signer_ms: 20,
             user_verifiers: false,
+            sshds: false,
         }
     }
 
@@ -129,6 +132,7 @@ impl Knobs {
             late_permille: [0, 0, 20, 80][rng.below(4)],
             signer_ms: [50, 2 * SECOND, 60 * SECOND, 240 * SECOND][rng.below(4)],
             user_verifiers: rng.chance(600),
+            sshds: false,
         }
     }
 }

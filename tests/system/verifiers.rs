@@ -8,6 +8,7 @@ use carousel_tests::{deadline, run};
 
 use crate::world::World;
 
+mod kept;
 mod openssh;
 mod revoked;
 mod tokens;

@@ -40,7 +40,7 @@ pub(crate) struct Agent {
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
     pub(crate) proc: Option<Proc>,
-    args: Vec<String>,
+    pub(crate) args: Vec<String>,
     /// Further variables of its environment.
     pub(crate) env: Vec<(String, String)>,
 }

@@ -185,6 +185,9 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// How long sessions on a retiring issuer may drain, in seconds; the cluster's setting is the limit.
     pub drain_timeout_s: Option<u64>,
+    /// The public half of sshd's host key, `/etc/ssh/ssh_host_ed25519_key.pub`: the agent keeps a certificate of it in
+    /// `current/ssh_host_key-cert.pub`, for sshd's `HostCertificate`.
+    pub ssh_host_key: Option<PathBuf>,
     /// Where `/metrics` and the health routes are served in plain HTTP: `ADDRESS:PORT`, or a port of the loopback.
     /// Nowhere when it is not given. The one thing here that is read at the start alone.
     #[serde(deserialize_with = "metrics_listen")]
@@ -232,6 +235,12 @@ impl Settings {
         for (at, hook) in self.reload.iter().enumerate() {
             hook.check()
                 .map_err(|why| format!("[[reload]] number {}: {why}", at + 1))?;
+        }
+        if let Some(path) = self.ssh_host_key.as_ref().filter(|path| !path.is_absolute()) {
+            return Err(format!(
+                "ssh_host_key = {:?}: give the whole path of sshd's public host key, such as \"/etc/ssh/ssh_host_ed25519_key.pub\"",
+                path.display().to_string()
+            ));
         }
         let is_short = |text: &String| !text.is_empty() && text.len() <= MAX_LABEL_BYTES;
         let sent = serde_json::to_vec(&self.labels).expect("a map of strings can be written");

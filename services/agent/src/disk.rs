@@ -6,7 +6,8 @@
 //! D/bundles/<type>.json      the newest verified trust bundle of each type: the persisted revision
 //! D/desired.json             the newest desired state that a gateway named
 //! D/keys/<pin>.json          each request for a certificate: its key, and the answer once it came
-//! D/generations/<n>/         client.* server.* trust.pem <type>/trust.pem manifest.json, and what `beside` says
+//! D/generations/<n>/         client.* server.* trust.pem <type>/trust.pem manifest.json ssh_host_key-cert.pub, and
+//!                            what `beside` says
 //! D/current -> generations/n what is live        D/passed -> generations/n  the last that passed its proof
 //! D/hooked -> generations/n  the last that the reload hooks have all seen
 //! D/status.json              for `carousel-agent status`
@@ -28,6 +29,7 @@ use runtime::harden::{self, SecretFileError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub mod beside;
+pub mod credential;
 pub mod generations;
 pub mod requests;
 pub mod trust;

@@ -27,11 +27,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Shared,
     attempt::Attempt,
-    config::{Config, Settings},
+    config::Config,
     disk::{
         DataDir, DiskError, Identity,
         beside::Beside,
-        generations::{Credential, Link, Stored},
+        credential::Credential,
+        generations::{Link, Stored},
         requests::Request,
         trust::Told,
     },
@@ -46,6 +47,7 @@ mod mend;
 mod news;
 mod proof;
 mod publish;
+mod sshd;
 mod steps;
 
 /// News between two rounds of the plan: a desired state and a few certificates. When it is full the link
@@ -72,6 +74,7 @@ pub(crate) struct Engine {
     /// Where no generation was whole at the start: what could be read of them, to prove who this is.
     salvaged: Vec<Credential>,
     requests: Vec<Request>,
+    sshd: sshd::Sshd,
     /// Whether hooks and handshake agree with what is installed.
     proof: Proof,
     /// Is what is installed the last one that passed, put back after a failure?
@@ -130,6 +133,12 @@ pub(crate) enum Done {
         spki: SpkiPin,
         result: Result<api::node::CertificateAnswer, crate::gateway::Trouble>,
     },
+    /// A certificate for sshd was asked for.
+    SshdAsked {
+        dial: u64,
+        id: domain::CommandId,
+        result: Result<api::node::CertificateAnswer, crate::gateway::Trouble>,
+    },
     /// Facts were reported.
     Reported {
         dial: u64,
@@ -166,14 +175,13 @@ impl Engine {
         let seed = runtime::backoff::random_seed();
         let mut tasks = JoinSet::new();
         let (news, dial) = hold_link(&mut tasks, &config, seed);
-        // What was tried in a process that ended is tried anew; only what has passed need not be.
-        let proof = Proof::Due;
         let mut engine = Self {
             started: clock.monotonic(),
             turned_away: false,
             install: Attempt::after_failures(&pace),
             again: Attempt::after_failures(&pace),
             request: Attempt::new(&pace),
+            sshd: sshd::Sshd::new(&pace),
             report: facts::Reporter::new(&pace),
             mending: mend::Mending::new(&pace),
             renew_permille: 450 + (seed % 101) as u16,
@@ -208,7 +216,8 @@ impl Engine {
             passed,
             salvaged,
             requests,
-            proof,
+            // What was tried in a process that ended is tried anew; only what has passed need not be.
+            proof: Proof::Due,
             dial,
             news,
             tasks,
@@ -257,6 +266,7 @@ impl Engine {
     /// Takes the plan's steps until none is left that can be taken now.
     async fn converge(&mut self) -> Result<(), AgentError> {
         self.adopt_pending()?;
+        self.read_sshd_key();
         for _ in 0..MAX_ROUNDS {
             let mut steps = reconcile(&self.have(), &self.told.desired);
             if self.report_waits(&steps) {
@@ -275,6 +285,7 @@ impl Engine {
             }
         }
         self.ask_again();
+        self.ask_for_sshd_again();
         self.report_failure();
         self.mend()
     }
@@ -299,6 +310,7 @@ impl Engine {
             last_passed: self.passed.as_ref().map(|p| p.material.generation.clone()),
             received: self.received(),
             in_flight: self.requests.iter().filter_map(Request::in_flight).collect(),
+            sshd: (self.config.settings.ssh_host_key.as_ref()).map(|_| self.sshd.in_plan()),
             serving: self.serving,
             synced: self.synced,
             since_start_ms: if self.turned_away {
@@ -403,27 +415,6 @@ impl Engine {
 
     fn now(&self) -> Timestamp {
         Timestamp(self.clock.now_ms())
-    }
-
-    /// SIGHUP: reads the configuration again; a bad one is refused and the old one stays.
-    fn reload(&mut self) {
-        let Some(path) = self.config.config_file.clone() else {
-            return;
-        };
-        match Settings::load(&path) {
-            Ok(settings) => {
-                if settings.has_other_hooks(&self.config.settings) {
-                    // What is new among the hooks has not seen the files yet.
-                    self.proof = Proof::Due;
-                    self.forget_hooked();
-                }
-                self.config.settings = settings;
-                self.compare_uses();
-                self.report.again();
-                tracing::info!(file = %path.display(), "the configuration was read again");
-            }
-            Err(error) => tracing::error!(%error, "the new configuration is refused; the old one stays"),
-        }
     }
 }
 

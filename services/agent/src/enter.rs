@@ -23,7 +23,7 @@ use crate::{
     config::{Config, Server, Token},
     disk::{
         DataDir, FORMAT_VERSION, Identity,
-        generations::Credential,
+        credential::Credential,
         requests::{Purpose, Request},
         trust::Told,
     },

@@ -4,8 +4,11 @@
 //! One that is not would fail its proof again and again until it expires. A gateway that proved itself would not send
 //! it; a bug of ours or of its might.
 
-use domain::{ClusterName, NodeId, Principal, event::LeafUse};
-use pki::{CaCert, Certificate, issuer_among};
+use domain::{ClusterName, NodeId, Principal, SpkiPin, event::LeafUse};
+use pki::{
+    CaCert, Certificate, PublicKey, issuer_among,
+    ssh::{SshCertificate, SshRole},
+};
 
 /// Whose certificate is wanted, and what for.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +37,26 @@ pub(crate) fn check(pem: &str, authorities: &[CaCert], wanted: Wanted<'_>) -> Re
         Some(usage) if usage == wanted.usage => Ok(()),
         Some(_) | None => Err("it is for another use than was asked for".into()),
     }
+}
+
+/// Is this line a certificate of sshd's key by this authority, for this node?
+///
+/// # Errors
+/// In words.
+pub(crate) fn check_sshd(
+    line: &str,
+    key: SpkiPin,
+    authority: &PublicKey,
+    cluster: &ClusterName,
+    node: NodeId,
+) -> Result<SshCertificate, String> {
+    let read = SshCertificate::parse(line).map_err(|e| e.to_string())?;
+    read.verify(authority).map_err(|e| e.to_string())?;
+    let (profile, uri) = (read.profile(), Principal::Node(node).uri(cluster));
+    if profile.role != SshRole::Host || profile.key_id != uri || read.key().pin() != key {
+        return Err(format!("it is not for the host key of {uri}"));
+    }
+    Ok(read)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    disk::{DataDir, DiskError, Identity, generations::Credential},
+    disk::{DataDir, DiskError, Identity, credential::Credential},
     engine::Engine,
     enter::Joined,
 };

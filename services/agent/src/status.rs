@@ -99,6 +99,9 @@ pub struct AgentStatus {
     /// What it serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_certificate: Option<LeafStatus>,
+    /// What it keeps for sshd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_certificate: Option<LeafStatus>,
     /// The position of the newest row whose facts a gateway has taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<Position>,
@@ -130,10 +133,20 @@ impl AgentStatus {
             authorities: BTreeMap::new(),
             client: None,
             server_certificate: None,
+            ssh_certificate: None,
             reported: None,
             failure: None,
             trouble: None,
         }
+    }
+
+    /// The certificates in use, by what they are called in metrics and complaints.
+    pub(crate) fn leaves(&self) -> [(&'static str, &Option<LeafStatus>); 3] {
+        [
+            ("client", &self.client),
+            ("server", &self.server_certificate),
+            ("ssh", &self.ssh_certificate),
+        ]
     }
 
     /// Reads what the agent of a data directory last wrote; none if there never was one.
@@ -204,7 +217,7 @@ impl AgentStatus {
                 ),
             );
         }
-        for (role, leaf) in [("client", &self.client), ("server", &self.server_certificate)] {
+        for (role, leaf) in self.leaves() {
             let Some(leaf) = leaf else { continue };
             let left_ms = leaf.not_after.since_ms(now);
             let life_ms = leaf.not_after.since_ms(leaf.not_before);
@@ -268,10 +281,10 @@ impl AgentStatus {
                 of.trusted
             ));
         }
-        for (role, leaf) in [("Client", &self.client), ("Server", &self.server_certificate)] {
+        for ((_, leaf), role) in self.leaves().into_iter().zip(["Client", "Server", "SSH"]) {
             if let Some(leaf) = leaf {
                 lines.push(format!(
-                    "{role}    by {} until {}",
+                    "{role:<9} by {} until {}",
                     leaf.issuer.short(),
                     leaf.not_after
                 ));

@@ -15,7 +15,7 @@ use domain::{
     access::Uses,
     authority::KeyKind,
     desired::DesiredAuthority,
-    event::{AuthorizationGranted, LeafUse, Occasion},
+    event::{AuthorizationGranted, Form, LeafUse, Occasion},
     fact::FactReport,
     reconcile::desired_of_bundle,
     time::{DAY_MS, MINUTE_MS},
@@ -29,6 +29,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use crate::{Config, Pace, Server, Settings, Token, tls};
 
 mod routes;
+pub(crate) mod sshd;
 
 pub(crate) const CLUSTER: &str = "acme.cluster";
 pub(crate) const TOKEN: &str = "a-token";
@@ -57,6 +58,9 @@ pub(crate) struct Inner {
 pub(crate) struct State {
     pub(crate) active: (Arc<KeyPair>, CaCert),
     pub(crate) prepared: Option<(Arc<KeyPair>, CaCert)>,
+    /// The SSH authorities of the same generations.
+    pub(crate) ssh_active: Arc<KeyPair>,
+    pub(crate) ssh_prepared: Option<Arc<KeyPair>>,
     pub(crate) phase: Phase,
     pub(crate) revision: u64,
     generation: u32,
@@ -80,6 +84,7 @@ pub(crate) struct State {
     pub(crate) refuse_recovery: Option<Code>,
     pub(crate) refuse_certificates: bool,
     pub(crate) refuse_request: Option<Code>,
+    pub(crate) refuse_sshd: Option<Code>,
     pub(crate) refuse_trust: Option<Code>,
     /// The next certificates are for somebody else, this many.
     pub(crate) misissue: u32,
@@ -100,6 +105,8 @@ impl Plane {
         let state = State {
             active,
             prepared: None,
+            ssh_active: Arc::new(KeyPair::generate()),
+            ssh_prepared: None,
             phase: Phase::Standby,
             revision: 10,
             generation: 1,
@@ -118,6 +125,7 @@ impl Plane {
             refuse_recovery: None,
             refuse_certificates: false,
             refuse_request: None,
+            refuse_sshd: None,
             refuse_trust: None,
             misissue: 0,
             trust_asked: 0,
@@ -175,9 +183,13 @@ impl Plane {
                         AuthorityType::Host,
                         state.generation,
                     ));
+                    state.ssh_prepared = Some(Arc::new(KeyPair::generate()));
                 }
-                (Phase::UpdateServers, Phase::Standby) => state.active = state.prepared.take().unwrap(),
-                (Phase::Rollback, Phase::Standby) => state.prepared = None,
+                (Phase::UpdateServers, Phase::Standby) => {
+                    state.active = state.prepared.take().unwrap();
+                    state.ssh_active = state.ssh_prepared.take().unwrap();
+                }
+                (Phase::Rollback, Phase::Standby) => (state.prepared, state.ssh_prepared) = (None, None),
                 _ => {}
             }
         }
@@ -307,10 +319,20 @@ impl Inner {
             generation: 1,
             certificate: ca.to_base64(),
         };
+        let for_ssh = |key: &KeyPair, status| BundleAuthority {
+            id: key.spki_pin(),
+            kind: KeyKind::Ssh,
+            public_key: key.public().to_base64(),
+            status,
+            generation: 1,
+            certificate: String::new(),
+        };
         let prepared = state
             .prepared
             .as_ref()
             .map(|(_, ca)| listed(ca, AuthorityStatus::Prepared));
+        let ssh_prepared = state.ssh_prepared.as_ref();
+        let ssh_prepared = ssh_prepared.map(|key| for_ssh(key, AuthorityStatus::Prepared));
         Bundle {
             cluster: self.cluster.clone(),
             authority_type: AuthorityType::Host,
@@ -320,28 +342,11 @@ impl Inner {
             authorities: [listed(&state.active.1, AuthorityStatus::Active)]
                 .into_iter()
                 .chain(prepared)
+                .chain([for_ssh(&state.ssh_active, AuthorityStatus::Active)])
+                .chain(ssh_prepared)
                 .collect(),
             denied: vec![],
             expires: self.now().plus_ms(DAY_MS),
-        }
-    }
-
-    /// The bundle of `user`, whose authority stays the same.
-    fn user_bundle(&self) -> Bundle {
-        let authority = BundleAuthority {
-            id: self.user_ca.pin(),
-            kind: KeyKind::Tls,
-            public_key: String::new(),
-            status: AuthorityStatus::Active,
-            generation: 1,
-            certificate: self.user_ca.to_base64(),
-        };
-        Bundle {
-            authority_type: AuthorityType::User,
-            phase: Phase::Standby,
-            revision: Position(5),
-            authorities: vec![authority],
-            ..self.bundle()
         }
     }
 
@@ -424,7 +429,27 @@ impl Inner {
             .flatten()
             .find(|(_, ca)| ca.pin() == issuer)
             .unwrap();
+        let (now, ttl_ms, phase) = (self.now(), state.ttl_ms, state.phase);
         let granted = AuthorizationGranted {
+            spki,
+            public_key: public_key.to_owned(),
+            ..self.granted(holder, usage, issuer, (now, ttl_ms, phase))
+        };
+        let leaf = pki::issue(&granted, &self.cluster, &ca, signer.as_ref()).unwrap();
+        if let Principal::Node(node) = holder {
+            state.issued.insert(leaf.digest, (*node, spki));
+        }
+        (leaf.der, Position(state.next_position()))
+    }
+
+    fn granted(
+        &self,
+        holder: &Principal,
+        usage: LeafUse,
+        issuer: SpkiPin,
+        (now, ttl_ms, phase): (Timestamp, u64, Phase),
+    ) -> AuthorizationGranted {
+        AuthorizationGranted {
             authorization: AuthorizationId(uuid::Uuid::from_u128(1)),
             uri: holder.uri(&self.cluster),
             holder: holder.clone(),
@@ -432,23 +457,18 @@ impl Inner {
             issuer,
             usage,
             occasion: Occasion::Renewal,
-            spki,
-            public_key: public_key.to_owned(),
+            spki: SpkiPin([0; 32]),
+            public_key: String::new(),
             common_name: "n1".into(),
             names: vec!["n1.acme.cluster".parse().unwrap()],
             addresses: vec![],
             serial: Serial::of_random(pki::random()),
-            not_before: self.now().minus_ms(5 * MINUTE_MS),
-            not_after: self.now().plus_ms(state.ttl_ms),
+            not_before: now.minus_ms(5 * MINUTE_MS),
+            not_after: now.plus_ms(ttl_ms),
             rotation: None,
-            phase: state.phase,
-            form: domain::event::Form::Tls,
-        };
-        let leaf = pki::issue(&granted, &self.cluster, &ca, signer.as_ref()).unwrap();
-        if let Principal::Node(node) = holder {
-            state.issued.insert(leaf.digest, (*node, spki));
+            phase,
+            form: Form::Tls,
         }
-        (leaf.der, Position(state.next_position()))
     }
 
     /// A certificate of this node from the active authority.

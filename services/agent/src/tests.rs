@@ -20,6 +20,7 @@ mod damage;
 mod flood;
 mod full_disk;
 mod hooking;
+mod of_sshd;
 mod other_lives;
 mod reporting;
 mod ways_back;

@@ -9,10 +9,7 @@ use runtime::clock::SharedClock;
 use tokio::net::TcpListener;
 
 use crate::{
-    disk::{
-        generations::{Credential, Material},
-        trust::Told,
-    },
+    disk::{credential::Credential, generations::Material, trust::Told},
     listener,
 };
 

@@ -195,7 +195,11 @@ impl App {
             No(Refusal),
         }
         let find = |state: &ClusterState| match state.settled_authorizations.get(&authorization)? {
-            AuthorizationOutcome::Issued(digest) => Some(Found::At(state.certificates.get(digest)?.position)),
+            AuthorizationOutcome::Issued(digest) => Some(match state.certificates.get(digest) {
+                Some(certificate) => Found::At(certificate.position),
+                // Made when its life was over, by a signer that was away, or forgotten since.
+                None => Found::No(Refusal::new(Code::StaleView, "its life is over: ask again")),
+            }),
             AuthorizationOutcome::Refused(why) => {
                 let text = format!("the signer refused: {why}");
                 Some(Found::No(Refusal::new(refused, text)))

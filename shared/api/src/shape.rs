@@ -278,6 +278,12 @@ pub struct NodeAuthority {
     /// The end of its server certificate's life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_not_after: Option<Timestamp>,
+    /// The SSH authority that signed the certificate of its sshd, where its agent keeps one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_issuer: Option<SpkiPin>,
+    /// The end of that certificate's life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_not_after: Option<Timestamp>,
     /// Does a session with a required peer still stand on the retiring issuer?
     pub sessions_on_retiring: bool,
     /// The fact that keeps it from the current phase, in words; absent when it has reached it.

@@ -56,6 +56,9 @@ pub struct DesiredAuthority {
     /// The issuer of the server certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_issuer: Option<SpkiPin>,
+    /// The SSH authority that certifies the keys of servers: of the same generation as `server_issuer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_issuer: Option<SpkiPin>,
     /// For gateways only: the other authority, a server certificate of which is held as well, for
     /// clients whose hint names only that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -188,6 +191,7 @@ fn row_for(of: &TypeState, uses: Uses, is_member: bool) -> Option<DesiredAuthori
         trusted: of.trusted(),
         client_issuer: uses.client.then(|| of.client_issuer()).flatten(),
         server_issuer: uses.server.then(|| of.server_issuer()).flatten(),
+        ssh_issuer: uses.server.then(|| of.ssh_issuer()).flatten(),
         also_serve: None,
         retiring,
         excluded_peers,

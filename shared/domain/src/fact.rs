@@ -64,6 +64,12 @@ pub struct TypeFacts {
     /// The end of its server certificate's life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_not_after: Option<Timestamp>,
+    /// The SSH authority that signed the certificate of its sshd, where its agent keeps one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_issuer: Option<SpkiPin>,
+    /// The end of that certificate's life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_not_after: Option<Timestamp>,
     /// Is there a session left on the issuer that the row retires, with a peer that is itself required?
     #[serde(default)]
     pub sessions_on_retiring: bool,
@@ -75,7 +81,7 @@ pub struct TypeFacts {
 /// Why a node cannot reach what it should hold.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
-    /// `reload`, `proof`, `install`, `disk`: the step that fails.
+    /// `reload`, `proof`, `install`, `disk`, `ssh`: the step that fails.
     pub step: String,
     /// What happened, at most 300 characters, without secrets: `` `systemctl reload nginx` exited 1 ``.
     pub detail: String,

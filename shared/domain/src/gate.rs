@@ -49,6 +49,8 @@ pub enum Missing {
     ClientIssuer,
     /// So does the certificate it serves.
     ServerIssuer,
+    /// So does the certificate of its sshd.
+    SshIssuer,
     /// Sessions still stand on the issuer that the row retires.
     Sessions,
     /// The gateway saw another client issuer than the node claims.
@@ -249,6 +251,10 @@ fn missing_from_row(of: &TypeState, uses: Uses, facts: &TypeFacts) -> Result<(),
     }
     if uses.server && facts.server_issuer != of.server_issuer() {
         return Err(Missing::ServerIssuer);
+    }
+    // Whoever has no sshd of ours has nothing to replace; whoever has one is known by its certificate alone.
+    if facts.ssh_issuer.is_some() && facts.ssh_issuer != of.ssh_issuer() && holds(Rule::SshdsAreCounted) {
+        return Err(Missing::SshIssuer);
     }
     if of.phase == Phase::UpdateServers && facts.sessions_on_retiring {
         return Err(Missing::Sessions);

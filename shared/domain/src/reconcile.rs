@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod leaves;
+mod sshd;
 #[cfg(test)]
 mod tests;
 
@@ -59,13 +60,16 @@ pub struct Generation {
     pub client: Option<Leaf>,
     /// What it serves; the same leaf as `client` while the row names one issuer for both roles.
     pub server: Option<Leaf>,
+    /// The certificate of the node's sshd, whose key is sshd's own.
+    pub ssh: Option<Leaf>,
 }
 
 impl Generation {
     /// Does the other one hold the same trust and certificates? Then only the revision differs, and an
     /// installation writes no new files and needs no reload, only the proof and a report.
     pub fn same_material(&self, other: &Self) -> bool {
-        self.trusted == other.trusted && self.client == other.client && self.server == other.server
+        let held = |of: &Self| (of.client.clone(), of.server.clone(), of.ssh.clone());
+        self.trusted == other.trusted && held(self) == held(other)
     }
 
     /// Is the authority trusted for any type?
@@ -99,6 +103,20 @@ pub struct InFlight {
     pub spki: SpkiPin,
 }
 
+/// The sshd that the agent keeps a certificate for.
+///
+/// Its key stays the same and is not the agent's: only the certificate is replaced, so that one which is lost is asked
+/// for again and nothing need be kept for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sshd {
+    /// Its host key; none where it cannot be read now, and what is installed stays.
+    pub key: Option<SpkiPin>,
+    /// The newest certificate that came for it and is not installed.
+    pub received: Option<Leaf>,
+    /// The authority that was asked and has not answered.
+    pub asked: Option<SpkiPin>,
+}
+
 /// What a node has.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Have {
@@ -114,6 +132,8 @@ pub struct Have {
     pub received: Vec<Leaf>,
     /// Requests without an answer.
     pub in_flight: Vec<InFlight>,
+    /// The node's sshd, where it is to have a certificate.
+    pub sshd: Option<Sshd>,
     /// Is the listener open (and do hooks run)?
     pub serving: bool,
     /// Has a gateway named the newest desired state since this start, and is it in `want`? One that lacks the
@@ -166,6 +186,11 @@ pub enum Step {
         /// The authority.
         issuer: SpkiPin,
     },
+    /// Ask this authority for a certificate of sshd's key.
+    CertifySshd {
+        /// The authority.
+        issuer: SpkiPin,
+    },
     /// Open the listener and let hooks run.
     Serve,
     /// Let sessions on this issuer come to their end, and close them after the drain timeout.
@@ -205,6 +230,7 @@ pub fn reconcile(have: &Have, want: &DesiredState) -> Vec<Step> {
                 .into_iter()
                 .map(|(usage, issuer)| Step::Request { usage, issuer }),
         );
+        steps.extend(sshd::missing(have, row).map(|issuer| Step::CertifySshd { issuer }));
     }
     if !have.serving && may_serve(have, want, is_settled) {
         steps.push(Step::Serve);
@@ -240,6 +266,7 @@ pub fn desired_of_bundle(bundle: &Bundle, uses: Uses, before: Option<&DesiredAut
         trusted: bundle.trusted(),
         client_issuer: uses.client.then(|| bundle.client_issuer()).flatten(),
         server_issuer: uses.server.then(|| bundle.server_issuer()).flatten(),
+        ssh_issuer: uses.server.then(|| bundle.ssh_issuer()).flatten(),
         also_serve: None,
         retiring: bundle.retiring_issuer(),
         excluded_peers: same_rotation
@@ -254,6 +281,7 @@ pub fn facts(generation: &Generation, sessions_on_retiring: bool, sessions_of_ex
     let of_type = |t: AuthorityType, trusted: &BTreeSet<SpkiPin>| {
         let leaf = |leaf: &Option<Leaf>| leaf.clone().filter(|_| t == LEAF_TYPE);
         let (client, server) = (leaf(&generation.client), leaf(&generation.server));
+        let ssh = leaf(&generation.ssh);
         TypeFacts {
             revision: generation.revisions.get(&t).copied().unwrap_or_default(),
             trusted: trusted.clone(),
@@ -261,6 +289,8 @@ pub fn facts(generation: &Generation, sessions_on_retiring: bool, sessions_of_ex
             server_issuer: server.as_ref().map(|l| l.issuer),
             client_not_after: client.map(|l| l.not_after),
             server_not_after: server.map(|l| l.not_after),
+            ssh_issuer: ssh.as_ref().map(|l| l.issuer),
+            ssh_not_after: ssh.map(|l| l.not_after),
             sessions_on_retiring: t == LEAF_TYPE && sessions_on_retiring,
             sessions_of_excluded: t == LEAF_TYPE && sessions_of_excluded,
         }
@@ -374,6 +404,9 @@ fn next_generation(have: &Have, want: &DesiredState) -> Option<Generation> {
         is_wide &= row.trusted.is_subset(trusted);
         trusted.extend(row.trusted.iter().copied());
         next.revisions.insert(*t, row.revision);
+    }
+    if let Some(row) = row_of(have, want, LEAF_TYPE) {
+        next.ssh = sshd::next(have, row);
     }
     // Certificates of an authority that is not trusted here yet would fail the node's own proof.
     if is_wide && let Some(row) = row_of(have, want, LEAF_TYPE) {

@@ -14,6 +14,8 @@ pub enum Rule {
     TrustIsEqual,
     /// Only the roles in which a node uses a type count.
     OnlyRolesInUse,
+    /// A node whose agent keeps a certificate for sshd has reached a phase only with one of the row.
+    SshdsAreCounted,
     /// Members can be neither excluded nor overridden while they run.
     MembersAlwaysBind,
     /// A member's silence is counted at the earliest from the orchestrator's own start.
@@ -56,10 +58,11 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, for tests that switch each one off.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::FactsAreFresh,
         Self::TrustIsEqual,
         Self::OnlyRolesInUse,
+        Self::SshdsAreCounted,
         Self::MembersAlwaysBind,
         Self::SilenceCountsFromStart,
         Self::KeysBeforeForwardGates,

@@ -154,15 +154,19 @@ pub fn published(
 }
 
 impl Bundle {
-    /// The authority of this bundle with the given part in the rotation.
+    /// The X.509 authority of this bundle with the given part in the rotation.
     pub fn authority(&self, generation: Generation) -> Option<&BundleAuthority> {
+        self.authority_of(KeyKind::Tls, generation)
+    }
+
+    fn authority_of(&self, kind: KeyKind, generation: Generation) -> Option<&BundleAuthority> {
         let status = match generation {
             Generation::Active => AuthorityStatus::Active,
             Generation::Prepared => AuthorityStatus::Prepared,
         };
         self.authorities
             .iter()
-            .find(|a| a.kind == KeyKind::Tls && a.status == status)
+            .find(|a| a.kind == kind && a.status == status)
     }
 
     /// The pins of all trusted X.509 authorities, or of a type without any those of its other keys: the row's trust set.
@@ -178,8 +182,12 @@ impl Bundle {
 
     /// The issuer that the row names for a generation: until the prepared key exists, the active one.
     pub fn issuer(&self, generation: Generation) -> Option<SpkiPin> {
-        self.authority(generation)
-            .or_else(|| self.authority(Generation::Active))
+        self.issuer_of(KeyKind::Tls, generation)
+    }
+
+    fn issuer_of(&self, kind: KeyKind, generation: Generation) -> Option<SpkiPin> {
+        self.authority_of(kind, generation)
+            .or_else(|| self.authority_of(kind, Generation::Active))
             .map(|a| a.id)
     }
 
@@ -191,6 +199,11 @@ impl Bundle {
     /// The issuer of server certificates in this row.
     pub fn server_issuer(&self) -> Option<SpkiPin> {
         self.issuer(self.phase.row().server)
+    }
+
+    /// The issuer of hosts' SSH certificates in this row.
+    pub fn ssh_issuer(&self) -> Option<SpkiPin> {
+        self.issuer_of(KeyKind::Ssh, self.phase.row().server)
     }
 
     /// The issuer that this row retires, if a rotation is past the point where both are equal:

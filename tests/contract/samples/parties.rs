@@ -76,6 +76,8 @@ fn facts() -> Box<TypeFacts> {
         trusted: BTreeSet::from([first(), second()]),
         client_issuer: Some(second()),
         server_issuer: Some(first()),
+        ssh_issuer: None,
+        ssh_not_after: None,
         client_not_after: Some(days(1)),
         server_not_after: Some(hours(20)),
         sessions_on_retiring: true,
@@ -118,6 +120,16 @@ fn reports() -> Vec<Sample> {
         labels: BTreeMap::new(),
         ..report.clone()
     };
+    // One whose agent keeps a certificate for sshd.
+    let with_sshd = TypeFacts {
+        ssh_issuer: Some(first()),
+        ssh_not_after: Some(hours(20)),
+        ..*facts()
+    };
+    let with_sshd = FactReport {
+        authorities: BTreeMap::from([(AuthorityType::Host, Box::new(with_sshd))]),
+        ..report.clone()
+    };
     let seen = Seen {
         certificate: read(LEAF_DIGEST),
         issuer: second(),
@@ -135,7 +147,8 @@ fn reports() -> Vec<Sample> {
     let actor = || Principal::Node(node());
     vec![
         Sample::full(reported(report, seen), by(actor(), minutes(11))),
-        Sample::bare(reported(bare, unseen), by(actor(), minutes(12))),
+        Sample::bare(reported(bare, unseen.clone()), by(actor(), minutes(12))),
+        Sample::later("sshd", reported(with_sshd, unseen), by(actor(), minutes(13))),
     ]
 }
 

@@ -179,7 +179,7 @@ impl World {
                 spki,
                 public_key: String::new(),
             },
-            form: domain::authority::KeyKind::Tls,
+            form: KeyKind::Tls,
         };
         let command = self.command(principal, order);
         if let Outcome::No(no) = self.execute(&command) {

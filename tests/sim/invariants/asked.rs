@@ -8,7 +8,10 @@ use domain::{
     state::Node,
 };
 
-use super::{phases::row_is_met, *};
+use super::{
+    phases::{row_is_met, sshd_is_met},
+    *,
+};
 
 impl Watch {
     /// One command is carried out by one append.
@@ -161,7 +164,8 @@ fn is_behind(state: &domain::ClusterState, t: AuthorityType, node: &Node) -> boo
     let Some(facts) = reported.report.authorities.get(&t) else {
         return true;
     };
-    let is_met = row_is_met(&facts.trusted, facts.client_issuer, facts.server_issuer, uses, of);
+    let is_met = row_is_met(&facts.trusted, facts.client_issuer, facts.server_issuer, uses, of)
+        && sshd_is_met(facts.ssh_issuer, of);
     let contradicts = t == AuthorityType::Host && facts.client_issuer != Some(reported.seen.issuer);
     let is_old = facts.revision < of.row_position;
     let talks_on = of.phase == Phase::UpdateServers && facts.sessions_on_retiring;

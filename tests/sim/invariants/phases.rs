@@ -17,7 +17,7 @@ impl Watch {
         if f.from == Phase::Standby {
             self.rotations.insert(t, f.rotation);
             self.policies.insert(t, asked_policy(world));
-            self.prepared.remove(&t);
+            self.prepared.retain(|(of, _)| *of != t);
         }
         if t == AuthorityType::Host && f.from != Phase::Standby && f.to != Phase::Rollback {
             let is_left = |i: &usize| {
@@ -32,7 +32,7 @@ impl Watch {
         }
         if f.outcome.is_some() {
             self.rotations.remove(&t);
-            self.prepared.remove(&t);
+            self.prepared.retain(|(of, _)| *of != t);
         }
         self.phases.insert(t, f.to);
         self.stepped.insert(t, event.header.time);
@@ -62,7 +62,7 @@ impl Watch {
             .nodes_behind(world, f, &of)
             .map(|text| (name, text))
             .or_else(|| self.members_behind(world, f, &of).map(|text| (GATE, text)))
-            .or_else(|| self.key_missing(f).map(|text| (GATE, text)))
+            .or_else(|| self.key_missing(f, &of).map(|text| (GATE, text)))
             .or_else(|| self.people_cut_off(world, event, f, &of).map(|text| (GATE, text)))
             .or_else(|| self.sessions_left(world, f, &of).map(|text| (GATE, text)))
             .or_else(|| self.consumers_left(f).map(|text| (GATE, text)))
@@ -142,10 +142,11 @@ impl Watch {
         None
     }
 
-    fn key_missing(&self, f: &RotationPhaseEntered) -> Option<String> {
-        let needs_key = f.from != Phase::Rollback;
-        (needs_key && !self.keyed.contains(&(f.authority_type, f.rotation)))
-            .then(|| "there is no new key".into())
+    fn key_missing(&self, f: &RotationPhaseEntered, of: &TypeState) -> Option<String> {
+        let needs_keys = f.from != Phase::Rollback;
+        let is_there = |kind: &KeyKind| self.keyed.contains(&(f.authority_type, *kind, f.rotation));
+        let missing = of.active.keys().find(|kind| !is_there(kind))?;
+        needs_keys.then(|| format!("there is no new {missing:?} key"))
     }
 
     /// People who hold a living certificate of the retiring authority, and nothing newer in use.
@@ -248,13 +249,24 @@ fn asked_policy(world: &World) -> LaggingPolicy {
 fn satisfies(generation: &Generation, t: AuthorityType, uses: Uses, of: &TypeState) -> bool {
     let trusted = generation.trusted.get(&t).cloned().unwrap_or_default();
     let issuer = |leaf: &Option<domain::reconcile::Leaf>| leaf.as_ref().map(|l| l.issuer);
-    row_is_met(
+    let row = row_is_met(
         &trusted,
         issuer(&generation.client),
         issuer(&generation.server),
         uses,
         of,
-    )
+    );
+    row && (t != AuthorityType::Host || sshd_is_met(issuer(&generation.ssh), of))
+}
+
+/// What sshd presents, where there is one, is of the row.
+pub(super) fn sshd_is_met(presents: Option<SpkiPin>, of: &TypeState) -> bool {
+    let active = of.active.get(&KeyKind::Ssh).map(|k| k.id);
+    let wanted = match of.phase {
+        Phase::UpdateServers => of.prepared.get(&KeyKind::Ssh).map(|k| k.id).or(active),
+        Phase::Standby | Phase::Init | Phase::UpdateClients | Phase::Rollback => active,
+    };
+    presents.is_none() || presents == wanted
 }
 
 /// The table of phases once more, written down by itself, so that a mistake in the product's shows.

@@ -36,6 +36,7 @@ impl World {
             return;
         }
         let hello = self.hello(i);
+        self.give_up_on_sshd(i);
         match self.agents[i].door {
             Door::NeedsBundle => self.call(i, None, Call::Trust),
             _ if hello.is_none() => self.knock(i),
@@ -74,7 +75,7 @@ impl World {
         self.call(i, hello, Call::Poll);
     }
 
-    fn call(&mut self, i: usize, hello: Option<Hello>, call: Call) {
+    pub(super) fn call(&mut self, i: usize, hello: Option<Hello>, call: Call) {
         let a = &self.agents[i];
         if !a.is_reachable() {
             return;
@@ -286,6 +287,11 @@ impl World {
     /// only a key that still waits is thrown away.
     fn asked_in_vain(&mut self, i: usize, spki: SpkiPin) {
         let a = &mut self.agents[i];
+        if let Some(sshd) = a.sshd.as_mut().filter(|sshd| sshd.key == Some(spki)) {
+            sshd.asked = None;
+            a.ask_after = self.now + 7 * SECOND;
+            return;
+        }
         let waits = a.disk.in_flight.iter().any(|sent| sent.spki == spki);
         let asks = a.disk.asking.is_some_and(|asking| asking.spki == spki);
         if waits || asks {
@@ -344,6 +350,9 @@ impl World {
 
     fn take_leaves(&mut self, i: usize, leaves: Vec<(Leaf, CertDigest)>) {
         for (leaf, digest) in leaves {
+            if self.agents[i].take_for_sshd(leaf.clone()) {
+                continue;
+            }
             let disk = &mut self.agents[i].disk;
             let is_installed = disk
                 .installed
@@ -441,6 +450,11 @@ impl World {
             };
         }
         a.disk.node = Some(node);
+        if let Some(sshd) = &mut a.sshd {
+            // A machine that is set up anew makes new host keys.
+            let half = node.0.into_bytes();
+            sshd.key = Some(SpkiPin([half, half].concat().try_into().expect("twice 16 bytes")));
+        }
         a.disk.asking = None;
         // Nothing of before counts any more: the certificates are superseded.
         a.disk.last_passed = None;

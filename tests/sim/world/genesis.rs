@@ -86,13 +86,16 @@ impl World {
     fn genesis(&mut self) -> Genesis {
         let mut keys = vec![];
         let mut authority = BTreeMap::new();
-        for authority_type in TYPES {
-            let key = self.first_key();
+        let of_sshds = self.knobs.sshds.then_some((AuthorityType::Host, KeyKind::Ssh));
+        for (authority_type, kind) in TYPES.map(|t| (t, KeyKind::Tls)).into_iter().chain(of_sshds) {
+            let key = self.first_key(kind);
             self.signer.keys.insert(key.id);
-            authority.insert(authority_type, key.id);
+            if kind == KeyKind::Tls {
+                authority.insert(authority_type, key.id);
+            }
             let activated = AuthorityActivated {
                 authority_type,
-                kind: KeyKind::Tls,
+                kind,
                 authority: key.id,
             };
             keys.push((AuthorityKeyGenerated { authority_type, key }, activated));
@@ -130,10 +133,10 @@ impl World {
         }
     }
 
-    fn first_key(&mut self) -> AuthorityKey {
+    fn first_key(&mut self, kind: KeyKind) -> AuthorityKey {
         AuthorityKey {
             id: self.rng.key(),
-            kind: KeyKind::Tls,
+            kind,
             public_key: String::new(),
             generation: 1,
             certificate: String::new(),

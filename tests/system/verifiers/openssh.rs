@@ -19,15 +19,24 @@ use crate::world::{Log, World};
 const HOST: &str = "web-1.acme.example";
 
 /// The machine with sshd on it, and those who log in there.
-struct Machine<'w> {
+pub(super) struct Machine<'w> {
     world: &'w World,
-    sshd: Proc,
+    pub(super) sshd: Proc,
     port: u16,
     account: String,
+    /// What sshd presents, and by what it is known to those who log in.
+    pub(super) host: Host,
+}
+
+/// Where a host's certificate is, what its clients trust, and the name that they know it by.
+pub(super) struct Host {
+    pub(super) certificate: PathBuf,
+    pub(super) known_hosts: PathBuf,
+    pub(super) name: &'static str,
 }
 
 /// Who logs in: with a key, and the certificate beside it.
-struct Person {
+pub(super) struct Person {
     key: PathBuf,
     /// How often so far.
     logins: AtomicUsize,
@@ -36,23 +45,26 @@ struct Person {
 #[test]
 fn whoever_logs_in_over_ssh_is_let_in_through_every_rotation_and_never_asked_about_a_host_key() {
     let test = "verifiers-openssh";
-    let Some(sshd) = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"]
-        .into_iter()
-        .find(|path| fs::exists(path).unwrap_or(false))
-    else {
+    if sshd().is_none() {
         return skip(test, "sshd is not installed");
-    };
+    }
     let world = World::start(test, Log::Embedded).expect("the embedded log is always there");
-    let account = run(Command::new("id").arg("-un"))
-        .expect_code(0)
-        .trim()
-        .to_owned();
+    let account = own_account();
     let alice = world.dir.join("alice.identity").display().to_string();
     let add = [
         "users", "add", "alice", "--roles", "auditor", "--out", &alice, "--logins", &account,
     ];
     let _ = world.carousel(&add).expect_code(0);
-    let machine = Machine::start(&world, sshd, account);
+    let host = Host {
+        certificate: world.dir.join("host_key-cert.pub"),
+        known_hosts: world.dir.join("known_hosts"),
+        name: HOST,
+    };
+    let mut machine = Machine::new(&world, account, host);
+    machine.host_is_signed();
+    machine.trusts_people();
+    machine.trusts_hosts();
+    machine.begin();
     let people = [machine.person("alice"), machine.person("deploy")];
     machine.alice_logs_in(&people[0], &alice);
     machine.deploy_is_signed(&people[1]);
@@ -106,8 +118,8 @@ struct Rotations<'a> {
     alice: &'a str,
 }
 
-const FORWARD: [&str; 4] = ["init", "update_clients", "update_servers", "standby"];
-const BACK: [&str; 5] = ["init", "update_clients", "update_servers", "rollback", "standby"];
+pub(super) const FORWARD: [&str; 4] = ["init", "update_clients", "update_servers", "standby"];
+pub(super) const BACK: [&str; 5] = ["init", "update_clients", "update_servers", "rollback", "standby"];
 
 impl Rotations<'_> {
     /// Clients trust both from `init` on; the host's certificate is signed again where servers change.
@@ -166,46 +178,53 @@ impl Rotations<'_> {
 }
 
 impl<'w> Machine<'w> {
-    fn start(world: &'w World, sshd: &str, account: String) -> Self {
+    /// With a new host key, and nothing else yet.
+    pub(super) fn new(world: &'w World, account: String, host: Host) -> Self {
+        new_host_key(world);
+        Self::with_key(world, account, host)
+    }
+
+    /// With the host key that is there.
+    pub(super) fn with_key(world: &'w World, account: String, host: Host) -> Self {
         // sshd takes its place as root, and wants it empty.
         let _ = fs::create_dir_all("/run/sshd");
-        let key = world.dir.join("host_key");
-        keygen(&key);
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|taken| taken.local_addr())
             .expect("a free port")
             .port();
-        let at = |file: &str| world.dir.join(file).display().to_string();
-        let config = format!(
-            "ListenAddress 127.0.0.1:{port}\nHostKey {}\nHostCertificate {}\nTrustedUserCAKeys {}\nPidFile {}\n\
-             AuthorizedKeysFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n\
-             StrictModes no\nPermitRootLogin prohibit-password\nMaxStartups 100\nLogLevel VERBOSE\n",
-            at("host_key"),
-            at("host_key-cert.pub"),
-            at("people"),
-            at("sshd.pid"),
-        );
-        let config = world.dir.write("sshd_config", &config);
-        let mut machine = Self {
+        Self {
             world,
-            // Begun below, once what it reads is there.
+            // Begun once what it reads is there.
             sshd: Proc::start("true", &mut Command::new("true")),
             port,
             account,
-        };
-        machine.host_is_signed();
-        machine.trusts_people();
-        machine.trusts_hosts();
-        let mut command = Command::new(sshd);
-        command.args(["-D", "-e", "-f"]).arg(config);
-        machine.sshd = Proc::start("sshd", &mut command);
-        machine.sshd.wait_for("Server listening", PATIENCE, 0, |line| {
-            line.contains("Server listening").then_some(())
-        });
-        machine
+            host,
+        }
     }
 
-    fn person(&self, name: &str) -> Person {
+    /// Starts sshd, once what it reads is there.
+    pub(super) fn begin(&mut self) {
+        let at = |file: &str| self.world.dir.join(file).display().to_string();
+        let config = format!(
+            "ListenAddress 127.0.0.1:{}\nHostKey {}\nHostCertificate {}\nTrustedUserCAKeys {}\nPidFile {}\n\
+             AuthorizedKeysFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n\
+             StrictModes no\nPermitRootLogin prohibit-password\nMaxStartups 100\nLogLevel VERBOSE\n",
+            self.port,
+            at("host_key"),
+            self.host.certificate.display(),
+            at("people"),
+            at("sshd.pid"),
+        );
+        let config = self.world.dir.write("sshd_config", &config);
+        let mut command = Command::new(sshd().expect("it was looked for"));
+        command.args(["-D", "-e", "-f"]).arg(config);
+        self.sshd = Proc::start("sshd", &mut command);
+        self.sshd.wait_for("Server listening", PATIENCE, 0, |line| {
+            line.contains("Server listening").then_some(())
+        });
+    }
+
+    pub(super) fn person(&self, name: &str) -> Person {
         let key = self.world.dir.join(name);
         keygen(&key);
         Person {
@@ -224,7 +243,7 @@ impl<'w> Machine<'w> {
         ]);
     }
 
-    fn deploy_is_signed(&self, person: &Person) {
+    pub(super) fn deploy_is_signed(&self, person: &Person) {
         let key = person.key.display();
         self.signed(&[
             "--type=openssh",
@@ -308,7 +327,7 @@ impl<'w> Machine<'w> {
     }
 
     /// `TrustedUserCAKeys`: both kinds of people, of all generations that count.
-    fn trusts_people(&self) {
+    pub(super) fn trusts_people(&self) {
         let lines = ["user", "openssh"].map(|of| {
             let file = exported(self.world, of, "ssh", &format!("people-{of}"));
             fs::read_to_string(file).expect("just written")
@@ -321,9 +340,9 @@ impl<'w> Machine<'w> {
     }
 
     /// One login that asks nothing: a host key that is not certified by a known authority is a failure.
-    fn login(&self, person: &Person) -> Result<(), String> {
+    pub(super) fn login(&self, person: &Person) -> Result<(), String> {
         let option = |name: &str, value: &str| format!("-o{name}={value}");
-        let known = self.world.dir.join("known_hosts").display().to_string();
+        let known = self.host.known_hosts.display().to_string();
         let ended = run(Command::new("ssh")
             .args(["-F", "none", "-p", &self.port.to_string(), "-i"])
             .arg(&person.key)
@@ -331,7 +350,7 @@ impl<'w> Machine<'w> {
                 option("UserKnownHostsFile", &known),
                 option("GlobalKnownHostsFile", "/dev/null"),
                 option("StrictHostKeyChecking", "yes"),
-                option("HostKeyAlias", HOST),
+                option("HostKeyAlias", self.host.name),
                 option("UpdateHostKeys", "no"),
                 option("IdentitiesOnly", "yes"),
                 option("BatchMode", "yes"),
@@ -347,6 +366,23 @@ impl<'w> Machine<'w> {
             Err(format!("{:?}: {}", ended.code, ended.stderr))
         }
     }
+}
+
+/// Where Debian has it, or whoever built it himself.
+pub(super) fn sshd() -> Option<&'static str> {
+    ["/usr/sbin/sshd", "/usr/local/sbin/sshd"]
+        .into_iter()
+        .find(|path| fs::exists(path).unwrap_or(false))
+}
+
+/// Who runs the tests, and can log in to nobody else's account.
+pub(super) fn own_account() -> String {
+    let id = run(Command::new("id").arg("-un")).expect_code(0);
+    id.trim().to_owned()
+}
+
+pub(super) fn new_host_key(world: &World) {
+    keygen(&world.dir.join("host_key"));
 }
 
 fn keygen(key: &std::path::Path) {

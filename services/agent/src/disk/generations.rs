@@ -13,82 +13,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::{
-    AuthorityType, Position, SpkiPin, Timestamp,
-    authority::KeyKind,
-    decide::certificates::NOT_BEFORE_BACK_MS,
-    event::LeafUse,
-    reconcile::{Generation, Leaf},
-};
-use pki::{CaCert, Certificate, KeyPair};
-use runtime::harden::{self, SecretFileError};
+use domain::{AuthorityType, Position, SpkiPin, authority::KeyKind, reconcile::Generation};
+use pki::CaCert;
+use runtime::harden;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{DataDir, DiskError, FORMAT_VERSION, beside::Beside, io_error, off_the_loop, read_json};
+use super::{
+    DataDir, DiskError, FORMAT_VERSION,
+    beside::Beside,
+    credential::{Credential, LeafEntry, SSHD_CERTIFICATE, SshdCertificate, credential, sshd_certificate},
+    io_error, off_the_loop, read_json,
+};
 
 /// How many generations stay beside those pointed at: programs that opened one may still read its second file.
 const KEPT: u64 = 3;
-
-/// A certificate with its key.
-#[derive(Clone)]
-pub struct Credential {
-    /// What the plan knows of it.
-    pub leaf: Leaf,
-    /// The certificate, DER.
-    pub certificate: CertificateDer<'static>,
-    /// Its key, PEM.
-    pub key: Zeroizing<String>,
-}
-
-impl Credential {
-    /// Puts a certificate and its key together, after it was seen that they belong together.
-    ///
-    /// # Errors
-    /// In words: another key's certificate, or one that cannot be read.
-    pub fn new(certificate: &[u8], key: &str, position: Position) -> Result<Self, String> {
-        let pair = KeyPair::from_pkcs8_pem(key).map_err(|e| e.to_string())?;
-        let read = Certificate::parse(certificate).map_err(|e| e.to_string())?;
-        if read.spki != pair.spki_pin() {
-            return Err("the certificate is for another key".into());
-        }
-        let (usage, issuer) = read
-            .usage()
-            .zip(read.issuer)
-            .ok_or("the certificate names no usage or no issuer of ours")?;
-        let leaf = Leaf {
-            usage,
-            issuer,
-            spki: read.spki,
-            position,
-            // The life whose half is waited for begins when it was made. Its dates begin a little before that, for
-            // clocks that are behind: counted from there, half of a short life is over at once, and again at once.
-            not_before: read.not_before.plus_ms(NOT_BEFORE_BACK_MS).min(read.not_after),
-            not_after: read.not_after,
-        };
-        Ok(Self {
-            leaf,
-            certificate: certificate.to_vec().into(),
-            key: Zeroizing::new(key.to_owned()),
-        })
-    }
-
-    /// The key.
-    pub fn pair(&self) -> KeyPair {
-        KeyPair::from_pkcs8_pem(&self.key).expect("the key was read when the credential was made")
-    }
-
-    fn certificate_pem(&self) -> String {
-        pki::pem::encode("CERTIFICATE", &self.certificate)
-    }
-}
-
-impl std::fmt::Debug for Credential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Credential({:?}, key not shown)", self.leaf)
-    }
-}
 
 /// A generation with everything that it holds: what the plan knows, the certificates and the keys.
 #[derive(Clone, Debug, Default)]
@@ -99,6 +39,8 @@ pub struct Material {
     pub client: Option<Credential>,
     /// What it serves.
     pub server: Option<Credential>,
+    /// What sshd presents.
+    pub ssh: Option<SshdCertificate>,
     /// The CA certificates of its trust, by their pins.
     pub anchors: BTreeMap<SpkiPin, CaCert>,
     /// What it holds beside certificates; made anew from the bundles for each generation, and not read back.
@@ -131,36 +73,8 @@ struct Manifest {
     trusted: BTreeMap<AuthorityType, BTreeSet<SpkiPin>>,
     client: Option<LeafEntry>,
     server: Option<LeafEntry>,
-}
-
-/// A leaf in the manifest; the rest of it stands in the certificate beside.
-#[derive(Serialize, Deserialize)]
-struct LeafEntry {
-    spki: SpkiPin,
-    issuer: SpkiPin,
-    usage: LeafUse,
-    position: Position,
-    not_after: Timestamp,
-}
-
-impl LeafEntry {
-    fn of(credential: &Credential) -> Self {
-        let Leaf {
-            usage,
-            issuer,
-            spki,
-            position,
-            not_after,
-            ..
-        } = credential.leaf;
-        Self {
-            spki,
-            issuer,
-            usage,
-            position,
-            not_after,
-        }
-    }
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ssh: Option<LeafEntry>,
 }
 
 /// The links of the data directory.
@@ -271,12 +185,14 @@ impl DataDir {
         };
         let client = credential(&path, "client", manifest.client.as_ref())?;
         let server = credential(&path, "server", manifest.server.as_ref())?;
+        let ssh = sshd_certificate(&path, manifest.ssh.as_ref())?;
         let anchors = anchors(&path, &manifest)?;
         let generation = Generation {
             revisions: manifest.revisions,
             trusted: manifest.trusted,
             client: client.as_ref().map(|c| c.leaf.clone()),
             server: server.as_ref().map(|c| c.leaf.clone()),
+            ssh: ssh.as_ref().map(|c| c.leaf.clone()),
         };
         Ok(Some(Stored {
             number,
@@ -284,6 +200,7 @@ impl DataDir {
                 generation,
                 client,
                 server,
+                ssh,
                 anchors,
                 beside: BTreeMap::new(),
             },
@@ -361,6 +278,9 @@ fn files(material: &Material) -> Vec<(PathBuf, Zeroizing<Vec<u8>>)> {
             add(&format!("{name}.key"), credential.key.as_bytes());
         }
     }
+    if let Some(of_sshd) = &material.ssh {
+        add(SSHD_CERTIFICATE, format!("{}\n", of_sshd.line).as_bytes());
+    }
     for authority_type in material.generation.trusted.keys().filter(|t| t.has(KeyKind::Tls)) {
         let ders = material.anchors_of(*authority_type);
         let pem = pki::pem::encode_certificates(ders.iter().map(AsRef::as_ref));
@@ -373,8 +293,9 @@ fn files(material: &Material) -> Vec<(PathBuf, Zeroizing<Vec<u8>>)> {
         version: FORMAT_VERSION,
         revisions: material.generation.revisions.clone(),
         trusted: material.generation.trusted.clone(),
-        client: material.client.as_ref().map(LeafEntry::of),
-        server: material.server.as_ref().map(LeafEntry::of),
+        client: material.client.as_ref().map(|c| LeafEntry::of(&c.leaf)),
+        server: material.server.as_ref().map(|c| LeafEntry::of(&c.leaf)),
+        ssh: material.ssh.as_ref().map(|c| LeafEntry::of(&c.leaf)),
     };
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest has string keys and no failing parts");
     add("manifest.json", &json);
@@ -429,38 +350,8 @@ fn sync_tree(path: &Path) -> Result<(), DiskError> {
     harden::sync_dir(path).map_err(|e| io_error("synced", path, e))
 }
 
-fn credential(path: &Path, role: &str, entry: Option<&LeafEntry>) -> Result<Option<Credential>, DiskError> {
-    let Some(entry) = entry else { return Ok(None) };
-    let (certificate, key) = (path.join(format!("{role}.crt")), path.join(format!("{role}.key")));
-    let damaged = |why: String| DiskError::Damaged {
-        path: certificate.clone(),
-        why,
-    };
-    let key = match harden::read_owner_only(&key, super::MAX_FILE_BYTES) {
-        Ok(key) => Zeroizing::new(key),
-        Err(SecretFileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            return Err(damaged("its key is missing".into()));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let key = std::str::from_utf8(&key).map_err(|_| damaged("its key is not text".into()))?;
-    let pem = text_of(&certificate)?;
-    let ders = pki::pem::certificates(&pem).ok_or_else(|| damaged("not PEM".into()))?;
-    let der = ders
-        .first()
-        .ok_or_else(|| damaged("no certificate in it".into()))?;
-    let credential = Credential::new(der, key, entry.position).map_err(damaged)?;
-    if credential.leaf.spki != entry.spki || credential.leaf.issuer != entry.issuer {
-        return Err(DiskError::Damaged {
-            path: certificate,
-            why: "not the certificate of its manifest".into(),
-        });
-    }
-    Ok(Some(credential))
-}
-
 /// A file of a generation as text. One that is missing, or is no text, is damage like any other.
-fn text_of(path: &Path) -> Result<String, DiskError> {
+pub(super) fn text_of(path: &Path) -> Result<String, DiskError> {
     fs::read_to_string(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => DiskError::Damaged {
             path: path.to_owned(),

@@ -15,7 +15,7 @@ use pki::KeyPair;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{DataDir, DiskError, FORMAT_VERSION, generations::Credential, io_error, read_json, write_json};
+use super::{DataDir, DiskError, FORMAT_VERSION, credential::Credential, io_error, read_json, write_json};
 
 /// What a request is made for.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

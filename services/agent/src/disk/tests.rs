@@ -12,7 +12,8 @@ use pki::KeyPair;
 use runtime::clock::{ManualClock, SharedClock};
 
 use super::{
-    generations::{Credential, Link, Material},
+    credential::Credential,
+    generations::{Link, Material},
     requests::{Purpose, Request},
     trust::{NotTaken, Told},
     *,
@@ -49,16 +50,19 @@ fn material(plane: &Plane, position: u64) -> Material {
     let anchors: std::collections::BTreeMap<_, _> = pki::bundle::authorities(&plane.inner.bundle())
         .map(|ca| (ca.pin(), ca))
         .collect();
+    let sshd = plane.inner.sshd_certificate(Position(position));
     let generation = Generation {
         revisions: [(HOST, Position(position))].into(),
         trusted: [(HOST, anchors.keys().copied().collect())].into(),
         client: Some(credential.leaf.clone()),
         server: Some(credential.leaf.clone()),
+        ssh: Some(sshd.leaf.clone()),
     };
     Material {
         generation,
         client: Some(credential.clone()),
         server: Some(credential),
+        ssh: Some(sshd),
         anchors,
         beside: [(HOST, [("ssh_known_hosts".to_owned(), b"line".to_vec())].into())].into(),
     }

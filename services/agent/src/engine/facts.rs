@@ -82,8 +82,13 @@ impl Engine {
     /// Is the plan about to change what a report would say? A node that was given a new row asks for a certificate at
     /// once; where it comes as quickly, one report tells of both.
     pub(super) fn report_waits(&mut self, plan: &[Step]) -> bool {
-        let is_asking = !self.asking.is_empty();
-        let is_change = |step: &Step| matches!(step, Step::Request { .. } | Step::Install(_));
+        let is_asking = !self.asking.is_empty() || self.sshd.is_asking();
+        let is_change = |step: &Step| {
+            matches!(
+                step,
+                Step::Request { .. } | Step::CertifySshd { .. } | Step::Install(_)
+            )
+        };
         if !is_asking && !plan.iter().any(is_change) {
             self.report.held = None;
             return false;
@@ -169,7 +174,10 @@ impl Engine {
                 count: 1,
             })
         };
-        self.failure.clone().or_else(uses)
+        self.failure
+            .clone()
+            .or_else(uses)
+            .or_else(|| self.complaint_of_sshd())
     }
 
     fn send(&mut self, what: Reportable) {

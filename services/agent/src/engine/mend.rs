@@ -16,7 +16,8 @@ use crate::{
     config::{Pace, Token},
     disk::{
         DiskError, Identity,
-        generations::{Credential, Link},
+        credential::Credential,
+        generations::Link,
         requests::{Admission, Purpose, Request},
         trust::{NotTaken, Told},
     },

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use domain::{AuthorityType, Code, CommandId, DesiredState, SpkiPin};
+use domain::{AuthorityType, Code, CommandId, DesiredState, SpkiPin, reconcile::Proof};
 use pki::Certificate;
 
 use super::{Done, Engine};
 use crate::{
     attempt::Attempt,
+    config::Settings,
     disk::{
         requests::{LEAF_TYPE, Request},
         trust::Told,
@@ -60,12 +61,38 @@ impl Engine {
                 self.asked(dial, spki, result);
                 Ok(())
             }
+            Done::SshdAsked { dial, id, result } => {
+                self.sshd_asked(dial, id, result);
+                Ok(())
+            }
             Done::Reported { dial, what, result } => {
                 self.reported(dial, *what, result);
                 Ok(())
             }
             Done::Bundle(result) => self.fetched(result),
             Done::Returned { spki, rejoining, way } => self.returned(spki, rejoining, way),
+        }
+    }
+
+    /// SIGHUP: reads the configuration again; a bad one is refused and the old one stays.
+    pub(super) fn reload(&mut self) {
+        let Some(path) = self.config.config_file.clone() else {
+            return;
+        };
+        match Settings::load(&path) {
+            Ok(settings) => {
+                if settings.has_other_hooks(&self.config.settings) {
+                    // What is new among the hooks has not seen the files yet.
+                    self.proof = Proof::Due;
+                    self.forget_hooked();
+                }
+                self.config.settings = settings;
+                self.sshd.read_again();
+                self.compare_uses();
+                self.report.again();
+                tracing::info!(file = %path.display(), "the configuration was read again");
+            }
+            Err(error) => tracing::error!(%error, "the new configuration is refused; the old one stays"),
         }
     }
 

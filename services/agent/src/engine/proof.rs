@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The most that a failure's text may have, in characters; reports are small.
-const MAX_DETAIL: usize = 300;
+pub(super) const MAX_DETAIL: usize = 300;
 
 /// Why hooks have not all run.
 enum NotRun {
@@ -189,7 +189,8 @@ impl Engine {
         let Some(before) = &self.hooked else {
             return now.trusted.keys().copied().collect();
         };
-        let leaves_changed = before.client != now.client || before.server != now.server;
+        let leaves_changed =
+            before.client != now.client || before.server != now.server || before.ssh != now.ssh;
         let beside = &self.installed.material.beside;
         // What the hooks of an earlier start have seen is not known but by its revision.
         let beside_changed = |t: &AuthorityType| match self.hooked_beside.get(t) {

@@ -1,10 +1,13 @@
 //! The agent's state, for the program around it and for `carousel-agent status`.
 
-use domain::{AuthorityType, reconcile::Proof};
+use domain::{
+    AuthorityType,
+    reconcile::{Leaf, Proof},
+};
 
 use super::Engine;
 use crate::{
-    disk::generations::Credential,
+    disk::credential::Credential,
     error::AgentError,
     status::{AgentStatus, LeafStatus, REFRESH_MS, Stage, TypeStatus},
 };
@@ -55,8 +58,7 @@ impl Engine {
         metrics
             .gauge("carousel_agent_synced", &[])
             .set(i64::from(status.synced));
-        let leaves = [("client", &status.client), ("server", &status.server_certificate)];
-        for (role, leaf) in leaves {
+        for (role, leaf) in status.leaves() {
             let Some(leaf) = leaf else { continue };
             // Of one that has expired it is how long ago, as a negative number.
             let left_ms = leaf.not_after.0 - status.time.0;
@@ -95,7 +97,8 @@ impl Engine {
                 .is_none_or(|i| issuer(&installed.client) == Some(i))
                 && row
                     .server_issuer
-                    .is_none_or(|i| issuer(&installed.server) == Some(i));
+                    .is_none_or(|i| issuer(&installed.server) == Some(i))
+                && (installed.ssh.as_ref()).is_none_or(|c| Some(c.leaf.issuer) == row.ssh_issuer);
             let trusts = installed
                 .generation
                 .trusted
@@ -112,11 +115,11 @@ impl Engine {
                 },
             )
         };
-        let leaf = |credential: &Option<Credential>| {
-            credential.as_ref().map(|c| LeafStatus {
-                issuer: c.leaf.issuer,
-                not_before: c.leaf.not_before,
-                not_after: c.leaf.not_after,
+        let leaf = |leaf: &Option<Leaf>| {
+            leaf.as_ref().map(|leaf| LeafStatus {
+                issuer: leaf.issuer,
+                not_before: leaf.not_before,
+                not_after: leaf.not_after,
             })
         };
         AgentStatus {
@@ -133,8 +136,9 @@ impl Engine {
             generation: self.installed.number,
             proven,
             authorities: self.told.desired.authorities.iter().map(of_type).collect(),
-            client: leaf(&installed.client),
-            server_certificate: leaf(&installed.server),
+            client: leaf(&installed.generation.client),
+            server_certificate: leaf(&installed.generation.server),
+            ssh_certificate: leaf(&installed.generation.ssh),
             reported: self.report.position(),
             failure: self.complaint(),
             trouble: self.trouble.clone(),

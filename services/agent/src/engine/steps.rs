@@ -40,6 +40,7 @@ impl Engine {
                 Ok(true)
             }
             Step::Request { usage, issuer } => Ok(self.request(usage, issuer)),
+            Step::CertifySshd { issuer } => Ok(self.certify_sshd(issuer)),
             Step::Serve => self.serve().await,
             Step::Drain { issuer } => {
                 self.drain(issuer);
@@ -110,6 +111,7 @@ impl Engine {
             },
         };
         let (client, server) = (of(&generation.client)?, of(&generation.server)?);
+        let ssh = self.certificate_of_sshd(&generation)?;
         let mut anchors = self.installed.material.anchors.clone();
         anchors.extend(self.passed.iter().flat_map(|p| p.material.anchors.clone()));
         for held in self.told.bundles.values() {
@@ -133,6 +135,7 @@ impl Engine {
             generation,
             client,
             server,
+            ssh,
             anchors,
             beside,
         })
@@ -185,7 +188,8 @@ impl Engine {
             generation = passed.number,
             "the last proven generation was restored"
         );
-        self.installed = passed;
+        let failed = std::mem::replace(&mut self.installed, passed);
+        self.sshd.keep_failed(failed.material.ssh);
         self.restored = true;
         self.count_installed("restored");
         self.proof = Proof::Due;

@@ -13,8 +13,12 @@ use api::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use domain::{
-    AuthorizationId, Code, NodeId, Phase, Position, Principal, event::LeafUse, fact::FactReport,
+    AuthorityType, AuthorizationId, Code, NodeId, Phase, Position, Principal,
+    authority::KeyKind,
+    event::LeafUse,
+    fact::FactReport,
     phase::Generation,
+    trust::{AuthorityStatus, Bundle, BundleAuthority},
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
@@ -25,7 +29,7 @@ use pki::Certificate;
 
 use super::{Inner, TOKEN};
 
-type Body = BoxBody<Bytes, Infallible>;
+pub(super) type Body = BoxBody<Bytes, Infallible>;
 
 impl Inner {
     pub(super) async fn connection(self: Arc<Self>, tcp: tokio::net::TcpStream) {
@@ -173,6 +177,9 @@ impl Inner {
             return problem(code);
         }
         let asked: CertificateRequest = serde_json::from_slice(body).unwrap();
+        if !asked.csr.starts_with("-----") {
+            return self.certificate_of_sshd(&asked);
+        }
         let key = pki::csr::parse_and_verify(asked.csr.as_bytes()).unwrap();
         let bundle = self.bundle();
         let row = if asked.usage.client() {
@@ -183,16 +190,7 @@ impl Inner {
         if asked.issuer != row {
             return problem(Code::StaleView);
         }
-        let holder = {
-            let mut state = self.state();
-            let is_wrong = state.misissue > 0;
-            state.misissue = state.misissue.saturating_sub(1);
-            if is_wrong {
-                NodeId(uuid::Uuid::from_u128(99))
-            } else {
-                self.node
-            }
-        };
+        let holder = self.misissued_to();
         let (der, position) = self.issue(
             &Principal::Node(holder),
             asked.usage,
@@ -206,6 +204,37 @@ impl Inner {
             certificate: pki::pem::encode("CERTIFICATE", &der),
             position,
         })
+    }
+
+    /// The bundle of `user`, whose authority stays the same.
+    pub(super) fn user_bundle(&self) -> Bundle {
+        let authority = BundleAuthority {
+            id: self.user_ca.pin(),
+            kind: KeyKind::Tls,
+            public_key: String::new(),
+            status: AuthorityStatus::Active,
+            generation: 1,
+            certificate: self.user_ca.to_base64(),
+        };
+        Bundle {
+            authority_type: AuthorityType::User,
+            phase: Phase::Standby,
+            revision: Position(5),
+            authorities: vec![authority],
+            ..self.bundle()
+        }
+    }
+
+    /// This node, unless the test wants somebody else's.
+    pub(super) fn misissued_to(&self) -> NodeId {
+        let mut state = self.state();
+        let is_wrong = state.misissue > 0;
+        state.misissue = state.misissue.saturating_sub(1);
+        if is_wrong {
+            NodeId(uuid::Uuid::from_u128(99))
+        } else {
+            self.node
+        }
     }
 
     fn stream(self: Arc<Self>) -> Response<Body> {
@@ -248,11 +277,11 @@ fn empty() -> Body {
     Full::new(Bytes::new()).boxed()
 }
 
-fn json<T: serde::Serialize>(value: &T) -> Response<Body> {
+pub(super) fn json<T: serde::Serialize>(value: &T) -> Response<Body> {
     Response::new(Full::new(Bytes::from(serde_json::to_vec(value).unwrap())).boxed())
 }
 
-fn problem(code: Code) -> Response<Body> {
+pub(super) fn problem(code: Code) -> Response<Body> {
     let problem = Problem::new(code, "as the test wants it");
     let body = serde_json::to_vec(&problem).unwrap();
     Response::builder()

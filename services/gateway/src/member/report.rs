@@ -57,6 +57,8 @@ impl Member {
                         && self.draining.is_some()
                         && self.is_in(Phase::UpdateServers),
                     sessions_of_excluded: false,
+                    ssh_issuer: None,
+                    ssh_not_after: None,
                 };
                 (t, Box::new(facts))
             });

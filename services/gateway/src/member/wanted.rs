@@ -143,6 +143,7 @@ mod tests {
             },
             client_issuer: Some(client),
             server_issuer: Some(server),
+            ssh_issuer: None,
             also_serve: both_trusted.then_some(if server == OLD { NEW } else { OLD }),
             retiring: None,
             excluded_peers: Default::default(),

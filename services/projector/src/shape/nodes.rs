@@ -72,6 +72,8 @@ fn authority(state: &ClusterState, of: &Node, t: AuthorityType) -> NodeAuthority
         server_issuer: facts.server_issuer,
         client_not_after: facts.client_not_after,
         server_not_after: facts.server_not_after,
+        ssh_issuer: facts.ssh_issuer,
+        ssh_not_after: facts.ssh_not_after,
         sessions_on_retiring: facts.sessions_on_retiring,
         missing: missing.as_ref().map(|missing| missing.in_words(phase)),
         missing_code: missing.as_ref().map(|missing| missing.name().into()),

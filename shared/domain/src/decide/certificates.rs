@@ -16,7 +16,7 @@ use crate::{
     id::{AuthorityId, AuthorizationId, Hostname, NodeId, Position, Principal, Serial, SpkiPin, UserName},
     identity,
     refusal::{Code, Refusal},
-    state::{AuthorizationOutcome, ClusterState, TypeState},
+    state::{AuthorizationOutcome, Certificate, ClusterState, TypeState},
     time::{MINUTE_MS, SECOND_MS, Timestamp},
 };
 
@@ -291,7 +291,9 @@ fn uses_of(
 /// # Errors
 /// `key_reused`.
 pub fn check_key(state: &ClusterState, holder: &Principal, key: &KeyRequest) -> Result<(), Refusal> {
-    check_holder_of_key(state, holder, key)?;
+    if is_bundle_key(state, key) || is_others(state, holder, key.spki, KeyKind::Tls) {
+        return Err(anothers());
+    }
     match uses_of(state, holder, key.spki).next() {
         Some(_) => Err(reused("make a new key pair for each certificate")),
         None => Ok(()),
@@ -307,15 +309,39 @@ pub fn check_holder_of_key(
     state: &ClusterState,
     holder: &Principal,
     key: &KeyRequest,
+    kind: KeyKind,
 ) -> Result<(), Refusal> {
-    let bundle_key = state.cluster.as_ref().is_some_and(|c| c.bundle_key == key.spki);
-    let is_others = state.keys.get(&key.spki).is_some_and(|first| first != holder);
-    if is_others || bundle_key {
-        return Err(reused(
-            "it is another holder's, or an authority's; make a new key pair",
-        ));
+    if is_bundle_key(state, key) || is_others(state, holder, key.spki, kind) {
+        return Err(anothers());
     }
     Ok(())
+}
+
+fn is_bundle_key(state: &ClusterState, key: &KeyRequest) -> bool {
+    state.cluster.as_ref().is_some_and(|c| c.bundle_key == key.spki)
+}
+
+/// Is the key an authority's, or was it certified for somebody else, who may still speak for it?
+///
+/// Of TLS whoever had it first has it for good: an old certificate is a way back. An SSH key is another's only for as long as
+/// his certificate of it lives: the same sshd may come under another name, or get an agent, and keep its key.
+pub fn is_others(state: &ClusterState, holder: &Principal, spki: SpkiPin, kind: KeyKind) -> bool {
+    let Some(first) = state.keys.get(&spki).filter(|first| *first != holder) else {
+        return false;
+    };
+    let held = state.held.get(first).into_iter().flatten();
+    let mut certificates = held.filter_map(|digest| state.certificates.get(digest));
+    let speaks = |c: &Certificate| {
+        c.spki == spki && (c.kind != KeyKind::Ssh || (!c.revoked && c.not_after > state.time))
+    };
+    kind != KeyKind::Ssh
+        || matches!(first, Principal::System(_))
+        || state.pending_keys.contains_key(&spki)
+        || certificates.any(speaks)
+}
+
+fn anothers() -> Refusal {
+    reused("it is another holder's, or an authority's; make a new key pair")
 }
 
 fn reused(what_to_do: &str) -> Refusal {

@@ -4,7 +4,10 @@ use super::node::names_released;
 use crate::{
     authority::{AuthorityType, KeyKind},
     command::Revocable,
-    decide::{access::names, certificates::revoke},
+    decide::{
+        access::names,
+        certificates::{is_others, revoke},
+    },
     event::{
         AuthorizationGranted, CertificateIssued, CertificateRefused, CertificateRevoked, Header, Occasion,
     },
@@ -94,8 +97,8 @@ fn overtaken(state: &ClusterState, header: &Header, f: &AuthorizationGranted) ->
     if gone {
         return Some(GONE);
     }
-    let is_token = f.form.kind() == KeyKind::Jwt;
-    if !is_token && state.keys.get(&f.spki).is_some_and(|holder| *holder != f.holder) {
+    let kind = f.form.kind();
+    if kind != KeyKind::Jwt && is_others(state, &f.holder, f.spki, kind) {
         return Some("the key was certified for another holder");
     }
     if !bears_names(f) {

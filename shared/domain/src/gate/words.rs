@@ -15,6 +15,7 @@ impl Missing {
             Self::Trust { .. } => "trust",
             Self::ClientIssuer => "client_issuer",
             Self::ServerIssuer => "server_issuer",
+            Self::SshIssuer => "ssh_issuer",
             Self::Sessions => "sessions",
             Self::Contradiction => "contradiction",
         }
@@ -45,6 +46,7 @@ impl Missing {
             },
             Self::ClientIssuer => format!("needs a client certificate of the {wanted} CA"),
             Self::ServerIssuer => format!("still serves a certificate of the {from} CA"),
+            Self::SshIssuer => format!("its sshd still presents a certificate of the {from} CA"),
             Self::Sessions => format!("has sessions left on the {from} CA"),
             Self::Contradiction => "presents another certificate than it reports".into(),
         }

@@ -6,6 +6,7 @@ use super::*;
 use crate::{authority::AuthorityType, phase::Phase};
 
 mod changed_lives;
+mod of_sshd;
 
 const HOST: AuthorityType = AuthorityType::Host;
 const A: SpkiPin = SpkiPin([0xa; 32]);
@@ -34,6 +35,7 @@ fn row(revision: u64, phase: Phase, trusted: &[SpkiPin], client: SpkiPin, server
         trusted: trusted.iter().copied().collect(),
         client_issuer: Some(client),
         server_issuer: Some(server),
+        ssh_issuer: Some(of_sshd::authority(server)),
         also_serve: None,
         retiring: (phase == Phase::UpdateServers).then_some(A),
         excluded_peers: BTreeSet::new(),
@@ -54,6 +56,7 @@ fn generation(revision: u64, trusted: &[SpkiPin], client: Leaf, server: Leaf) ->
         trusted: [(HOST, trusted.iter().copied().collect())].into(),
         client: Some(client),
         server: Some(server),
+        ssh: None,
     }
 }
 
@@ -68,6 +71,7 @@ fn settled() -> Have {
         last_passed: Some(installed.clone()),
         received: vec![],
         in_flight: vec![],
+        sshd: None,
         serving: true,
         synced: true,
         since_start_ms: 0,
@@ -117,6 +121,7 @@ fn carry_out(have: &mut Have, want: &DesiredState, first_position: u64) -> Vec<(
                         ..leaf(usage, issuer, position)
                     });
                 }
+                Step::CertifySshd { issuer } => of_sshd::answer(have, issuer, &mut position),
                 Step::Serve => have.serving = true,
                 Step::Drain { issuer } => have.draining = Some(issuer),
                 Step::Close { issuer } => _ = have.sessions_on.remove(&issuer),
@@ -431,6 +436,7 @@ fn any_have() -> impl Strategy<Value = Have> {
                     trusted: [(HOST, trusted)].into(),
                     client,
                     server,
+                    ssh: None,
                 };
                 Have {
                     now: Timestamp(400_000),

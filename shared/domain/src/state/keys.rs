@@ -52,6 +52,11 @@ impl TypeState {
         self.tls(self.phase.row().server).map(|k| k.id)
     }
 
+    /// The issuer of hosts' SSH certificates in the current row.
+    pub fn ssh_issuer(&self) -> Option<SpkiPin> {
+        self.row(KeyKind::Ssh).server
+    }
+
     /// The current row, for one kind of key.
     pub fn row(&self, kind: KeyKind) -> RowStamp {
         let (row, id) = (self.phase.row(), |of| self.key(kind, of).map(|key| key.id));

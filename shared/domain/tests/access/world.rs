@@ -411,7 +411,10 @@ impl World {
 
     /// What the gateway sees of a node that uses its newest certificate.
     pub(crate) fn seen(&self, node: NodeId) -> Seen {
-        let (certificate, known) = self.newest(&Principal::Node(node));
+        // What it holds for sshd is shown to no gateway.
+        let held = self.state.held[&Principal::Node(node)].iter().rev();
+        let mut held = held.filter_map(|digest| Some((*digest, self.state.certificates.get(digest)?)));
+        let (certificate, known) = held.find(|(_, c)| c.kind == KeyKind::Tls).unwrap();
         Seen {
             certificate,
             issuer: known.issuer,

@@ -151,6 +151,7 @@ fn nothing() -> Have {
         last_passed: None,
         received: vec![],
         in_flight: vec![],
+        sshd: None,
         serving: true,
         synced: true,
         since_start_ms: 0,

@@ -14,7 +14,7 @@ use crate::{
     id::{AuthorityId, MemberId, NodeId, Principal, SpkiPin, UserName},
     refusal::{Code, Refusal},
     rules::{Rule, holds},
-    state::{ClusterState, Node},
+    state::{ClusterState, Node, Pending},
 };
 
 use super::{
@@ -85,13 +85,33 @@ pub fn request(
         }
         check_key(state, &leaf.holder, key)?;
     } else {
-        check_holder_of_key(state, &leaf.holder, key)?;
+        check_holder_of_key(state, &leaf.holder, key, wanted.form)?;
+        // Whoever asks again, and again, while the signer is away waits for one certificate.
+        if let Some(waiting) = waiting(state, &leaf, key.spki).filter(|p| p.granted.not_after > given.now) {
+            let authorization = waiting.granted.authorization;
+            return Ok(Decision {
+                facts: vec![],
+                answer: Answer::Authorized { authorization },
+                repeats: Some(waiting.position),
+            });
+        }
     }
     let granted = authorize(state, leaf, key, given.fresh[0], given)?;
     let answer = Answer::Authorized {
         authorization: granted.authorization,
     };
     Ok(Decision::new(vec![granted.into()], answer))
+}
+
+/// The authorisation of just this for just this key that waits for the signer.
+fn waiting<'a>(state: &'a ClusterState, leaf: &Leaf, spki: SpkiPin) -> Option<&'a Pending> {
+    let pending = state.pending.get(state.pending_keys.get(&spki)?)?;
+    let granted = &pending.granted;
+    let is_it = granted.holder == leaf.holder
+        && (granted.authority_type, granted.issuer, granted.usage)
+            == (leaf.authority_type, leaf.issuer, leaf.usage)
+        && granted.form == leaf.form;
+    is_it.then_some(pending)
 }
 
 /// A node's: a type and role of its grant, by the row's issuer, with the names and addresses of its grant.

@@ -44,7 +44,7 @@ pub fn sign(state: &ClusterState, sign: &Sign, given: &Given) -> Decided {
     }
     // A token certifies no key: what it is sealed to is the asker's affair.
     if kind != KeyKind::Jwt {
-        check_holder_of_key(state, &holder, &sign.key)?;
+        check_holder_of_key(state, &holder, &sign.key, kind)?;
     }
     let leaf = Leaf {
         holder,

@@ -112,7 +112,8 @@ pub fn check_facts(
         .trusted
         .iter()
         .chain(&facts.client_issuer)
-        .chain(&facts.server_issuer);
+        .chain(&facts.server_issuer)
+        .chain(&facts.ssh_issuer);
     if let Some(unknown) = named.into_iter().find(|pin| !is_known(pin)) {
         let text = format!(
             "{} was never an authority of type `{authority_type}`",
