@@ -81,7 +81,7 @@ pub(crate) struct Engine {
     restored: bool,
     /// What the reload hooks have seen.
     hooked: Option<Generation>,
-    /// What they have seen beside certificates, since this start.
+    /// What they have seen beside certificates.
     hooked_beside: BTreeMap<AuthorityType, Beside>,
     failure: Option<Failure>,
     /// Types that the configuration uses and the grant does not give.

@@ -3,10 +3,15 @@
 //! All of it follows from the signed bundle whose trust the generation installs. So what a node reports of the one holds for
 //! the other: both are there in the same rename.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::Path};
 
-use domain::{AuthorityType, Timestamp, authority::KeyKind, trust::Bundle};
+use domain::{AuthorityType, authority::KeyKind, trust::Bundle};
 use pki::{jwt, ssh};
+
+const KNOWN_HOSTS: &str = "ssh_known_hosts";
+const TRUSTED_USERS: &str = "trusted_user_ca_keys";
+const REVOKED: &str = "revoked_keys";
+const KEY_SET: &str = "jwks.json";
 
 /// Files of one type by their name.
 pub type Beside = BTreeMap<String, Vec<u8>>;
@@ -25,19 +30,28 @@ pub fn of_bundle(bundle: &Bundle) -> Beside {
         let lines = ssh::trust_lines(bundle, "*");
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
         if of == AuthorityType::Host {
-            files.insert("ssh_known_hosts".into(), text.into_bytes());
+            files.insert(KNOWN_HOSTS.into(), text.into_bytes());
         } else {
-            files.insert(format!("{of}/trusted_user_ca_keys"), text.into_bytes());
-            // Without a time of its own: the same content is the same file.
-            files.insert(
-                format!("{of}/revoked_keys"),
-                ssh::revoked_of(bundle, Timestamp(0)),
-            );
+            files.insert(format!("{of}/{TRUSTED_USERS}"), text.into_bytes());
+            // Without a number or time of its own: the same content is the same file.
+            files.insert(format!("{of}/{REVOKED}"), ssh::revoked_of(bundle, None));
         }
     }
     if has(KeyKind::Jwt) {
         let json = serde_json::to_vec_pretty(&jwt::keys_of(bundle)).expect("a key set is plain data");
-        files.insert(format!("{of}/jwks.json"), json);
+        files.insert(format!("{of}/{KEY_SET}"), json);
     }
     files
+}
+
+/// The same as a generation in this directory holds them. One that cannot be read is not there: then hooks see a change.
+pub fn of_generation(dir: &Path, of: AuthorityType) -> Beside {
+    let names = match of {
+        AuthorityType::Host => vec![KNOWN_HOSTS.to_owned()],
+        _ => [TRUSTED_USERS, REVOKED, KEY_SET]
+            .map(|name| format!("{of}/{name}"))
+            .into(),
+    };
+    let read = |name: String| Some((name.clone(), fs::read(dir.join(name)).ok()?));
+    names.into_iter().filter_map(read).collect()
 }

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::{
     DataDir, DiskError, FORMAT_VERSION,
-    beside::Beside,
+    beside::{self, Beside},
     credential::{Credential, LeafEntry, SSHD_CERTIFICATE, SshdCertificate, credential, sshd_certificate},
     io_error, off_the_loop, read_json,
 };
@@ -43,7 +43,7 @@ pub struct Material {
     pub ssh: Option<SshdCertificate>,
     /// The CA certificates of its trust, by their pins.
     pub anchors: BTreeMap<SpkiPin, CaCert>,
-    /// What it holds beside certificates; made anew from the bundles for each generation, and not read back.
+    /// What it holds beside certificates; made anew from the bundles for each generation.
     pub beside: BTreeMap<AuthorityType, Beside>,
 }
 
@@ -187,6 +187,8 @@ impl DataDir {
         let server = credential(&path, "server", manifest.server.as_ref())?;
         let ssh = sshd_certificate(&path, manifest.ssh.as_ref())?;
         let anchors = anchors(&path, &manifest)?;
+        let types = manifest.trusted.keys();
+        let beside = types.map(|t| (*t, beside::of_generation(&path, *t))).collect();
         let generation = Generation {
             revisions: manifest.revisions,
             trusted: manifest.trusted,
@@ -202,7 +204,7 @@ impl DataDir {
                 server,
                 ssh,
                 anchors,
-                beside: BTreeMap::new(),
+                beside,
             },
         }))
     }

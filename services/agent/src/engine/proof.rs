@@ -1,6 +1,6 @@
 //! The proof: hooks run, a handshake shows that what is installed is in force, and only then has it passed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
     AuthorityType,
@@ -12,6 +12,7 @@ use super::{Engine, leaves};
 use crate::{
     disk::{
         DiskError,
+        beside::Beside,
         generations::Link,
         requests::{Purpose, Request},
     },
@@ -191,14 +192,10 @@ impl Engine {
         };
         let leaves_changed =
             before.client != now.client || before.server != now.server || before.ssh != now.ssh;
-        let beside = &self.installed.material.beside;
-        // What the hooks of an earlier start have seen is not known but by its revision.
-        let beside_changed = |t: &AuthorityType| match self.hooked_beside.get(t) {
-            Some(seen) => beside.get(t) != Some(seen),
-            None => {
-                beside.get(t).is_some_and(|files| !files.is_empty())
-                    && before.revisions.get(t) != now.revisions.get(t)
-            }
+        let (beside, seen) = (&self.installed.material.beside, &self.hooked_beside);
+        let beside_changed = |t: &AuthorityType| {
+            let files = |of: &BTreeMap<_, Beside>| of.get(t).cloned().unwrap_or_default();
+            files(beside) != files(seen)
         };
         let is_changed = |t: &AuthorityType| {
             before.trusted.get(t) != now.trusted.get(t)

@@ -271,8 +271,9 @@ impl Engine {
         };
         tracing::info!(listen = ?self.listen, how, "serving");
         // Only what differs from what hooks have seen before this start is new to them.
-        let seen = self.disk.generation(Link::Hooked);
-        self.hooked = seen.ok().flatten().map(|stored| stored.material.generation);
+        let seen = self.disk.generation(Link::Hooked).ok().flatten();
+        let seen = seen.map(|stored| (stored.material.generation, stored.material.beside));
+        (self.hooked, self.hooked_beside) = seen.map_or_else(Default::default, |(g, b)| (Some(g), b));
         Ok(true)
     }
 

@@ -1,5 +1,7 @@
 //! Reload hooks see every change, also over restarts, and nothing twice without need.
 
+use std::sync::Arc;
+
 use super::*;
 
 /// A configuration whose hook notes each run in a file, and fails while another file is missing.
@@ -41,6 +43,31 @@ async fn a_restart_runs_hooks_again_exactly_if_they_have_not_seen_what_is_live()
     assert_eq!(runs(dir.path()), once, "nothing has changed");
     // As a crash leaves it between the first hook and the last, or before what failed was put back for them.
     fs::remove_file(config.data_dir.join("hooked")).unwrap();
+    one_life(&plane, &config).await;
+    assert_eq!(runs(dir.path()), once + 1);
+}
+
+#[tokio::test]
+async fn a_file_beside_the_trust_that_no_hook_has_seen_is_shown_to_them_after_a_restart_and_a_new_signature_is_none()
+ {
+    let (plane, dir) = (
+        Plane::start(SystemClock::shared()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let config = noting(&plane, dir.path());
+    one_life(&plane, &config).await;
+    let once = runs(dir.path());
+    // The same row, signed anew: files of the same content.
+    plane.state().revision += 1;
+    one_life(&plane, &config).await;
+    assert_eq!(runs(dir.path()), once);
+    // Another SSH authority, and the agent dies before its hooks: as if it had none.
+    plane.state().ssh_active = Arc::new(pki::KeyPair::generate());
+    plane.state().revision += 1;
+    let mut without = config.clone();
+    without.settings.reload.clear();
+    one_life(&plane, &without).await;
+    assert_eq!(runs(dir.path()), once);
     one_life(&plane, &config).await;
     assert_eq!(runs(dir.path()), once + 1);
 }

@@ -44,7 +44,7 @@ pub(super) async fn export(context: &Context, args: &ExportArgs) -> Result<Exit,
     let verified = verified(context, &session, authority).await?;
     match form {
         ExportForm::Crl => return revocation_lists(context, &session, &verified).await,
-        ExportForm::Krl => return binary(&ssh::revoked_of(&verified, session.now())),
+        ExportForm::Krl => return binary(&ssh::revoked_of(&verified, Some(session.now()))),
         _ => {}
     }
     let material = material(&verified, args.hosts.as_deref().unwrap_or("*"));

@@ -38,7 +38,9 @@ pub fn trust_lines(bundle: &Bundle, hosts: &str) -> Vec<String> {
 
 /// For sshd's `RevokedKeys`: what the bundle denies of what was signed for SSH. It does not say by which of two generations:
 /// named under both, for 64 random bits are nobody else's.
-pub fn revoked_of(bundle: &Bundle, at: Timestamp) -> Vec<u8> {
+///
+/// `at` is when the list is made, and then it bears the bundle's revision as its number; without, neither.
+pub fn revoked_of(bundle: &Bundle, at: Option<Timestamp>) -> Vec<u8> {
     let serials: Vec<u64> = bundle
         .denied
         .iter()
@@ -53,5 +55,6 @@ pub fn revoked_of(bundle: &Bundle, at: Timestamp) -> Vec<u8> {
         })
         .collect();
     let comment = format!("{} {}", bundle.cluster, bundle.authority_type.row().title);
-    krl(bundle.revision.0, at, &comment, &revoked)
+    let number = at.map_or(0, |_| bundle.revision.0);
+    krl(number, at.unwrap_or(Timestamp(0)), &comment, &revoked)
 }
