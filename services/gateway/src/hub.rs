@@ -149,7 +149,7 @@ impl Hub {
                 event = events.recv() => event,
             };
             match event {
-                Ok(event) => app.hub.take(&event),
+                Ok(event) => app.hub.take(&app, &event),
                 Err(RecvError::Lagged(missed)) => {
                     tracing::warn!(
                         missed,
@@ -162,10 +162,19 @@ impl Hub {
         }
     }
 
-    fn take(&self, event: &Event) {
+    fn take(&self, app: &App, event: &Event) {
         match &event.fact {
             Fact::CertificateIssued(fact) => {
-                if let (Principal::Node(node), KeyKind::Tls) = (&fact.holder, fact.kind) {
+                // One that was revoked or voided while it was being signed stands in the log as well, and counts for nobody.
+                let counts = || {
+                    app.fold.read(|state| {
+                        let known = state.certificates.get(&fact.digest);
+                        known.is_some_and(|certificate| !certificate.revoked)
+                    })
+                };
+                if let (Principal::Node(node), KeyKind::Tls) = (&fact.holder, fact.kind)
+                    && counts()
+                {
                     self.push(*node, fact, event.header.position);
                 }
             }
