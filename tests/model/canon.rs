@@ -155,6 +155,7 @@ impl<'a> Canon<'a> {
             consumers: _,
             certificates: _,
             held: _,
+            to_forget: _,
             keys: _,
             pending,
             pending_keys: _,

@@ -51,9 +51,11 @@ pub struct ClusterState {
     pub consumers: BTreeMap<(AuthorityType, ConsumerName), Consumer>,
     /// Certificates that were issued and whose time for recovery is not over.
     pub certificates: BTreeMap<CertDigest, Certificate>,
+    /// When those of people and of parties without an agent are to be forgotten, who may never come back for another.
+    pub to_forget: BTreeSet<(Timestamp, CertDigest)>,
     /// The certificates of each holder, oldest first.
     pub held: BTreeMap<Principal, Vec<CertDigest>>,
-    /// Who a key was first certified (or authorised) for, and every authority's own key.
+    /// Who a key was first certified (or authorised) for, as long as that is remembered, and every authority's own key.
     pub keys: BTreeMap<SpkiPin, Principal>,
     /// Authorisations that are not signed, refused or voided yet.
     pub pending: BTreeMap<AuthorizationId, Pending>,

@@ -20,6 +20,8 @@ use crate::{
 pub(super) const SUPERSEDED_AFTER_MS: u64 = 10 * MINUTE_MS;
 /// Why an authorisation is void whose holder is gone.
 pub(super) const GONE: &str = "the holder was removed";
+/// How many certificates of others are forgotten when one is made.
+const FORGOTTEN_AT_ONCE: usize = 8;
 /// How many outcomes of authorisations are kept for those who wait for an answer.
 const OUTCOMES_KEPT: usize = 4_096;
 
@@ -219,27 +221,71 @@ pub(super) fn issued(state: &mut ClusterState, header: &Header, f: &CertificateI
         },
     );
     state.held.entry(f.holder.clone()).or_default().push(f.digest);
-    forget_expired(state, &f.holder);
+    match &f.holder {
+        Principal::Node(_) | Principal::Gateway(_) => forget_expired(state, &f.holder),
+        Principal::User(_) | Principal::External(_) | Principal::System(_) | Principal::Anonymous => {
+            let until = kept_until(state, f.kind, f.not_after);
+            state.to_forget.insert((until, f.digest));
+        }
+    }
+    forget_others(state);
 }
 
-/// Certificates past the time in which they allow a recovery are forgotten when their holder gets a new one. Only one for
-/// TLS ever allows any: tokens would be kept by the thousand.
+/// How long a certificate is remembered: for as long as it allows a recovery, which only one for TLS ever does.
+fn kept_until(state: &ClusterState, kind: KeyKind, not_after: Timestamp) -> Timestamp {
+    let keep_ms = match kind {
+        KeyKind::Tls => state.settings().max_offline_ms,
+        KeyKind::Ssh | KeyKind::Jwt => 0,
+    };
+    not_after.plus_ms(keep_ms)
+}
+
+/// Certificates past their time are forgotten when their holder gets a new one. The last one of a node is kept: whoever ever
+/// had one does not ask for the first once more.
 fn forget_expired(state: &mut ClusterState, holder: &Principal) {
-    let (max_offline_ms, now) = (state.settings().max_offline_ms, state.time);
+    let held = state.held.get(holder).into_iter().flatten();
+    let past = held.filter(|digest| {
+        let certificate = state.certificates.get(digest);
+        certificate.is_none_or(|c| kept_until(state, c.kind, c.not_after) < state.time)
+    });
+    for digest in past.copied().collect::<Vec<_>>() {
+        forget(state, holder, &digest);
+    }
+}
+
+/// Other holders may never come back: a name for each job is used once. So a few of theirs are forgotten whenever anybody gets
+/// a certificate, more than were made.
+fn forget_others(state: &mut ClusterState) {
+    for _ in 0..FORGOTTEN_AT_ONCE {
+        let past = state.to_forget.first().filter(|(until, _)| *until < state.time);
+        let Some((_, digest)) = past.copied() else { return };
+        state.to_forget.pop_first();
+        if let Some(holder) = state.certificates.get(&digest).map(|c| c.holder.clone()) {
+            forget(state, &holder, &digest);
+        }
+    }
+}
+
+/// With its key, unless that is certified once more: from then on it is nobody's.
+fn forget(state: &mut ClusterState, holder: &Principal, digest: &CertDigest) {
+    let certificate = state.certificates.remove(digest);
     let Some(held) = state.held.get_mut(holder) else {
         return;
     };
-    let certificates = &mut state.certificates;
-    held.retain(|digest| {
-        let keep = certificates.get(digest).is_some_and(|c| {
-            let keep_ms = if c.kind == KeyKind::Tls { max_offline_ms } else { 0 };
-            c.not_after.plus_ms(keep_ms) >= now
-        });
-        if !keep {
-            certificates.remove(digest);
+    if let Some(at) = held.iter().position(|d| d == digest) {
+        held.remove(at);
+    }
+    let is_its_own = |certificate: &Certificate| state.keys.get(&certificate.spki) == Some(holder);
+    if let Some(spki) = certificate.filter(is_its_own).map(|c| c.spki) {
+        let mut others = held.iter().filter_map(|d| state.certificates.get(d));
+        let is_in_use = others.any(|other| other.spki == spki) || state.pending_keys.contains_key(&spki);
+        if !is_in_use {
+            state.keys.remove(&spki);
         }
-        keep
-    });
+    }
+    if state.held.get(holder).is_some_and(Vec::is_empty) {
+        state.held.remove(holder);
+    }
 }
 
 fn settle(state: &mut ClusterState, authorization: AuthorizationId, outcome: AuthorizationOutcome) {
