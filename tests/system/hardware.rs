@@ -15,15 +15,15 @@ const MODULES: [&str; 3] = [
 ];
 
 /// A token of this test's own.
-struct Token {
+pub(crate) struct Token {
     store: PathBuf,
-    uri: String,
+    pub(crate) uri: String,
     pin: PathBuf,
 }
 
 impl Token {
     /// Made in the world's directory, with what the control plane needs to find it in its environment.
-    fn make(world: &mut World) -> Option<Self> {
+    pub(crate) fn make(world: &mut World) -> Option<Self> {
         let module = MODULES.into_iter().find(|path| PathBuf::from(path).exists())?;
         let store = world.dir.join("tokens");
         fs::create_dir(&store).expect("a directory for the token");
@@ -60,7 +60,7 @@ impl Token {
     }
 
     /// The keys in it, public and private halves: everything but the description of the token itself.
-    fn objects(&self) -> usize {
+    pub(crate) fn objects(&self) -> usize {
         let tokens = fs::read_dir(&self.store).expect("the store").flatten();
         let files = tokens.flat_map(|token| fs::read_dir(token.path()).expect("a token").flatten());
         files
@@ -69,13 +69,13 @@ impl Token {
             - 1
     }
 
-    fn goes(&self) {
+    pub(crate) fn goes(&self) {
         let away = self.store.with_extension("away");
         fs::rename(&self.store, away).expect("the token is taken away");
         fs::create_dir(&self.store).expect("a store without a token");
     }
 
-    fn comes_back(&self) {
+    pub(crate) fn comes_back(&self) {
         fs::remove_dir(&self.store).expect("nobody made another token");
         let away = self.store.with_extension("away");
         fs::rename(away, &self.store).expect("the token is put back");

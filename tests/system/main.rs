@@ -13,6 +13,7 @@ mod forged;
 mod guide;
 mod guided;
 mod hardware;
+mod hardware_kek;
 mod joining;
 mod kills;
 mod proof;

@@ -12,11 +12,14 @@ use runtime::{
     harden::{self, OWNER_ONLY, SecretFileError},
 };
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::keystore::{HardwareError, TokenUri, TokenUriError, derived};
 
 /// A file with 32 bytes in any of the accepted forms is never larger.
 const MAX_KEK_BYTES: u64 = 4 * 1024;
 
-/// Where the key-encryption key is: `file:PATH`, `env:VARIABLE` or `pkcs11:URI`.
+/// Where the key-encryption key is: `file:PATH`, `env:VARIABLE` or `pkcs11:URI` ([`TokenUri`]).
 ///
 /// A relative path is meant from the key directory, so that a data directory can be moved as a whole; what a person
 /// writes is meant from where they stand, see [`KekSource::given`].
@@ -27,8 +30,8 @@ pub enum KekSource {
     File(PathBuf),
     /// An environment variable, for whoever gets secrets from the service manager.
     Env(String),
-    /// A key inside a hardware module.
-    Pkcs11(String),
+    /// What a key in a PKCS#11 token makes of a fixed text.
+    Pkcs11(TokenUri),
 }
 
 /// Why the key-encryption key is not at hand.
@@ -37,12 +40,12 @@ pub enum KekError {
     /// Neither of the three forms.
     #[error("{0:?} names no key-encryption key; write file:PATH, env:VARIABLE or pkcs11:URI")]
     Unknown(String),
-    /// Understood, but not built yet.
-    #[error(
-        "a key-encryption key in a PKCS#11 token comes with a later version; use file:PATH or env:VARIABLE (the keys \
-         themselves can be made in a token: carousel serve --keys)"
-    )]
-    Pkcs11Later,
+    /// It begins like a token's, and is none.
+    #[error(transparent)]
+    Uri(#[from] TokenUriError),
+    /// The token did not answer.
+    #[error("the key-encryption key in the PKCS#11 token is not at hand")]
+    Token(#[from] HardwareError),
     /// The file cannot be read, or others can read it.
     #[error("the key-encryption key cannot be read")]
     File(#[from] SecretFileError),
@@ -115,11 +118,15 @@ impl KekSource {
         (real.parent() == Some(&keys)).then_some(path)
     }
 
-    /// Makes sure that there is a key for a new cluster: the default file is made, anything else must be there.
+    /// Makes sure that there is a key for a new cluster: the default file is made, and a key in a token; another file or
+    /// a variable must be there.
     ///
     /// # Errors
     /// [`KekError`], which says how to mend it.
     pub fn prepare(&self, key_dir: &Path) -> Result<Kek, KekError> {
+        if let Self::Pkcs11(uri) = self {
+            return parse(uri.token.clone(), derived(uri, true)?);
+        }
         if let Self::File(path) = self {
             let is_usual = *self == Self::default();
             let path = key_dir.join(path);
@@ -159,11 +166,14 @@ impl KekSource {
                 let content = config::env(name)?.ok_or_else(|| KekError::Unset(name.clone()))?;
                 (format!("${name}"), content.into_bytes())
             }
-            Self::Pkcs11(_) => return Err(KekError::Pkcs11Later),
+            Self::Pkcs11(uri) => (uri.token.clone(), std::mem::take(&mut *derived(uri, false)?)),
         };
-        let content = zeroize::Zeroizing::new(content);
-        Kek::parse(&content).map_err(|source| KekError::Malformed { place, source })
+        parse(place, Zeroizing::new(content))
     }
+}
+
+fn parse(place: String, content: Zeroizing<Vec<u8>>) -> Result<Kek, KekError> {
+    Kek::parse(&content).map_err(|source| KekError::Malformed { place, source })
 }
 
 impl fmt::Display for KekSource {
@@ -171,7 +181,7 @@ impl fmt::Display for KekSource {
         match self {
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Env(name) => write!(f, "env:{name}"),
-            Self::Pkcs11(uri) => write!(f, "pkcs11:{uri}"),
+            Self::Pkcs11(uri) => uri.fmt(f),
         }
     }
 }
@@ -182,7 +192,7 @@ impl FromStr for KekSource {
         match text.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
             Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.into())),
-            Some(("pkcs11", uri)) if !uri.is_empty() => Ok(Self::Pkcs11(uri.into())),
+            Some(("pkcs11", _)) => Ok(Self::Pkcs11(text.parse()?)),
             _ => Err(KekError::Unknown(text.chars().take(80).collect())),
         }
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::kek::KekError;
 
 pub use files::FileStore;
-pub use hardware::{HardwareError, HardwareStore, Library};
+pub use hardware::{HardwareError, HardwareStore, Library, derived};
 pub use stores::{KeyPlace, Stores, make_keys_in};
 pub use uri::{TokenUri, TokenUriError};
 

@@ -45,7 +45,8 @@ pub struct InitArgs {
     /// The cluster's name, a DNS name.
     #[arg(long, value_name = "NAME")]
     pub cluster: ClusterName,
-    /// Where the key-encryption key is kept: file:PATH (which must exist) or env:NAME
+    /// Where the key-encryption key is kept: file:PATH (which must exist), env:NAME, or a PKCS#11 token,
+    /// pkcs11:token=NAME?module-path=FILE&pin-source=file:FILE
     /// [default: a file that is made beside the keys].
     #[arg(long, value_name = "KEK")]
     pub kek: Option<String>,

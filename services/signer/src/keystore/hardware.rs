@@ -3,31 +3,28 @@
 //! A key's label says what it is for; the private half is neither readable nor extractable. Whatever fails closes the
 //! module, and the next use opens it again: a token that was away is used as soon as it is back.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use cryptoki::{
-    error::{Error, RvError},
+    error::Error,
     mechanism::Mechanism,
     object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle},
-    session::{Session, UserType},
-    slot::Slot,
-    types::AuthPin,
+    session::Session,
 };
-use domain::{AuthorityId, AuthorityType, ClusterName, RotationId, SpkiPin, authority::KeyKind, plain};
+use domain::{AuthorityId, AuthorityType, ClusterName, RotationId, SpkiPin, authority::KeyKind};
 use pki::{CaSigner, PublicKey, SignError, random, sha256};
-use runtime::harden::{self, SecretFileError};
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use super::{KeyPurpose, TokenUri};
-use library::{Loaded, Seat};
+use token::Token;
 
 pub use library::Library;
+pub use secret::derived;
+pub use token::HardwareError;
 
 mod library;
+mod secret;
+mod token;
 
 /// What a key of ours is called begins so.
 const LABEL: &str = "carousel";
@@ -35,63 +32,16 @@ const LABEL: &str = "carousel";
 const NO_ROTATION: Uuid = Uuid::nil();
 /// `secp256r1` (RFC 5480, section 2.1.1.1), DER.
 const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-/// No PIN is longer.
-const MAX_PIN_BYTES: u64 = 4 * 1024;
-
-/// Why the token did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum HardwareError {
-    /// The vendor's library does not load, or does not find what it needs.
-    #[error("the PKCS#11 module {module} cannot be used ({why})")]
-    Module {
-        /// Its path.
-        module: String,
-        /// What it said.
-        why: String,
-    },
-    /// There is no such token.
-    #[error("the PKCS#11 token {0:?} is not there; connect it, or start what serves it")]
-    Absent(String),
-    /// The file with the PIN cannot be read, or others can read it.
-    #[error("the PIN of the PKCS#11 token cannot be read")]
-    Pin(#[from] SecretFileError),
-    /// The PIN is wrong. It is not tried again: tokens lock themselves, some for good.
-    #[error(
-        "the PKCS#11 token {0:?} refused its PIN, which is not tried again; write the right one into the pin-source"
-    )]
-    PinRefused(String),
-    /// A wrong PIN would lock the token, and nobody knows whether ours is right: a person must log in once.
-    #[error(
-        "the PKCS#11 token {0:?} allows one more attempt before it locks its PIN, or has locked it; log in to it by hand with \
-         the right one, and write that into the pin-source"
-    )]
-    LastAttempt(String),
-    /// The key is not in the token.
-    #[error("the PKCS#11 token {0:?} does not hold the key")]
-    NoKey(String),
-    /// Whatever else it said.
-    #[error("the PKCS#11 token {token:?} failed: {why}")]
-    Failed {
-        /// Its label.
-        token: String,
-        /// What it said.
-        why: String,
-    },
-}
-
 /// A token as a store of keys.
 pub struct HardwareStore {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    uri: TokenUri,
+    token: Token,
     cluster: ClusterName,
     /// What the labels of this cluster's keys begin with: two clusters may bear one name, and share a token.
     prefix: String,
-    library: Arc<Library>,
-    /// SHA-256 of the PIN that was refused last.
-    refused: Mutex<Option<[u8; 32]>>,
 }
 
 impl HardwareStore {
@@ -105,17 +55,15 @@ impl HardwareStore {
         Self {
             inner: Arc::new(Inner {
                 prefix: format!("{LABEL}/{cluster}/{digits}/"),
-                uri,
+                token: Token::new(uri, library),
                 cluster,
-                library,
-                refused: Mutex::default(),
             }),
         }
     }
 
     /// Where it is.
     pub fn uri(&self) -> &TokenUri {
-        &self.inner.uri
+        &self.inner.token.uri
     }
 
     /// Makes a key in the token.
@@ -144,7 +92,7 @@ impl HardwareStore {
             Attribute::Id(id.clone()),
             Attribute::Label(label),
         ];
-        let point = self.inner.once(|seat| {
+        let point = self.inner.token.once(|seat| {
             let made = seat
                 .session
                 .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)?;
@@ -186,7 +134,7 @@ impl HardwareStore {
         for entry in self.inner.entries()? {
             if entry.public.pin() == *wanted {
                 was_there = true;
-                self.inner.again(|seat| {
+                self.inner.token.again(|seat| {
                     for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
                         for object in find(&seat.session, class, &entry.id)? {
                             seat.session.destroy_object(object)?;
@@ -195,7 +143,7 @@ impl HardwareStore {
                     Ok(())
                 })?;
                 // Other sessions remember where it was.
-                self.inner.library.end(None);
+                self.inner.token.library.end(None);
             }
         }
         Ok(was_there)
@@ -212,22 +160,22 @@ struct Entry {
 impl Inner {
     fn signer(self: Arc<Self>, public: PublicKey, id: Vec<u8>) -> Arc<dyn CaSigner> {
         Arc::new(HardwareKey {
-            token: self,
+            store: self,
             public,
             id,
         })
     }
 
     fn public_key(&self, point: Option<&[u8]>) -> Result<PublicKey, HardwareError> {
-        let point = point.ok_or_else(|| HardwareError::NoKey(self.uri.token.clone()))?;
+        let point = point.ok_or_else(|| HardwareError::NoKey(self.token.uri.token.clone()))?;
         PublicKey::from_sec1(point).map_err(|error| HardwareError::Failed {
-            token: self.uri.token.clone(),
+            token: self.token.uri.token.clone(),
             why: error.to_string(),
         })
     }
 
     fn entries(&self) -> Result<Vec<Entry>, HardwareError> {
-        let found = self.again(|seat| {
+        let found = self.token.again(|seat| {
             let ours = [
                 Attribute::Class(ObjectClass::PUBLIC_KEY),
                 Attribute::KeyType(KeyType::EC),
@@ -260,84 +208,6 @@ impl Inner {
         found.into_iter().map(entry).collect()
     }
 
-    /// Does something that may be done twice: what failed because the module had to be opened again is tried once more.
-    fn again<T>(&self, mut act: impl FnMut(&mut Seat) -> Result<T, Error>) -> Result<T, HardwareError> {
-        match self.once(&mut act) {
-            Err(HardwareError::Failed { .. }) => self.once(act),
-            done => done,
-        }
-    }
-
-    fn once<T>(&self, act: impl FnOnce(&mut Seat) -> Result<T, Error>) -> Result<T, HardwareError> {
-        let token = self.uri.to_string();
-        self.library.with(|loaded| {
-            let mut seat = match loaded.idle(&token) {
-                Some(seat) => seat,
-                None => self.seat(loaded)?,
-            };
-            let done = act(&mut seat).map_err(|error| self.failed(&error))?;
-            loaded.give_back(&token, seat);
-            Ok(done)
-        })
-    }
-
-    /// A new session, logged in.
-    fn seat(&self, loaded: &Loaded) -> Result<Seat, HardwareError> {
-        let failed = |error: Error| self.failed(&error);
-        let is_it = |slot: &Slot| {
-            loaded.module.get_token_info(*slot).is_ok_and(|token| {
-                let is_serial = |serial| token.serial_number() == serial;
-                token.label() == self.uri.token && self.uri.serial.as_deref().is_none_or(is_serial)
-            })
-        };
-        let slots = loaded.module.get_slots_with_token().map_err(failed)?;
-        let slot = slots.into_iter().find(is_it);
-        let slot = slot.ok_or_else(|| HardwareError::Absent(self.uri.token.clone()))?;
-        // Each start of ours tries a wrong PIN once: a service manager would lock the token in a minute.
-        let token = loaded.module.get_token_info(slot).map_err(failed)?;
-        if token.user_pin_final_try() || token.user_pin_locked() {
-            return Err(HardwareError::LastAttempt(self.uri.token.clone()));
-        }
-        let session = loaded.module.open_rw_session(slot).map_err(failed)?;
-        self.log_in(&session)?;
-        Ok(Seat {
-            session,
-            handles: HashMap::new(),
-        })
-    }
-
-    fn log_in(&self, session: &Session) -> Result<(), HardwareError> {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let pin = Zeroizing::new(harden::read_owner_only(&self.uri.pin, MAX_PIN_BYTES)?);
-        let digest = sha256(&pin);
-        if *refused == Some(digest) {
-            return Err(HardwareError::PinRefused(self.uri.token.clone()));
-        }
-        let pin = String::from_utf8_lossy(&pin);
-        let pin = AuthPin::new(pin.trim_end_matches(['\r', '\n']).into());
-        match session.login(UserType::User, Some(&pin)) {
-            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                *refused = None;
-                Ok(())
-            }
-            Err(Error::Pkcs11(
-                RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange | RvError::PinLocked,
-                _,
-            )) => {
-                *refused = Some(digest);
-                Err(HardwareError::PinRefused(self.uri.token.clone()))
-            }
-            Err(error) => Err(self.failed(&error)),
-        }
-    }
-
-    fn failed(&self, error: &Error) -> HardwareError {
-        HardwareError::Failed {
-            token: self.uri.token.clone(),
-            why: said(error),
-        }
-    }
-
     /// `carousel/CLUSTER/BUNDLE-KEY/TYPE/KIND/GENERATION`: for whoever looks into the token, and for us after a start.
     fn label(&self, purpose: &KeyPurpose) -> String {
         let (authority_type, kind) = (purpose.authority_type, purpose.kind.as_str());
@@ -364,14 +234,6 @@ impl Inner {
     }
 }
 
-/// What PKCS#11 calls it: the prose that comes with its codes helps nobody.
-fn said(error: &Error) -> String {
-    match error {
-        Error::Pkcs11(code, function) => format!("{function:?}: {code:?}"),
-        other => plain(other),
-    }
-}
-
 fn find(session: &Session, class: ObjectClass, id: &[u8]) -> Result<Vec<ObjectHandle>, Error> {
     session.find_objects(&[
         Attribute::Class(class),
@@ -395,7 +257,7 @@ fn point_of(session: &Session, public: ObjectHandle) -> Result<Option<Vec<u8>>, 
 
 /// A key in the token.
 struct HardwareKey {
-    token: Arc<Inner>,
+    store: Arc<Inner>,
     public: PublicKey,
     id: Vec<u8>,
 }
@@ -407,7 +269,7 @@ impl CaSigner for HardwareKey {
 
     fn sign_raw(&self, message: &[u8]) -> Result<[u8; 64], SignError> {
         let digest = sha256(message);
-        let signed = self.token.again(|seat| {
+        let signed = self.store.token.again(|seat| {
             let known = seat.handles.get(&self.id).copied();
             let key = match known {
                 Some(key) => Some(key),
@@ -425,9 +287,9 @@ impl CaSigner for HardwareKey {
         };
         let signature = signed.map_err(refused)?;
         let signature =
-            signature.ok_or_else(|| refused(HardwareError::NoKey(self.token.uri.token.clone())))?;
+            signature.ok_or_else(|| refused(HardwareError::NoKey(self.store.token.uri.token.clone())))?;
         let wrong = |why: String| {
-            let token = self.token.uri.token.clone();
+            let token = self.store.token.uri.token.clone();
             refused(HardwareError::Failed { token, why })
         };
         let signature: [u8; 64] = signature

@@ -26,7 +26,12 @@ impl FromStr for KeyPlace {
     fn from_str(text: &str) -> Result<Self, TokenUriError> {
         match text {
             "files" => Ok(Self::Files),
-            uri => uri.parse().map(Self::Token),
+            uri => match uri.parse::<TokenUri>()? {
+                TokenUri { object: Some(_), .. } => Err(TokenUriError::Malformed(
+                    "object is not understood here: keys get names of their own".into(),
+                )),
+                token => Ok(Self::Token(token)),
+            },
         }
     }
 }

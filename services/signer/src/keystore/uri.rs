@@ -1,4 +1,5 @@
-//! Where a PKCS#11 token is (RFC 7512): `pkcs11:token=NAME?module-path=FILE&pin-source=file:FILE`.
+//! Where a PKCS#11 token is (RFC 7512): `pkcs11:token=NAME?module-path=FILE&pin-source=file:FILE`, and for one key in it
+//! `;object=LABEL` behind the name.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -15,6 +16,8 @@ pub struct TokenUri {
     pub token: String,
     /// Its serial number, where several bear the label.
     pub serial: Option<String>,
+    /// The label of a key in it.
+    pub object: Option<String>,
     /// The library of its vendor.
     pub module: PathBuf,
     /// A file that only its owner can read, with the user's PIN.
@@ -54,7 +57,7 @@ impl FromStr for TokenUri {
             .split(';')
             .chain(query.split('&'))
             .filter(|one| !one.is_empty());
-        let (mut token, mut serial, mut module, mut pin) = (None, None, None, None);
+        let (mut token, mut serial, mut object, mut module, mut pin) = (None, None, None, None, None);
         for attribute in attributes {
             let (name, value) = attribute
                 .split_once('=')
@@ -65,6 +68,7 @@ impl FromStr for TokenUri {
             let place = match name {
                 "token" => &mut token,
                 "serial" => &mut serial,
+                "object" => &mut object,
                 "module-path" => &mut module,
                 "pin-source" => &mut pin,
                 other => return Err(bad(format!("{other} is not understood here"))),
@@ -88,6 +92,7 @@ impl FromStr for TokenUri {
                 .filter(|label| !label.is_empty())
                 .ok_or_else(|| bad("token is missing".into()))?,
             serial,
+            object: object.filter(|label| !label.is_empty()),
             module: file(module, "module-path")?,
             pin: file(pin, "pin-source")?,
         })

@@ -19,7 +19,7 @@ use cryptoki::{
     session::Session,
 };
 
-use super::{HardwareError, said};
+use super::token::{HardwareError, said};
 
 /// Sessions of one token that wait for their next use; more at once are opened and closed again.
 const IDLE_SESSIONS: usize = 4;
@@ -38,6 +38,8 @@ pub(super) struct Loaded {
     idle: Mutex<HashMap<String, Vec<Seat>>>,
     /// Whoever fails ends the opening that he has used, and no later one.
     epoch: u64,
+    /// Somebody else in this process has opened it before, and ends it.
+    is_borrowed: bool,
 }
 
 /// A session, logged in, and where it found keys before.
@@ -86,10 +88,18 @@ impl Library {
     pub(super) fn end(&self, epoch: Option<u64>) {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let ended = open.take_if(|loaded| epoch.is_none_or(|epoch| loaded.epoch == epoch));
-        if let Some(Loaded { module, idle, .. }) = ended {
+        if let Some(Loaded {
+            module,
+            idle,
+            is_borrowed,
+            ..
+        }) = ended
+        {
             // Sessions first: afterwards their numbers are somebody else's.
             drop(idle);
-            let _ = module.finalize();
+            if !is_borrowed {
+                let _ = module.finalize();
+            }
         }
     }
 
@@ -103,14 +113,16 @@ impl Library {
             why: said(&error),
         };
         let module = Pkcs11::new(&self.path).map_err(failed)?;
-        match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
+        let is_borrowed = match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+            Ok(()) => false,
+            Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => true,
             Err(error) => return Err(failed(error)),
-        }
+        };
         *open = Some(Loaded {
             module,
             idle: Mutex::default(),
             epoch: self.epochs.fetch_add(1, Ordering::Relaxed),
+            is_borrowed,
         });
         Ok(())
     }
