@@ -165,7 +165,7 @@ fn check_holder(state: &ClusterState, granted: &AuthorizationGranted) -> Result<
             let accounts = match &granted.form {
                 Form::Tls => true,
                 Form::Ssh { principals, .. } => *principals == state.logins_of(name),
-                Form::Jwt { .. } => false,
+                Form::Logon { .. } | Form::Jwt { .. } => false,
             };
             if !accounts || !granted.names.is_empty() || !granted.addresses.is_empty() {
                 return Err(Objection::Names);
@@ -186,7 +186,8 @@ fn check_holder(state: &ClusterState, granted: &AuthorizationGranted) -> Result<
 fn check_external(state: &ClusterState, granted: &AuthorizationGranted) -> Result<(), Objection> {
     let t = granted.authority_type;
     let usage = match granted.form {
-        Form::Tls | Form::Ssh { .. } => t.row().usage_by_hand,
+        Form::Logon { .. } if t != AuthorityType::Windows => return Err(Objection::Profile),
+        Form::Tls | Form::Logon { .. } | Form::Ssh { .. } => t.row().usage_by_hand,
         Form::Jwt { .. } => LeafUse::Client,
     };
     if granted.usage != usage || granted.occasion != Occasion::Signing {
@@ -206,7 +207,7 @@ fn check_external(state: &ClusterState, granted: &AuthorizationGranted) -> Resul
             let named = named.chain(granted.addresses.iter().map(ToString::to_string));
             named.eq(principals.iter().cloned())
         }
-        Form::Tls | Form::Ssh { .. } | Form::Jwt { .. } => true,
+        Form::Tls | Form::Logon { .. } | Form::Ssh { .. } | Form::Jwt { .. } => true,
     };
     if (is_named && !bears_names) || is_reserved || !principals_are_names {
         return Err(Objection::Names);
@@ -249,6 +250,7 @@ fn check_node(node: &Node, granted: &AuthorizationGranted) -> Result<(), Objecti
                 || granted.addresses.iter().any(|a| a.to_string() == *principal)
         }),
         Form::Tls | Form::Jwt { .. } => true,
+        Form::Logon { .. } => false,
     };
     if granted.names.iter().all(is_granted) && addresses && principals {
         Ok(())

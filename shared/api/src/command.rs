@@ -154,6 +154,9 @@ bodies! {
         /// One line as in `id_ed25519.pub`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ssh_key: Option<String>,
+        /// Of `windows` only: the user in its directory, `alice@corp.example.com`, who is to log in with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        upn: Option<String>,
         /// DNS names, of servers only.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         names: Vec<String>,

@@ -1,13 +1,10 @@
 //! Leaves: exactly what an authorisation in the log says, and nothing that a requester said.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use domain::{
-    AuthorityId, CertDigest, ClusterName, Timestamp,
-    event::{AuthorizationGranted, LeafUse},
-};
+use domain::{AuthorityId, CertDigest, ClusterName, Timestamp, event::AuthorizationGranted};
 use rcgen::{
-    CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, SanType,
-    SerialNumber,
+    CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, OtherNameValue,
+    SanType, SerialNumber,
 };
 
 use crate::{
@@ -15,7 +12,7 @@ use crate::{
     authority::CaCert,
     key::{CaSigner, PublicKey, SignError, sha256},
     lint::{LintError, profile},
-    names,
+    logon, names,
     ssh::SshIssueError,
 };
 
@@ -161,20 +158,22 @@ fn params(
     params.distinguished_name = names::of_leaf(cluster, &granted.common_name);
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = usages(granted.usage);
+    params.extended_key_usages = usages(granted);
     params.subject_alt_names = alternative_names(granted)?;
     params.use_authority_key_identifier_extension = true;
     params.key_identifier_method = KeyIdMethod::PreSpecified(granted.spki.0.to_vec());
     Ok(params)
 }
 
-fn usages(usage: LeafUse) -> Vec<ExtendedKeyUsagePurpose> {
+fn usages(granted: &AuthorizationGranted) -> Vec<ExtendedKeyUsagePurpose> {
+    let usage = granted.usage;
     let server = usage.server().then_some(ExtendedKeyUsagePurpose::ServerAuth);
     let client = usage.client().then_some(ExtendedKeyUsagePurpose::ClientAuth);
-    server.into_iter().chain(client).collect()
+    let logon = logon::upn(granted).map(|_| ExtendedKeyUsagePurpose::Other(logon::SMART_CARD.to_vec()));
+    server.into_iter().chain(client).chain(logon).collect()
 }
 
-/// The URI first (it is the identity), then names, then addresses.
+/// The URI first (it is the identity), then names, then addresses, and last a user of a directory.
 fn alternative_names(granted: &AuthorizationGranted) -> Result<Vec<SanType>, IssueError> {
     let text = |s: &str| {
         s.try_into()
@@ -185,6 +184,8 @@ fn alternative_names(granted: &AuthorizationGranted) -> Result<Vec<SanType>, Iss
         all.push(SanType::DnsName(text(name.as_str())?));
     }
     all.extend(granted.addresses.iter().copied().map(SanType::IpAddress));
+    let upn = logon::upn(granted).map(|upn| OtherNameValue::Utf8String(upn.to_owned()));
+    all.extend(upn.map(|upn| SanType::OtherName((logon::USER_PRINCIPAL_NAME.to_vec(), upn))));
     Ok(all)
 }
 

@@ -36,6 +36,7 @@ pub mod jwe;
 pub mod jwt;
 pub mod key;
 pub mod lint;
+mod logon;
 pub mod pem;
 pub mod sealed;
 pub mod ssh;

@@ -17,7 +17,7 @@ use crate::{
     adapter::from_x509_time,
     authority::CaCert,
     inspect::{CertificateError, address, verify_signed_by, x509},
-    names,
+    logon, names,
 };
 
 /// How a certificate differs from its authorisation.
@@ -203,12 +203,17 @@ fn value(extension: &X509Extension<'_>, granted: &AuthorizationGranted) -> Resul
 }
 
 fn usages(usage: &ExtendedKeyUsage<'_>, granted: &AuthorizationGranted) -> bool {
+    let expected: Vec<String> = logon::upn(granted)
+        .map(|_| logon::dotted(&logon::SMART_CARD))
+        .into_iter()
+        .collect();
+    let other: Vec<String> = usage.other.iter().map(ToString::to_string).collect();
     let others = usage.any
         || usage.code_signing
         || usage.email_protection
         || usage.time_stamping
         || usage.ocsp_signing
-        || !usage.other.is_empty();
+        || other != expected;
     !others && usage.client_auth == granted.usage.client() && usage.server_auth == granted.usage.server()
 }
 
@@ -216,12 +221,20 @@ fn alternative_names(found: &[GeneralName<'_>], granted: &AuthorizationGranted) 
     let mut expected = vec![format!("URI:{}", granted.uri)];
     expected.extend(granted.names.iter().map(|n| format!("DNS:{n}")));
     expected.extend(granted.addresses.iter().map(|a| format!("IP:{a}")));
+    expected.extend(logon::upn(granted).map(|upn| format!("UPN:{upn}")));
     let found: Vec<_> = found
         .iter()
         .map(|name| match name {
             GeneralName::URI(uri) => format!("URI:{uri}"),
             GeneralName::DNSName(dns) => format!("DNS:{dns}"),
             GeneralName::IPAddress(bytes) => address(bytes).map_or("IP:?".into(), |a| format!("IP:{a}")),
+            // Compared as it is encoded, so that nothing else fits into it.
+            GeneralName::OtherName(oid, value)
+                if oid.to_id_string() == logon::dotted(&logon::USER_PRINCIPAL_NAME)
+                    && logon::upn(granted).and_then(logon::encoded).as_deref() == Some(*value) =>
+            {
+                format!("UPN:{}", logon::upn(granted).unwrap_or_default())
+            }
             other => format!("{other:?}"),
         })
         .collect();

@@ -25,6 +25,8 @@ struct Row {
 const CLIENT: &str = "TLS Web Client Authentication";
 const SERVER: &str = "TLS Web Server Authentication";
 const BOTH: &str = "TLS Web Server Authentication, TLS Web Client Authentication";
+const LOGON: &str = "TLS Web Client Authentication, Microsoft Smartcard Login";
+const UPN: &str = "alice@corp.example.com";
 const QUARTER: u64 = 90 * 24;
 
 const ROWS: [Row; 8] = [
@@ -35,7 +37,7 @@ const ROWS: [Row; 8] = [
     row("saml_idp", None, "", QUARTER, false),
     row("spiffe", Some("sslserver"), BOTH, 1, false),
     row("awsra", Some("sslclient"), CLIENT, 1, false),
-    row("windows", Some("sslclient"), CLIENT, 1, false),
+    row("windows", Some("sslclient"), LOGON, 1, false),
 ];
 
 const fn row(
@@ -103,10 +105,13 @@ fn signed(world: &World, row: &Row) -> PathBuf {
         format!("--csr={}", csr.display()),
         format!("--out={}", out.display()),
     );
-    let dns = format!("--dns={NAME}");
+    let (dns, upn) = (format!("--dns={NAME}"), format!("--upn={UPN}"));
     let mut args = vec!["auth", "sign", &of_type, "--name=pg-1", &csr, &out_is];
     if row.named {
         args.push(&dns);
+    }
+    if row.usages == LOGON {
+        args.push(&upn);
     }
     let _ = world.carousel(&args).expect_code(0);
     out
@@ -149,7 +154,12 @@ fn profile(leaf: &Path, row: &Row) -> String {
     let names = value("X509v3 Subject Alternative Name");
     let mut names = names.split(", ");
     assert_eq!(names.next(), Some(uri));
-    assert_eq!(names.next().is_some(), row.named);
+    let also = match (row.named, row.usages) {
+        (true, _) => Some(format!("DNS:{NAME}")),
+        (false, LOGON) => Some(format!("othername: UPN::{UPN}")),
+        (false, _) => None,
+    };
+    assert_eq!(names.next().map(ToOwned::to_owned), also);
     assert!(
         text.contains("CN = pg-1\n"),
         "of the request only the key is taken: {text}"

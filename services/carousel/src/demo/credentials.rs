@@ -181,6 +181,7 @@ fn request(session: &Session, authority_type: AuthorityType) -> SignRequest {
         name: NAME.into(),
         csr: None,
         ssh_key: None,
+        upn: None,
         names: is_server.then(|| "app.example".to_owned()).into_iter().collect(),
         addresses: vec![],
         principals: vec![],

@@ -27,6 +27,9 @@ pub struct SignArgs {
     /// The SSH public key, one line as in id_ed25519.pub (`-` is stdin).
     #[arg(long, value_name = "FILE")]
     pub ssh_key: Option<PathBuf>,
+    /// Of `windows`: the user in its directory, such as alice@corp.example.com, who is to log in with it.
+    #[arg(long, value_name = "USER@DOMAIN", requires = "csr")]
+    pub upn: Option<String>,
     /// A DNS name of the server; may be given several times.
     #[arg(long, value_name = "NAME")]
     pub dns: Vec<Hostname>,

@@ -33,6 +33,7 @@ pub(super) async fn sign(context: &Context, args: &SignArgs) -> Result<Exit, Fai
         name: args.name.to_string(),
         csr: csr.clone(),
         ssh_key: ssh_key.clone(),
+        upn: args.upn.clone(),
         names: args.dns.iter().map(ToString::to_string).collect(),
         addresses: args.address.clone(),
         principals: args.principal.clone(),

@@ -19,7 +19,15 @@ use crate::reply::No;
 pub fn certificate(body: &[u8]) -> Result<(Wanted, Principal), No> {
     let request: SignRequest = parse(body)?;
     let (key, form) = match (&request.csr, &request.ssh_key) {
-        (Some(csr), None) => (key_of(csr)?, Form::Tls),
+        (Some(csr), None) => {
+            let form = request.upn.clone().map_or(Form::Tls, |upn| Form::Logon { upn });
+            (key_of(csr)?, form)
+        }
+        (None, Some(_)) if request.upn.is_some() => {
+            return Err(No::bad_request(
+                "a user of a directory is named in certificates for TLS alone",
+            ));
+        }
         (None, Some(line)) => {
             let form = Form::Ssh {
                 principals: request.principals.clone(),
@@ -36,7 +44,7 @@ pub fn certificate(body: &[u8]) -> Result<(Wanted, Principal), No> {
     };
     let is_plain =
         request.principals.is_empty() && request.critical_options.is_empty() && request.extensions.is_empty();
-    if form == Form::Tls && !is_plain {
+    if form.kind() == KeyKind::Tls && !is_plain {
         return Err(No::bad_request(
             "principals, critical options and extensions are of SSH certificates alone",
         ));

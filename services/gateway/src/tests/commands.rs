@@ -126,6 +126,7 @@ fn on_credentials(w: &World) -> [(&'static str, &'static str, &'static str, Valu
         authority_type: AuthorityType::Db,
         name: "pg-1".into(),
         csr: Some(csr::make_pem(&KeyPair::generate())),
+        upn: None,
         ssh_key: None,
         names: vec!["pg-1.example".into()],
         addresses: vec![],

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{authority::KeyKind, plain};
+use crate::{authority::KeyKind, id::Hostname, plain};
 
 /// The most principals of an SSH certificate: OpenSSH reads no more.
 pub const MOST_PRINCIPALS: usize = 256;
@@ -22,6 +22,8 @@ pub const EXTENSIONS: [&str; 6] = [
     "permit-pty",
     "permit-user-rc",
 ];
+/// The longest name of a user in a directory, in bytes.
+const LONGEST_UPN: usize = 120;
 /// The most audiences of a token.
 const MOST_AUDIENCES: usize = 16;
 /// The longest value of a critical option, in bytes.
@@ -34,6 +36,12 @@ pub enum Form {
     /// An X.509 certificate (RFC 5280): names, addresses and usage say the rest.
     #[default]
     Tls,
+    /// An X.509 certificate that Windows takes for a smart card's: it bears the extended usage for that, and its user's name
+    /// in the directory beside the URI (\[MS-PKCA\], section 3.1.5).
+    Logon {
+        /// `alice@corp.example.com`.
+        upn: String,
+    },
     /// An OpenSSH certificate; of a host where the usage is `server`, else of a user. Its serial is the low half of the
     /// authorisation's, its key id the holder's URI, and `public_key` is one line without a comment, as in `id_ed25519.pub`;
     /// its pin is SHA-256 of the key's blob (RFC 4253, section 6.6), and of an ECDSA P-256 key that of X.509.
@@ -60,7 +68,7 @@ impl Form {
     /// The kind of key that signs it.
     pub fn kind(&self) -> KeyKind {
         match self {
-            Self::Tls => KeyKind::Tls,
+            Self::Tls | Self::Logon { .. } => KeyKind::Tls,
             Self::Ssh { .. } => KeyKind::Ssh,
             Self::Jwt { .. } => KeyKind::Jwt,
         }
@@ -73,6 +81,11 @@ impl Form {
     pub fn check(&self) -> Result<(), String> {
         match self {
             Self::Tls => Ok(()),
+            Self::Logon { upn } if is_upn(upn) => Ok(()),
+            Self::Logon { upn } => Err(format!(
+                "text {:?} is no user's name in a directory, such as alice@corp.example.com",
+                plain(upn)
+            )),
             Self::Ssh {
                 principals,
                 critical_options,
@@ -94,7 +107,7 @@ impl Form {
     }
 
     pub(crate) fn is_tls(&self) -> bool {
-        self.kind() == KeyKind::Tls
+        *self == Self::Tls
     }
 }
 
@@ -141,6 +154,15 @@ fn check_ssh(
 /// Printable, without spaces, and not too long.
 pub fn is_text(text: &str) -> bool {
     (1..=LONGEST_TEXT).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// A user, an at sign and a domain, as Active Directory has it in `userPrincipalName`.
+fn is_upn(text: &str) -> bool {
+    let is_domain = |domain: &str| domain.parse::<Hostname>().is_ok();
+    let parts = text.split_once('@');
+    is_text(text)
+        && text.len() <= LONGEST_UPN
+        && parts.is_some_and(|(user, domain)| !user.is_empty() && is_domain(domain))
 }
 
 /// May it be a principal? ssh takes those of a host for patterns, and sshd those of a user for a list.

@@ -30,6 +30,7 @@ pub(crate) fn cluster() -> World {
         (AuthorityType::Spiffe, KeyKind::Tls),
         (AuthorityType::Spiffe, KeyKind::Jwt),
         (AuthorityType::SamlIdp, KeyKind::Tls),
+        (AuthorityType::Windows, KeyKind::Tls),
     ] {
         made(&mut world, authority_type, kind, 1);
     }
@@ -87,6 +88,12 @@ pub(crate) fn token() -> Form {
     }
 }
 
+fn logon() -> Form {
+    Form::Logon {
+        upn: "alice@corp.example.com".into(),
+    }
+}
+
 /// An order for a party called `app`.
 pub(crate) fn order(world: &mut World, authority_type: AuthorityType, form: Form) -> Sign {
     Sign {
@@ -132,6 +139,8 @@ fn each_type_gives_its_own_form_with_its_own_life_to_a_holder_of_kind_external()
         (AuthorityType::Db, Form::Tls, LeafUse::Server, 90 * DAY_MS),
         (AuthorityType::SamlIdp, Form::Tls, LeafUse::Signing, 90 * DAY_MS),
         (AuthorityType::Spiffe, Form::Tls, LeafUse::Both, HOUR_MS),
+        (AuthorityType::Windows, Form::Tls, LeafUse::Client, HOUR_MS),
+        (AuthorityType::Windows, logon(), LeafUse::Client, HOUR_MS),
         (AuthorityType::Jwt, token(), LeafUse::Client, 15 * MINUTE_MS),
         (AuthorityType::Spiffe, token(), LeafUse::Client, 15 * MINUTE_MS),
     ];
@@ -175,6 +184,13 @@ fn bad_orders() -> Vec<(AuthorityType, Form, Change, Code)> {
             token(),
             Box::new(|_| {}),
             Code::TypeNotInService,
+        ),
+        (AuthorityType::User, logon(), Box::new(|_| {}), Code::SignInvalid),
+        (
+            AuthorityType::Windows,
+            Form::Logon { upn: "alice".into() },
+            Box::new(|_| {}),
+            Code::SignInvalid,
         ),
         (AuthorityType::User, ssh(&[]), Box::new(|_| {}), Code::SignInvalid),
         (
@@ -420,4 +436,59 @@ fn what_expired_of_a_token_s_holder_is_forgotten_at_the_next() {
     }
     // The last one has expired too, and nobody has asked since.
     assert_eq!(world.state.held[&app].len(), 1);
+}
+
+#[test]
+fn a_name_for_each_job_leaves_nothing_behind_once_its_certificate_is_over() {
+    let mut world = cluster();
+    let jobs = 50;
+    for job in 0..jobs {
+        let mut sign = order(&mut world, AuthorityType::Openssh, ssh(&["deploy"]));
+        sign.holder = format!("job-{job}").parse().unwrap();
+        ask(&mut world, sign).unwrap();
+        world.sign();
+    }
+    let kept = |world: &World| {
+        let holders = world.state.held.keys();
+        let externals = holders.filter(|h| matches!(h, Principal::External(_))).count();
+        let theirs = world
+            .state
+            .keys
+            .values()
+            .filter(|h| matches!(h, Principal::External(_)));
+        (externals, theirs.count(), world.state.to_forget.len())
+    };
+    assert_eq!((kept(&world).0, kept(&world).1), (jobs, jobs));
+    world.pass(2 * HOUR_MS);
+    // Whoever gets a certificate now: a few of the old ones go each time, and no living one does.
+    for job in 0..10 {
+        let mut sign = order(&mut world, AuthorityType::Openssh, ssh(&["deploy"]));
+        sign.holder = format!("later-{job}").parse().unwrap();
+        ask(&mut world, sign).unwrap();
+        world.sign();
+    }
+    let (externals, keys, _) = kept(&world);
+    assert_eq!((externals, keys), (10, 10));
+}
+
+#[test]
+fn a_key_is_free_again_once_nothing_that_was_certified_of_it_is_remembered_and_not_before() {
+    let mut world = cluster();
+    let first = order(&mut world, AuthorityType::SamlIdp, Form::Tls);
+    let key = first.key.clone();
+    let until = ask(&mut world, first.clone()).unwrap().not_after;
+    world.sign();
+    let mut other = first;
+    other.holder = "other".parse().unwrap();
+    let refused = |world: &mut World| world.refused(admin(), Order::Sign(Box::new(other.clone())));
+    assert_eq!(refused(&mut world), Code::KeyReused);
+    world.now = until.plus_ms(MINUTE_MS);
+    // An old certificate for TLS is a way back for a while.
+    assert_eq!(refused(&mut world), Code::KeyReused);
+    world.pass(world.state.settings().max_offline_ms);
+    let sign = order(&mut world, AuthorityType::Openssh, ssh(&["deploy"]));
+    ask(&mut world, sign).unwrap();
+    world.sign();
+    assert!(!world.state.keys.contains_key(&key.spki));
+    ask(&mut world, other.clone()).unwrap();
 }

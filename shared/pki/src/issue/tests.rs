@@ -1,6 +1,10 @@
 use std::{fs, path::Path, process::Command};
 
-use domain::{AuthorityType, Serial, time::DAY_MS};
+use domain::{
+    AuthorityType, Serial,
+    event::{Form, LeafUse},
+    time::DAY_MS,
+};
 
 use super::*;
 use crate::{
@@ -229,4 +233,42 @@ fn openssl_verify(anchor: &Path, leaf: &Path, purpose: &str) -> Option<std::proc
         .arg(leaf)
         .output()
         .ok()
+}
+
+#[test]
+fn a_certificate_for_windows_names_its_user_and_says_that_it_is_for_a_log_in() {
+    let (key, ca) = authority(AuthorityType::Windows, 1);
+    let cluster = CLUSTER.parse().unwrap();
+    let granted = |form| AuthorizationGranted {
+        authority_type: AuthorityType::Windows,
+        usage: LeafUse::Client,
+        names: vec![],
+        addresses: vec![],
+        form,
+        ..granted(&ca)
+    };
+    let upn = |upn: &str| Form::Logon { upn: upn.into() };
+    let alice = granted(upn("alice@corp.example.com"));
+    let made = leaf(&alice, &ca, &key).der;
+    assert_eq!(lint(&made, &alice, &cluster, &ca), Ok(()));
+    // Exactly that: no other user, none at all, and nobody where none was authorised.
+    let but = |form| AuthorizationGranted {
+        form,
+        ..alice.clone()
+    };
+    for form in [
+        upn("alice@corp.example.org"),
+        upn("lice@corp.example.com"),
+        Form::Tls,
+    ] {
+        assert!(lint(&made, &but(form), &cluster, &ca).is_err());
+    }
+    let plain = leaf(&but(Form::Tls), &ca, &key).der;
+    assert!(lint(&plain, &alice, &cluster, &ca).is_err());
+    let longest = granted(upn(&format!("{}@corp.example.com", "a".repeat(103))));
+    assert_eq!(longest.form.check(), Ok(()));
+    assert_eq!(
+        lint(&leaf(&longest, &ca, &key).der, &longest, &cluster, &ca),
+        Ok(())
+    );
 }

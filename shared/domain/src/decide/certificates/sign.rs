@@ -35,6 +35,11 @@ pub fn sign(state: &ClusterState, sign: &Sign, given: &Given) -> Decided {
         KeyKind::Tls | KeyKind::Ssh => authority_type.row().usage_by_hand,
         KeyKind::Jwt => LeafUse::Client,
     };
+    if matches!(sign.form, Form::Logon { .. }) && authority_type != AuthorityType::Windows {
+        return Err(invalid(
+            "users of a directory are named in certificates of `windows` alone",
+        ));
+    }
     let holder = Principal::External(sign.holder.to_string());
     let form = check_contents(state, sign, usage, &holder, given)?;
     let issuer = of.row(kind).issuer_by_hand(authority_type, usage);
