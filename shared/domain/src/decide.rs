@@ -140,7 +140,7 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
             certificates::request(state, command, &wanted, key, given)
         }
         Order::Sign(sign) => certificates::sign(state, sign, given),
-        Order::RevokeCertificates { target } => certificates::revoke(state, target),
+        Order::RevokeCertificates { target } => certificates::revoke(state, command, target),
         Order::VoidAuthorization { authorization, why } => certificates::void(state, *authorization, why),
         Order::StartMember { .. } | Order::ReportMember { .. } => {
             members::report(state, &command.order, given)
@@ -225,6 +225,14 @@ fn authorise(state: &ClusterState, command: &Command) -> Result<(), Refusal> {
             format!("{} may not speak for {holder}", command.principal),
         )),
         None => Ok(()),
+    }
+}
+
+/// Refuses what cuts somebody off, or overrules a safeguard, where nobody says why: whoever reads the log later must learn it.
+fn needs_reason(command: &Command, text: impl Into<String>) -> Result<(), Refusal> {
+    match command.reason.as_deref().map_or("", str::trim) {
+        "" => Err(Refusal::new(Code::ReasonRequired, text)),
+        _ => Ok(()),
     }
 }
 

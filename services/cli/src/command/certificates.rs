@@ -20,17 +20,6 @@ pub(super) async fn certificates(context: &Context, command: CertificatesCommand
 }
 
 async fn revoke(context: &Context, args: RevokeArgs) -> Result<Exit, Failure> {
-    // It locks somebody out: whoever asks in a year finds why.
-    if context
-        .global
-        .reason
-        .as_deref()
-        .is_none_or(|reason| reason.trim().is_empty())
-    {
-        return Err(Failure::usage(
-            "a revocation needs --reason TEXT: it stands in the audit log beside whoever is locked out",
-        ));
-    }
     let needs = match (&args.node, &args.user) {
         (Some(_), _) => "\nThe node needs a new join token on its data directory: carousel tokens add",
         (_, Some(_)) => {
@@ -46,12 +35,8 @@ async fn revoke(context: &Context, args: RevokeArgs) -> Result<Exit, Failure> {
         .or(args.node.map(RevokeTarget::Node))
         .or(args.user.map(|user| RevokeTarget::User(user.to_string())))
         .or(args.external.map(|name| RevokeTarget::External(name.to_string())))
-        .or(args.issued_by_token.map(RevokeTarget::IssuedByToken));
-    let Some(target) = target else {
-        return Err(Failure::usage(
-            "say which: a serial, --node, --user, --external or --issued-by-token",
-        ));
-    };
+        .or(args.issued_by_token.map(RevokeTarget::IssuedByToken))
+        .expect("the command line has asked for exactly one of them");
     let session = context.session().await?;
     let plain = plain_request(context, &session);
     let body = RevokeRequest {

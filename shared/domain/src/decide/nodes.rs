@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     authority::AuthorityType,
     command::Command,
-    decide::{Decided, Decision},
+    decide::{Decided, Decision, needs_reason},
     event::{AccessNamesReleased, NodeExcluded, NodeIncluded, NodeRemoved},
     id::{MemberId, NodeId, RotationId},
     refusal::{Code, Refusal},
@@ -41,18 +41,11 @@ pub fn exclude(state: &ClusterState, command: &Command, node: &NodeId) -> Decide
             None,
         ));
     }
-    // It may be cut off by this: whoever reads the log later must learn why.
-    if command
-        .reason
-        .as_deref()
-        .is_none_or(|reason| reason.trim().is_empty())
-    {
-        let text = format!(
-            "excluding {} may cut it off: say why with --reason",
-            known.hostname
-        );
-        return Err(Refusal::new(Code::ReasonRequired, text));
-    }
+    let text = format!(
+        "excluding {} may cut it off: say why with --reason",
+        known.hostname
+    );
+    needs_reason(command, text)?;
     Ok(Decision::done(vec![
         NodeExcluded {
             node: *node,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Decided, Decision};
+use super::{Decided, Decision, needs_reason};
 use crate::{
     authority::AuthorityType,
     command::{Answer, Command, Expectation, Given, LaggingPolicy, Mode, Order, Rotate},
@@ -59,9 +59,9 @@ pub fn rotate(state: &ClusterState, command: &Command, rotate: &Rotate, given: &
         Transition::Forward | Transition::Complete | Transition::FinishRollback => {
             let gate = gate::evaluate(state, t, target, given.now);
             gate.check(rotate.force)?;
-            if !gate.is_open() && command.reason.as_deref().is_none_or(|r| r.trim().is_empty()) {
+            if !gate.is_open() {
                 let text = "passing over lagging nodes needs --reason TEXT: it stands in the audit log";
-                return Err(Refusal::closed(Code::ReasonRequired, text, gate));
+                needs_reason(command, text).map_err(|no| Refusal::closed(no.code, no.text, gate.clone()))?;
             }
             step(state, t, target, Mode::Manual, &gate, given)
         }
@@ -184,10 +184,10 @@ pub fn accept_clock(command: &Command, behind_ms: u64, given: &Given) -> Decided
             "the clock is not suspect; there is nothing to accept",
         ));
     }
-    if command.reason.as_deref().is_none_or(|r| r.trim().is_empty()) {
-        let text = "accepting a suspect clock needs --reason TEXT: it stands in the audit log";
-        return Err(Refusal::new(Code::ReasonRequired, text));
-    }
+    needs_reason(
+        command,
+        "accepting a suspect clock needs --reason TEXT: it stands in the audit log",
+    )?;
     Ok(Decision::done(vec![ClusterClockAccepted { behind_ms }.into()]))
 }
 

@@ -51,6 +51,20 @@ fn what_is_revoked_counts_no_more_and_is_owed_its_record() {
 }
 
 #[test]
+fn a_revocation_needs_a_reason() {
+    let mut world = World::new();
+    let node = world.node("n1");
+    for reason in [None, Some(""), Some("  ")] {
+        let target = Revocable::Node(node);
+        let refusal = world
+            .decide_because(admin(), Order::RevokeCertificates { target }, reason)
+            .unwrap_err();
+        assert_eq!(refusal.code, Code::ReasonRequired);
+    }
+    assert!(!world.newest(&Principal::Node(node)).1.revoked);
+}
+
+#[test]
 fn an_authorisation_of_somebody_whose_certificates_are_revoked_is_signed_no_more() {
     let mut world = World::new();
     let node = world.node("n1");

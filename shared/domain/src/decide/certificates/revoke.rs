@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     authority::{AuthorityType, KeyKind},
-    command::{Answer, Revocable},
-    decide::{Decided, Decision},
+    command::{Answer, Command, Revocable},
+    decide::{Decided, Decision, needs_reason},
     event::AccessCertificatesRevoked,
     id::{CertDigest, NodeId, Principal, TokenId},
     refusal::{Code, Refusal},
@@ -21,8 +21,9 @@ pub const MAX_REVOKED: usize = 1_500;
 /// issued while it is decided is among them.
 ///
 /// # Errors
-/// `not_found` if nothing that counts is meant, or only tokens; `too_large` if the deny list would outgrow its bundle.
-pub fn revoke(state: &ClusterState, target: &Revocable) -> Decided {
+/// `not_found` if nothing that counts is meant, or only tokens; `too_large` if the deny list would outgrow its bundle;
+/// `reason_required`.
+pub fn revoke(state: &ClusterState, command: &Command, target: &Revocable) -> Decided {
     let meant = meant(state, target);
     let of_meant = || meant.iter().filter_map(|digest| state.certificates.get(digest));
     let certificates = of_meant().filter(|c| c.kind != KeyKind::Jwt).count();
@@ -39,6 +40,8 @@ pub fn revoke(state: &ClusterState, target: &Revocable) -> Decided {
         return Err(Refusal::new(Code::NotFound, text));
     }
     fits_bundles(state, of_meant())?;
+    let text = format!("revoking {target} locks somebody out: say why with --reason");
+    needs_reason(command, text)?;
     let fact = AccessCertificatesRevoked {
         target: target.clone(),
     };
