@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use domain::{
-    AuthorityType, ClusterState, ConsumerName, Order, Phase,
+    AuthorityType, ClusterState, ConsumerName, Order,
     authority::{AuthorityKey, KeyKind},
     command::Expectation,
     plain,
@@ -85,17 +85,9 @@ pub(crate) fn known(
 ) -> Option<(ProbeAddress, Expectation)> {
     app.fold.read(|state| {
         let known = state.consumers.get(&(authority_type, consumer.clone()))?;
-        Some((known.probe.clone()?, current(state, authority_type)))
+        let of = state.types.get(&authority_type)?;
+        Some((known.probe.clone()?, of.expectation()))
     })
-}
-
-/// The rotation and phase of a type now.
-pub(crate) fn current(state: &ClusterState, authority_type: AuthorityType) -> Expectation {
-    let of = state.types.get(&authority_type);
-    Expectation {
-        rotation: of.and_then(TypeState::rotation_id),
-        phase: of.map_or(Phase::Standby, |of| of.phase),
-    }
 }
 
 async fn see(app: &App, authority_type: AuthorityType, address: &ProbeAddress) -> Result<Sight, String> {

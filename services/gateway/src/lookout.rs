@@ -7,15 +7,12 @@ use std::{
     time::Duration,
 };
 
-use domain::{AuthorityType, ClusterState, ConsumerName, Phase, Principal, command::Expectation};
+use domain::{AuthorityType, ClusterState, ConsumerName, Principal, command::Expectation};
 use execution::ExecuteError;
 use runtime::backoff::{Backoff, random_seed};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{
-    app::App,
-    look::{self, current},
-};
+use crate::{app::App, look};
 
 /// How often it is looked whether a look is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -103,21 +100,13 @@ fn due(app: &App, paces: &mut HashMap<Consumer, Pace>) -> Vec<Consumer> {
 
 /// The consumers with a probe that a forward step waits for, once there is a new key that they can follow.
 fn waited_for(state: &ClusterState) -> Vec<(Consumer, Expectation)> {
-    let mut found = vec![];
-    for ((t, name), consumer) in &state.consumers {
-        let (Some(of), expects) = (state.types.get(t), current(state, *t)) else {
-            continue;
-        };
-        let is_forward = match of.phase {
-            Phase::Init | Phase::UpdateClients | Phase::UpdateServers => of.prepared_is_complete(),
-            Phase::Standby | Phase::Rollback => false,
-        };
-        let attested = consumer.attested.map(|(rotation, phase)| (Some(rotation), phase));
-        if is_forward && consumer.probe.is_some() && attested != Some((expects.rotation, expects.phase)) {
-            found.push(((*t, name.clone()), expects));
-        }
-    }
-    found
+    let probed = state.consumers.iter().filter(|(_, c)| c.probe.is_some());
+    let waited_for = probed.filter_map(|((t, name), consumer)| {
+        let of = state.types.get(t)?;
+        let is_due = of.waits_for(consumer) && of.prepared_is_complete();
+        is_due.then(|| ((*t, name.clone()), of.expectation()))
+    });
+    waited_for.collect()
 }
 
 /// One look; gives what is missing, or nothing if the log has it.

@@ -15,7 +15,7 @@ use domain::{
     Principal, Serial, SpkiPin, Timestamp, TokenHash,
     access::{Grant, NamePattern, RoleName, Uses},
     authority::KeyKind,
-    command::{Expectation, Genesis, Join, KeyRequest, Rotate, Settings},
+    command::{Genesis, Join, KeyRequest, Rotate, Settings},
     event::{AuthorityActivated, AuthorizationGranted, LeafUse, Occasion},
     fact::{FactReport, Seen, TypeFacts},
     id::SystemActor,
@@ -458,13 +458,9 @@ impl World {
     }
 
     async fn due_step(&self, authority_type: AuthorityType) {
-        let (rotation, phase) = self.fold.read(|state| {
-            let of = &state.types[&authority_type];
-            (of.rotation_id(), of.phase)
-        });
         let order = Order::ScheduledStep {
             authority_type,
-            expects: Expectation { rotation, phase },
+            expects: self.fold.read(|state| state.types[&authority_type].expectation()),
             uptime_since_step_ms: 0,
             uptime_ms: 0,
             seen: None,

@@ -291,11 +291,10 @@ fn consumers_that_have_not_attested(
     authority_type: AuthorityType,
     of: &TypeState,
 ) -> Vec<String> {
-    let needed = of.rotation_id().map(|id| (id, of.phase));
     state
         .consumers
         .iter()
-        .filter(|((t, _), consumer)| *t == authority_type && consumer.attested != needed)
+        .filter(|((t, _), consumer)| *t == authority_type && of.waits_for(consumer))
         .map(|((_, name), _)| name.to_string())
         .collect()
 }

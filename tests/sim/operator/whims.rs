@@ -106,10 +106,7 @@ impl World {
         let consumers: Vec<_> = self.truth.consumers.keys().cloned().collect();
         for (authority_type, consumer) in consumers {
             let of = &self.truth.types[&authority_type];
-            let expects = Expectation {
-                rotation: of.rotation_id(),
-                phase: of.phase,
-            };
+            let expects = of.expectation();
             if expects.rotation.is_some() {
                 let _ = self.ask(Order::AttestConsumer {
                     authority_type,

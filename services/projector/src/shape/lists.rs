@@ -3,7 +3,7 @@
 use api::shape::{AuthorityDoc, AuthorityKeyDoc, CertificateDoc, ConsumerDoc, TokenDoc, UserDoc};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
-    AuthorityType, CertDigest, ClusterState, Phase, Principal, Timestamp,
+    AuthorityType, CertDigest, ClusterState, Principal, Timestamp,
     authority::AuthorityKey,
     state::{Certificate, RetiredKey, TypeState},
 };
@@ -150,11 +150,6 @@ pub fn users(state: &ClusterState) -> Vec<UserDoc> {
 /// All external consumers, by authority and name.
 pub fn consumers(state: &ClusterState) -> Vec<ConsumerDoc> {
     let doc = |((t, name), consumer): (&(AuthorityType, domain::ConsumerName), &domain::state::Consumer)| {
-        let of = state.types.get(t);
-        let waits = of.is_some_and(|of| {
-            let is_forward = !matches!(of.phase, Phase::Standby | Phase::Rollback);
-            is_forward && consumer.attested != of.rotation_id().map(|id| (id, of.phase))
-        });
         ConsumerDoc {
             name: name.to_string(),
             authority_type: *t,
@@ -163,7 +158,7 @@ pub fn consumers(state: &ClusterState) -> Vec<ConsumerDoc> {
             probe: consumer.probe.clone(),
             attested: consumer.attested,
             probed: consumer.probed,
-            waited_for: waits,
+            waited_for: state.types.get(t).is_some_and(|of| of.waits_for(consumer)),
         }
     };
     state.consumers.iter().map(doc).collect()

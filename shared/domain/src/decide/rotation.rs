@@ -211,8 +211,7 @@ fn in_progress() -> Refusal {
 
 /// Refuses when the caller looked at another rotation or phase than the current one.
 pub(super) fn expect(t: AuthorityType, of: &TypeState, expects: Option<&Expectation>) -> Result<(), Refusal> {
-    let is_stale = |e: &&Expectation| e.phase != of.phase || e.rotation != of.rotation_id();
-    match expects.filter(is_stale) {
+    match expects.filter(|e| **e != of.expectation()) {
         Some(e) => Err(Refusal::new(
             Code::StaleView,
             format!(

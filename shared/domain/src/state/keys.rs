@@ -1,10 +1,12 @@
-//! What the keys of one type are to the row: who signs, who is trusted, who retires, and what is still to be made.
+//! What the keys of one type are to the row: who signs, who is trusted, who retires, what is still to be made, and which
+//! consumer is waited for.
 
 use std::collections::BTreeSet;
 
-use super::{RowStamp, TypeState};
+use super::{Consumer, RowStamp, TypeState};
 use crate::{
     authority::{AuthorityKey, KeyKind},
+    command::Expectation,
     id::{AuthorityId, RotationId, SpkiPin},
     phase::{Generation, Phase},
 };
@@ -121,6 +123,23 @@ impl TypeState {
     /// The rotation's id while one is in progress.
     pub fn rotation_id(&self) -> Option<RotationId> {
         self.rotation.as_ref().map(|r| r.id)
+    }
+
+    /// The rotation and phase, for an order that holds for these alone.
+    pub fn expectation(&self) -> Expectation {
+        Expectation {
+            rotation: self.rotation_id(),
+            phase: self.phase,
+        }
+    }
+
+    /// Is the next step one forward that this consumer has not attested for yet?
+    pub fn waits_for(&self, consumer: &Consumer) -> bool {
+        let is_forward = match self.phase {
+            Phase::Init | Phase::UpdateClients | Phase::UpdateServers => true,
+            Phase::Standby | Phase::Rollback => false,
+        };
+        is_forward && consumer.attested != self.rotation_id().map(|id| (id, self.phase))
     }
 
     /// Are the new keys of every kind in the log?

@@ -34,14 +34,10 @@ fn add(world: &mut World, authority_type: AuthorityType, probe: Option<&str>) ->
 }
 
 fn attest(world: &World, authority_type: AuthorityType, saw: Option<Sight>) -> Order {
-    let of = &world.state.types[&authority_type];
     Order::AttestConsumer {
         authority_type,
         consumer: "billing".parse().unwrap(),
-        expects: Expectation {
-            rotation: of.rotation_id(),
-            phase: of.phase,
-        },
+        expects: world.state.types[&authority_type].expectation(),
         probed: saw.is_some(),
         saw,
     }

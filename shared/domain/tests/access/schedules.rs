@@ -2,7 +2,7 @@
 
 use domain::{
     NodeId, Phase, Principal,
-    command::{Answer, Expectation, LaggingPolicy, Mode, Order, Rotate},
+    command::{Answer, LaggingPolicy, Mode, Order, Rotate},
     desired,
     event::Fact,
     refusal::Code,
@@ -31,14 +31,9 @@ fn scheduled(world: &mut World, uptime_ms: u64) -> Result<Vec<String>, Code> {
 
 /// The same, where the gateways have seen these nodes.
 fn scheduled_seeing(world: &mut World, uptime_ms: u64, seen: Option<&[NodeId]>) -> Result<Vec<String>, Code> {
-    let of = &world.state.types[&HOST];
-    let expects = Expectation {
-        rotation: of.rotation_id(),
-        phase: of.phase,
-    };
     let step = Order::ScheduledStep {
         authority_type: HOST,
-        expects,
+        expects: world.state.types[&HOST].expectation(),
         uptime_since_step_ms: uptime_ms,
         uptime_ms,
         seen: seen.map(|seen| seen.iter().copied().collect()),

@@ -1,6 +1,6 @@
 //! Facts that nobody decided, put into an honest log by somebody who can write it: each is found where it stands.
 
-use domain::{AuthorityType, Order, command::Expectation, time::DAY_MS};
+use domain::{AuthorityType, ClusterState, Order, time::DAY_MS};
 
 use super::*;
 
@@ -196,14 +196,11 @@ async fn a_shortened_log_is_told_by_the_first_checkpoint_beyond_its_end() {
 async fn attestations_of_external_consumers_are_said_to_be_nobodys_signature() {
     let honest = Honest::new().await;
     honest.world.consumer("etl").await;
-    let (rotation, phase) = honest.world.fold.read(|state| {
-        let of = &state.types[&AuthorityType::Db];
-        (of.rotation_id(), of.phase)
-    });
+    let expects = |state: &ClusterState| state.types[&AuthorityType::Db].expectation();
     let order = Order::AttestConsumer {
         authority_type: AuthorityType::Db,
         consumer: "etl".parse().unwrap(),
-        expects: Expectation { rotation, phase },
+        expects: honest.world.fold.read(expects),
         probed: false,
         saw: None,
     };
