@@ -48,8 +48,7 @@ pub enum Action {
     Rotate,
     /// Users, tokens, removals of nodes, external consumers.
     Administer,
-    /// Signing for parties without an agent: databases by operators, all else by administrators. Which it is, is decided
-    /// where the type is known.
+    /// Signing for parties without an agent; where the type is known, it is what [`Action::to_sign`] says.
     Sign,
     /// A person renewing the own identity.
     RenewOwn,
@@ -61,6 +60,17 @@ pub enum Action {
     System,
     /// Joining and recovering: without a client certificate.
     Public,
+}
+
+impl Action {
+    /// Signing a credential of this type for a party without an agent: databases are what operators run, the rest is for those
+    /// who say who is who.
+    pub fn to_sign(authority_type: AuthorityType) -> Self {
+        match authority_type {
+            AuthorityType::Db | AuthorityType::DbClient => Self::Rotate,
+            _ => Self::Administer,
+        }
+    }
 }
 
 /// May a principal with these roles do this? The one table; tested route by route.

@@ -431,11 +431,7 @@ impl Order {
             | Self::AddConsumer { .. }
             | Self::WithdrawConsumer { .. }
             | Self::RevokeCertificates { .. } => Action::Administer,
-            // Databases are what operators run.
-            Self::Sign(sign) => match sign.authority_type {
-                AuthorityType::Db | AuthorityType::DbClient => Action::Rotate,
-                _ => Action::Administer,
-            },
+            Self::Sign(sign) => Action::to_sign(sign.authority_type),
             Self::RequestCertificate {
                 authority_type: AuthorityType::User,
                 ..

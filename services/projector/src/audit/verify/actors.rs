@@ -248,11 +248,7 @@ fn authorised(f: &AuthorizationGranted) -> Word {
         Occasion::Genesis => Word::Host,
         Occasion::Join | Occasion::Recovery => Word::Anyone,
         Occasion::Renewal => Word::Own(f.holder.clone()),
-        // Databases are what operators run; the rest is for those who say who is who.
-        Occasion::Signing => Word::Action(match f.authority_type {
-            domain::AuthorityType::Db | domain::AuthorityType::DbClient => Action::Rotate,
-            _ => Action::Administer,
-        }),
+        Occasion::Signing => Word::Action(Action::to_sign(f.authority_type)),
         Occasion::Login => Word::AnyOf(vec![
             Word::Action(Action::Administer),
             Word::Own(f.holder.clone()),
