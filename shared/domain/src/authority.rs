@@ -30,10 +30,13 @@ pub enum AuthorityType {
 }
 
 /// What a key signs with, and so where it is understood.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyKind {
     /// X.509 certificates (RFC 5280).
+    #[default] // What is older than the other kinds does not name it.
     Tls,
     /// OpenSSH certificates.
     Ssh,
@@ -49,6 +52,11 @@ impl KeyKind {
             Self::Ssh => "ssh",
             Self::Jwt => "jwt",
         }
+    }
+
+    /// Is it the kind that needs no naming?
+    pub fn is_tls(&self) -> bool {
+        *self == Self::Tls
     }
 }
 

@@ -23,8 +23,6 @@ pub use answer::{Answer, Answered};
 pub use credential::{Revocable, Sign};
 pub use settings::{Settings, UnusableSetting};
 
-use credential::{is_tls, tls};
-
 mod answer;
 mod credential;
 mod settings;
@@ -256,7 +254,7 @@ pub enum Order {
         usage: LeafUse,
         issuer: Option<SpkiPin>,
         /// A certificate for TLS, or for SSH: of a node's host key, or of a person's own.
-        #[serde(default = "tls", skip_serializing_if = "is_tls")]
+        #[serde(default, skip_serializing_if = "KeyKind::is_tls")]
         form: KeyKind,
         key: KeyRequest,
     },

@@ -153,7 +153,7 @@ pub struct CertificateDoc {
     /// The authority that signed it.
     pub issuer: SpkiPin,
     /// For TLS where it is not said, for SSH, or a token.
-    #[serde(default = "tls", skip_serializing_if = "is_tls")]
+    #[serde(default, skip_serializing_if = "KeyKind::is_tls")]
     pub kind: KeyKind,
     /// What it may be used for.
     pub usage: LeafUse,
@@ -177,14 +177,6 @@ pub struct CertificateDoc {
     pub revoked: bool,
     /// The position of `certificate.issued`.
     pub position: Position,
-}
-
-fn tls() -> KeyKind {
-    KeyKind::Tls
-}
-
-fn is_tls(kind: &KeyKind) -> bool {
-    *kind == KeyKind::Tls
 }
 
 /// One operator in `get users`.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::KeyRequest;
 use crate::{
-    authority::{AuthorityType, KeyKind},
+    authority::AuthorityType,
     event::Form,
     id::{Hostname, NodeId, Serial, TokenId, UserName},
 };
@@ -60,13 +60,4 @@ impl fmt::Display for Revocable {
             Self::IssuedByToken(token) => write!(f, "token {token}"),
         }
     }
-}
-
-/// What an older order asks for.
-pub(super) fn tls() -> KeyKind {
-    KeyKind::Tls
-}
-
-pub(super) fn is_tls(kind: &KeyKind) -> bool {
-    *kind == KeyKind::Tls
 }

@@ -169,12 +169,3 @@ fn is_upn(text: &str) -> bool {
 pub fn is_principal(text: &str) -> bool {
     is_text(text) && !text.contains(['*', '?', '!', ',', '"']) && !text.starts_with('-')
 }
-
-/// The kind of what was issued before there was more than one.
-pub(crate) fn tls() -> KeyKind {
-    KeyKind::Tls
-}
-
-pub(crate) fn kind_is_tls(kind: &KeyKind) -> bool {
-    *kind == KeyKind::Tls
-}

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::form::{self, Form};
+use super::form::Form;
 use crate::{
     access::{Grant, RoleName},
     authority::{AuthorityKey, AuthorityType, KeyKind},
@@ -342,7 +342,7 @@ payloads! {
         digest: CertDigest,
         not_after: Timestamp,
         /// A certificate for TLS where it is not said.
-        #[serde(default = "form::tls", skip_serializing_if = "form::kind_is_tls")]
+        #[serde(default, skip_serializing_if = "KeyKind::is_tls")]
         kind: KeyKind,
         /// The certificate, DER, base64. Of SSH one line, as in `id_ed25519-cert.pub`; the digest is that of its blob. Of a
         /// token its sealed form (RFC 7516, compact), which only the asker can open; the digest is that of the token.
