@@ -9,6 +9,7 @@ use domain::{
     command::{Order, Rotate, Sign},
     event::{AuthorityKeyGenerated, Form},
     id::{Principal, SpkiPin, SystemActor},
+    refusal::Code,
     time::{MINUTE_MS, SECOND_MS, Timestamp},
     trust::published,
 };
@@ -24,8 +25,10 @@ use crate::{
 enum Move {
     /// Time goes by, in seconds.
     Pass(u64),
-    /// Somebody asks for a phase; refused more often than not.
+    /// Somebody asks for a phase, whichever it is; refused more often than not.
     Enter(Phase),
+    /// Somebody asks for the phase that follows, or for the way back where there is one.
+    Step { back: bool },
     /// The signer makes the keys that are missing.
     MakeKeys,
     /// A token or a certificate is asked for, and signed at once or later.
@@ -41,7 +44,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
         3 => (1..400_u64).prop_map(Move::Pass),
         1 => (400..1_200_u64).prop_map(Move::Pass),
-        6 => phases.prop_map(Move::Enter),
+        1 => phases.prop_map(Move::Enter),
+        6 => proptest::bool::weighted(0.2).prop_map(|back| Move::Step { back }),
         3 => Just(Move::MakeKeys),
         4 => any::<bool>().prop_map(|sign| Move::Ask { sign }),
         2 => Just(Move::SignWaiting),
@@ -87,17 +91,27 @@ impl Run {
         run
     }
 
+    fn with_tokens() -> Self {
+        let form = Form::Jwt {
+            issuer: "https://ca".into(),
+            audience: vec!["api".into()],
+        };
+        Self::new(AuthorityType::Jwt, form)
+    }
+
     fn make(&mut self, one: Move) {
         match one {
             Move::Pass(seconds) => self.world.pass(seconds * SECOND_MS),
             Move::Enter(phase) => {
-                let order = Order::Rotate(Rotate {
-                    authority_type: self.authority_type,
-                    ..to(Some(phase))
-                });
                 let before = self.world.log.len();
-                let _ = self.world.ask(admin(), order);
+                let _ = self.enter(phase);
                 self.entered += usize::from(self.world.log.len() > before);
+            }
+            Move::Step { back } => {
+                let phase = self.world.state.types[&self.authority_type].phase;
+                let mut ways = phase.legal_targets();
+                let way = if back { ways.last() } else { ways.next() };
+                self.make(Move::Enter(way.expect("every phase has a way out")));
             }
             Move::MakeKeys => self.make_keys(),
             Move::Ask { sign } => {
@@ -120,6 +134,15 @@ impl Run {
             Move::SignWaiting => self.sign(),
             Move::Read(reader) => self.read(reader),
         }
+    }
+
+    fn enter(&mut self, phase: Phase) -> Result<(), Code> {
+        let order = Order::Rotate(Rotate {
+            authority_type: self.authority_type,
+            ..to(Some(phase))
+        });
+        let answer = self.world.ask(admin(), order);
+        answer.map(drop).map_err(|refusal| refusal.code)
     }
 
     fn make_keys(&mut self) {
@@ -204,8 +227,7 @@ proptest! {
 
     #[test]
     fn no_schedule_makes_a_valid_token_fail(moves in moves()) {
-        let form = Form::Jwt { issuer: "https://ca".into(), audience: vec!["api".into()] };
-        let mut run = Run::new(AuthorityType::Jwt, form);
+        let mut run = Run::with_tokens();
         for one in moves {
             run.make(one);
             run.tokens_are_taken();
@@ -230,11 +252,7 @@ proptest! {
 /// The moves above get to the end of rotations, or they would show nothing.
 #[test]
 fn a_schedule_of_these_moves_goes_all_the_way() {
-    let form = Form::Jwt {
-        issuer: "https://ca".into(),
-        audience: vec!["api".into()],
-    };
-    let mut run = Run::new(AuthorityType::Jwt, form);
+    let mut run = Run::with_tokens();
     let ask = Move::Ask { sign: true };
     for phase in [
         Phase::Init,
@@ -258,4 +276,43 @@ fn a_schedule_of_these_moves_goes_all_the_way() {
         run.world.state.types[&AuthorityType::Jwt].active[&KeyKind::Jwt].generation,
         2
     );
+}
+
+/// After these moves a token of the key that goes still counts: the rotation does not end before the token does.
+fn ends_after_its_tokens(moves: &[Move]) {
+    let mut run = Run::with_tokens();
+    for one in moves {
+        run.make(*one);
+    }
+    let [(_, until)] = run.held[..] else {
+        panic!("one token is handed out: {:?}", run.held)
+    };
+    assert!(run.world.now < until);
+    assert_eq!(run.enter(Phase::Standby), Err(Code::TimeCondition));
+    run.world.now = until;
+    assert_eq!(run.enter(Phase::Standby), Ok(()));
+}
+
+#[test]
+fn a_rotation_is_not_completed_while_a_token_of_the_old_key_counts() {
+    ends_after_its_tokens(&[
+        Move::Enter(Phase::Init),
+        Move::MakeKeys,
+        Move::Pass(6 * MINUTE_MS / SECOND_MS),
+        Move::Ask { sign: true },
+        Move::Enter(Phase::UpdateClients),
+        Move::Enter(Phase::UpdateServers),
+    ]);
+}
+
+#[test]
+fn a_rotation_is_not_rolled_back_to_its_end_while_a_token_of_the_new_key_counts() {
+    ends_after_its_tokens(&[
+        Move::Enter(Phase::Init),
+        Move::MakeKeys,
+        Move::Pass(6 * MINUTE_MS / SECOND_MS),
+        Move::Enter(Phase::UpdateClients),
+        Move::Ask { sign: true },
+        Move::Enter(Phase::Rollback),
+    ]);
 }
