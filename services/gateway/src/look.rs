@@ -133,14 +133,11 @@ struct Known {
 
 impl Known {
     fn of(state: &ClusterState, authority_type: AuthorityType) -> Self {
-        let keys = |of: &TypeState| -> Vec<AuthorityKey> {
-            let living = of.active.values().chain(of.prepared.values());
-            living.chain(of.retired.iter().map(|r| &r.key)).cloned().collect()
-        };
+        let own = state.types.get(&authority_type).into_iter();
         let others = state.types.iter().filter(|(t, _)| **t != authority_type);
         Self {
-            own: state.types.get(&authority_type).map(keys).unwrap_or_default(),
-            others: others.flat_map(|(_, of)| keys(of)).collect(),
+            own: own.flat_map(TypeState::ever).cloned().collect(),
+            others: others.flat_map(|(_, of)| of.ever()).cloned().collect(),
         }
     }
 

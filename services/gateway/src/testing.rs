@@ -172,8 +172,8 @@ impl World {
     pub(crate) fn epochs(&self, own: Option<(&KeyPair, &[u8])>) -> Epochs {
         let anchors: Vec<CaCert> = self.fold.read(|s| {
             let of = &s.types[&AuthorityType::Host];
-            let keys = of.active.values().chain(of.prepared.values());
-            keys.map(|k| CaCert::from_base64(&k.certificate).unwrap())
+            of.living()
+                .map(|k| CaCert::from_base64(&k.certificate).unwrap())
                 .collect()
         });
         let clock = self.clock.clone();

@@ -67,8 +67,7 @@ impl Signer {
         let (content, seen) = self.writer.look(&subject, self.now(), |state, now| {
             let content = is_owed(state, duty, now).then(|| bundle_content(state, authority_type, now))??;
             let of = state.types.get(&authority_type)?;
-            let keys = of.active.values().chain(of.prepared.values());
-            let keys = keys.filter(|key| key.kind == KeyKind::Tls);
+            let keys = of.living().filter(|key| key.kind == KeyKind::Tls);
             let lists = keys.map(|key| (key.clone(), revoked_by(state, authority_type, key.id, now)));
             Some((content, lists.collect::<Vec<_>>()))
         });

@@ -9,7 +9,7 @@ use crate::{
     authority::{AuthorityKey, AuthorityType, KeyKind},
     id::{AuthorityId, CertDigest, ClusterName, Position, RotationId, Serial, SpkiPin},
     phase::{Generation, Phase},
-    state::{ClusterState, RetiredKey},
+    state::{ClusterState, RetiredKey, TypeState},
     time::{DAY_MS, Timestamp},
 };
 
@@ -143,9 +143,7 @@ pub fn published(
 ) -> impl Iterator<Item = &AuthorityKey> {
     let token_life_ms = state.settings().jwt_ttl_ms;
     let of = state.types.get(&t);
-    let current = of
-        .into_iter()
-        .flat_map(|of| of.active.values().chain(of.prepared.values()));
+    let current = of.into_iter().flat_map(TypeState::living);
     let retired = of.into_iter().flat_map(|of| of.retired.iter());
     let still_verifies =
         move |retired: &&RetiredKey| retired.outcome.is_some() && retired.at.plus_ms(token_life_ms) > now;

@@ -129,12 +129,8 @@ fn target(node: &Node, allow_loopback: bool) -> Result<String, String> {
 }
 
 fn generation(state: &ClusterState, issuer: domain::SpkiPin) -> Option<u32> {
-    let of = state.types.get(&AuthorityType::Host)?;
-    let living = of.active.values().chain(of.prepared.values());
-    living
-        .chain(of.retired.iter().map(|r| &r.key))
-        .find(|k| k.id == issuer)
-        .map(|k| k.generation)
+    let key = state.types.get(&AuthorityType::Host)?.known(issuer)?;
+    Some(key.generation)
 }
 
 fn in_words(error: &TlsError) -> String {

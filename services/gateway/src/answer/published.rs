@@ -102,8 +102,7 @@ pub(super) async fn spiffe(asked: &Asked) -> Reply {
     // Read from the certificates without the lock: anybody may ask, and as often as he likes.
     let row = asked.app.fold.read(|state| {
         let of = state.types.get(&AuthorityType::Spiffe)?;
-        let keys = of.active.values().chain(of.prepared.values());
-        Some((keys.cloned().collect::<Vec<_>>(), of.bundle_due.0))
+        Some((of.living().cloned().collect::<Vec<_>>(), of.bundle_due.0))
     });
     let Some((keys, spiffe_sequence)) = row.filter(|(keys, _)| !keys.is_empty()) else {
         return Err(nothing(AuthorityType::Spiffe, "keys"));

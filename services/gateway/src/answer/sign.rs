@@ -73,21 +73,13 @@ async fn signed(asked: &Asked, holder: &Principal, answered: Answered) -> Reply 
 
 fn answer(asked: &Asked, issued: Issued) -> SignAnswer {
     // The row may have moved on since; then the generation is among the retired ones.
-    let (generation, retiring, phase, ca) = asked.app.fold.read(|state| {
-        let of = state.types.get(&issued.authority_type);
-        let live = of.and_then(|of| of.live(issued.issuer));
-        let retired = || {
-            let mut retired = of.into_iter().flat_map(|of| &of.retired);
-            retired.find(|r| r.key.id == issued.issuer).map(|r| &r.key)
-        };
-        let key = live.or_else(retired);
-        (
-            key.map_or(0, |key| key.generation),
-            live.is_none() || of.is_some_and(|of| of.retiring_of_each_kind().contains(&issued.issuer)),
-            of.map(|of| of.phase).unwrap_or_default(),
-            key.map(|key| key.certificate.clone()).unwrap_or_default(),
-        )
+    let found = asked.app.fold.read(|state| {
+        let of = state.types.get(&issued.authority_type)?;
+        let key = of.known(issued.issuer)?;
+        let stays = of.live(key.id).is_some() && !of.retiring_of_each_kind().contains(&key.id);
+        Some((key.generation, !stays, of.phase, key.certificate.clone()))
     });
+    let (generation, retiring, phase, ca) = found.expect("what was issued is by a key of the log");
     SignAnswer {
         credential: issued.text,
         serial: issued.serial,

@@ -95,8 +95,7 @@ impl World {
             Duty::Sign { authorization } => {
                 let granted = &state.pending[&authorization].granted;
                 let of = &state.types[&granted.authority_type];
-                let mut keys = of.active.values().chain(of.prepared.values());
-                let issuer = keys.find(|key| key.id == granted.issuer).unwrap();
+                let issuer = of.live(granted.issuer).unwrap();
                 vec![
                     self.issued(granted, &CaCert::from_base64(&issuer.certificate).unwrap())
                         .into(),

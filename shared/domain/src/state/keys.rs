@@ -29,7 +29,7 @@ impl TypeState {
     /// The authorities that the current row trusts, as nodes report it: the X.509 ones, which a node installs together with the
     /// type's other keys; of a type that has none, those others.
     pub fn trusted(&self) -> BTreeSet<SpkiPin> {
-        self.trusted_of(self.active.values().chain(self.prepared.values()))
+        self.trusted_of(self.living())
     }
 
     /// The active ones of them.
@@ -70,10 +70,25 @@ impl TypeState {
         }
     }
 
+    /// The active keys, then the prepared ones.
+    pub fn living(&self) -> impl Iterator<Item = &AuthorityKey> {
+        self.active.values().chain(self.prepared.values())
+    }
+
+    /// All keys that there ever were: the living ones, then those that sign nothing any more, the oldest first.
+    pub fn ever(&self) -> impl Iterator<Item = &AuthorityKey> {
+        self.living()
+            .chain(self.retired.iter().map(|retired| &retired.key))
+    }
+
     /// The active or prepared key with this id.
     pub fn live(&self, authority: AuthorityId) -> Option<&AuthorityKey> {
-        let mut live = self.active.values().chain(self.prepared.values());
-        live.find(|key| key.id == authority)
+        self.living().find(|key| key.id == authority)
+    }
+
+    /// The key with this id, also one that signs nothing any more.
+    pub fn known(&self, authority: AuthorityId) -> Option<&AuthorityKey> {
+        self.ever().find(|key| key.id == authority)
     }
 
     /// The authority that the rotation is retiring: the active one on the way forward, the prepared

@@ -154,11 +154,9 @@ impl Issuance {
             .types
             .get(&f.authority_type)
             .ok_or("issued by an authority that has no key")?;
-        let live = of.active.values().chain(of.prepared.values());
-        let issuer = live
-            .chain(of.retired.iter().map(|retired| &retired.key))
-            .find(|key| key.id == f.issuer);
-        let issuer = issuer.ok_or("issued by a key that is not in the log")?.clone();
+        let issuer = of
+            .known(f.issuer)
+            .ok_or("issued by a key that is not in the log")?;
         let cluster = state
             .cluster_name()
             .ok_or("issued before the cluster was created")?
@@ -168,7 +166,7 @@ impl Issuance {
             cluster,
             issued: Box::new(f.clone()),
             granted: Box::new(granted),
-            issuer: Box::new(issuer),
+            issuer: Box::new(issuer.clone()),
         })
     }
 

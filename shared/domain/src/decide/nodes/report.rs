@@ -100,14 +100,7 @@ pub fn check_facts(
         )));
     }
     // Retired ones are known: a node that slept reports what it holds, and the gate shows that it lags.
-    let is_known = |pin: &SpkiPin| {
-        let living = of
-            .active
-            .values()
-            .chain(of.prepared.values())
-            .any(|k| k.id == *pin);
-        living || of.retired.iter().any(|k| k.key.id == *pin)
-    };
+    let is_known = |pin: &SpkiPin| of.known(*pin).is_some();
     let named = facts
         .trusted
         .iter()
