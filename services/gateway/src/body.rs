@@ -15,10 +15,10 @@ use api::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
-    AuthorityType, Code, CommandId, ConsumerName, Order, Phase, TokenHash, UserName,
+    AuthorityType, Code, CommandId, ConsumerName, Order, TokenHash, UserName,
     access::{Grant, NamePattern, Uses},
     authority::KeyKind,
-    command::{Expectation, Join, KeyRequest, Rejoin, Rotate},
+    command::{Join, KeyRequest, Rejoin, Rotate},
     event::LeafUse,
     fact::{FactReport, MAX_REPORT_BYTES},
 };
@@ -149,23 +149,12 @@ pub fn attestation(body: &[u8], consumer: ConsumerName) -> Result<Wanted, No> {
     Ok(wanted(request.id, request.reason, order))
 }
 
-/// `POST /v1/consumers/{name}/probe`: an attestation of what is still to be seen.
+/// `POST /v1/consumers/{name}/probe`: what is to be attested is still to be seen.
 ///
 /// # Errors
 /// `bad_request`.
-pub fn look(body: &[u8], consumer: ConsumerName) -> Result<(Wanted, AuthorityType), No> {
-    let request: ConsumerProbeRequest = parse(body)?;
-    let order = Order::AttestConsumer {
-        authority_type: request.authority_type,
-        consumer,
-        expects: Expectation {
-            rotation: None,
-            phase: Phase::Standby,
-        },
-        probed: true,
-        saw: None,
-    };
-    Ok((wanted(request.id, request.reason, order), request.authority_type))
+pub fn look(body: &[u8]) -> Result<ConsumerProbeRequest, No> {
+    parse(body)
 }
 
 /// `POST /v1/consumers/{name}/withdraw`.

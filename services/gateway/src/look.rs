@@ -43,13 +43,28 @@ impl Looked {
     pub(crate) fn order(&self, authority_type: AuthorityType, consumer: &ConsumerName) -> Option<Order> {
         let proven = self.missing.is_none() && self.expects.rotation.is_some();
         let saw = self.saw.clone().filter(|_| proven)?;
-        Some(Order::AttestConsumer {
+        Some(attestation(
             authority_type,
-            consumer: consumer.clone(),
-            expects: self.expects.clone(),
-            probed: true,
-            saw: Some(saw),
-        })
+            consumer,
+            self.expects.clone(),
+            Some(saw),
+        ))
+    }
+}
+
+/// A probe's attestation; of one that saw nothing the log only says why it is refused, or what was answered first.
+pub(crate) fn attestation(
+    authority_type: AuthorityType,
+    consumer: &ConsumerName,
+    expects: Expectation,
+    saw: Option<Sight>,
+) -> Order {
+    Order::AttestConsumer {
+        authority_type,
+        consumer: consumer.clone(),
+        expects,
+        probed: true,
+        saw,
     }
 }
 

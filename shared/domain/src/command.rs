@@ -106,7 +106,7 @@ pub struct KeyRequest {
 }
 
 /// What a caller expects of a rotation; a mismatch is `stale_view`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Expectation {
     /// The rotation that was shown; none while idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,10 @@
 //! `POST /v1/consumers/{name}/probe`: looks at an external consumer now, and attests for it if that proves it.
 
-use api::shape::ConsumerProbeReport;
-use domain::{AuthorityType, Code, ConsumerName, Order, access::Action, probe::Sight};
+use api::{command::ConsumerProbeRequest, shape::ConsumerProbeReport};
+use domain::{
+    AuthorityType, Code, CommandId, ConsumerName, Fact, Order, Position, access::Action,
+    command::Expectation, probe::Sight,
+};
 
 use super::{Asked, not_serving};
 use crate::{
@@ -12,46 +15,63 @@ use crate::{
 
 pub(super) async fn probe(asked: &Asked) -> Reply {
     let name: ConsumerName = asked.parse_part()?;
-    let (wanted, authority_type) = body::look(&asked.body, name.clone())?;
+    let ConsumerProbeRequest {
+        id,
+        reason,
+        authority_type,
+    } = body::look(&asked.body)?;
     asked.app.catch_up().await?;
-    let key = (asked.caller.principal.clone(), wanted.id);
-    let (is_known, was_asked) = asked.app.fold.read(|state| {
-        let consumer = (authority_type, name.clone());
-        (
-            state.consumers.contains_key(&consumer),
-            state.commands.contains_key(&key),
-        )
-    });
-    // Whoever may not look, or at nothing, or again under the same id, is answered by the log: nobody is dialled for that.
-    if !asked.caller.may(Action::Rotate) || !is_known || was_asked {
-        let answered = asked.execute(asked.command(wanted)).await?;
-        return match look::known(&asked.app, authority_type, &name) {
-            Some((address, expects)) => {
-                let looked = Looked {
-                    address,
-                    expects,
-                    saw: None,
-                    missing: None,
-                };
-                reply::json(&report(&name, authority_type, looked, Some(answered.position)))
-            }
-            None => Err(unprobed()),
+    let order = if is_answered_unseen(asked, authority_type, &name, id) {
+        look::attestation(authority_type, &name, Expectation::default(), None)
+    } else {
+        let looked = look::look(&asked.app, authority_type, &name)
+            .await
+            .ok_or_else(unprobed)?;
+        let Some(order) = looked.order(authority_type, &name) else {
+            // Held against a row that others may have left.
+            asked.app.serving.still(&asked.term).map_err(not_serving)?;
+            return reply::json(&report(&name, authority_type, looked, None));
         };
-    }
-    let looked = look::look(&asked.app, authority_type, &name)
-        .await
-        .ok_or_else(unprobed)?;
-    let Some(order) = looked.order(authority_type, &name) else {
-        // Held against a row that others may have left.
-        asked.app.serving.still(&asked.term).map_err(not_serving)?;
-        return reply::json(&report(&name, authority_type, looked, None));
+        order
     };
-    let answered = asked.execute(asked.command(with(wanted, order))).await?;
+    let wanted = Wanted { id, reason, order };
+    let answered = asked.execute(asked.command(wanted)).await?;
+    let looked = recorded(asked, authority_type, &name, answered.position).await?;
     reply::json(&report(&name, authority_type, looked, Some(answered.position)))
 }
 
-fn with(wanted: Wanted, order: Order) -> Wanted {
-    Wanted { order, ..wanted }
+/// Whoever may not look, or at nothing, or again under the same id, is answered by the log: nobody is dialled for that.
+fn is_answered_unseen(asked: &Asked, t: AuthorityType, name: &ConsumerName, id: CommandId) -> bool {
+    let (command, consumer) = ((asked.caller.principal.clone(), id), (t, name.clone()));
+    let is_new = asked
+        .app
+        .fold
+        .read(|s| s.consumers.contains_key(&consumer) && !s.commands.contains_key(&command));
+    !is_new || !asked.caller.may(Action::Rotate)
+}
+
+/// The look that the log has under this id, and has answered: this one, or the first.
+async fn recorded(asked: &Asked, t: AuthorityType, name: &ConsumerName, at: Position) -> Result<Looked, No> {
+    let (address, _) = look::known(&asked.app, t, name).ok_or_else(unprobed)?;
+    let no_look = || No::new(Code::Internal, format!("position {at} holds no attestation"));
+    let (expects, saw) = match asked.app.event(at).await? {
+        Fact::ConsumerAttested(f) => {
+            let (rotation, phase) = (Some(f.rotation), f.phase);
+            (Expectation { rotation, phase }, f.saw)
+        }
+        // It had attested before.
+        Fact::CommandNoop(f) => match f.order.map(|order| *order) {
+            Some(Order::AttestConsumer { expects, saw, .. }) => (expects, saw),
+            _ => return Err(no_look()),
+        },
+        _ => return Err(no_look()),
+    };
+    Ok(Looked {
+        address,
+        expects,
+        saw,
+        missing: None,
+    })
 }
 
 fn unprobed() -> No {
@@ -64,7 +84,7 @@ fn report(
     name: &ConsumerName,
     authority_type: AuthorityType,
     looked: Looked,
-    position: Option<domain::Position>,
+    position: Option<Position>,
 ) -> ConsumerProbeReport {
     ConsumerProbeReport {
         name: name.to_string(),
