@@ -152,6 +152,12 @@ impl TlsError {
         }
     }
 
+    /// With what the system said, in one line.
+    pub fn in_words(&self) -> String {
+        let source = self.source();
+        source.map_or_else(|| self.to_string(), |source| format!("{self}: {source}"))
+    }
+
     /// May dialling again help?
     pub fn is_transient(&self) -> bool {
         !matches!(self, Self::Peer(_) | Self::Refused(_))

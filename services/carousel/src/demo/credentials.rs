@@ -11,7 +11,7 @@ use api::{
     route,
     shape::command_id,
 };
-use cli::connect::Session;
+use cli::{connect::Session, failure::in_words};
 use domain::{AuthorityType, SpkiPin, authority::KeyKind, event::LeafUse};
 use pki::{CaCert, KeyPair, csr, jwe::Receiver, jwt, ssh};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -156,7 +156,7 @@ pub(super) async fn ask(
 ) -> Result<Credential, String> {
     let clock = now.clone();
     let session = Session::open(identity, None, mtls::Now::new(move || clock().0));
-    let session = session.map_err(|error| super::traffic::in_words(&error))?;
+    let session = session.map_err(|error| in_words(&error))?;
     let kinds = authority_type.row().keys;
     let (issuer, form) = if kinds.contains(&KeyKind::Tls) {
         certificate(&session, authority_type).await
@@ -197,7 +197,7 @@ async fn sent<B: Serialize>(
     make: impl Fn() -> B,
 ) -> Result<SignAnswer, String> {
     let answer = session.post_for_signature(path, make).await;
-    answer.map_err(|error| super::traffic::in_words(&error))
+    answer.map_err(|error| in_words(&error))
 }
 
 async fn certificate(session: &Session, authority_type: AuthorityType) -> Result<(SpkiPin, Form), String> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use api::shape::Whoami;
-use cli::connect::Session;
+use cli::{connect::Session, failure::in_words};
 use domain::{ClusterName, NodeId, SpkiPin, Timestamp};
 use mtls::{Epochs, Expect, SessionRegistry, probe};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -330,17 +330,6 @@ impl Operator {
             }
         }
     }
-}
-
-pub(super) fn in_words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 impl Live {

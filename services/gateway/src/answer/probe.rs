@@ -67,7 +67,7 @@ pub(super) async fn dial(app: &App, node: NodeId) -> Result<ProbeReport, No> {
             report.not_after = Some(result.identity.not_after);
             report.millis = Some(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         }
-        Err(error) => report.error = Some(in_words(&error)),
+        Err(error) => report.error = Some(error.in_words()),
     }
     Ok(report)
 }
@@ -131,9 +131,4 @@ fn target(node: &Node, allow_loopback: bool) -> Result<String, String> {
 fn generation(state: &ClusterState, issuer: domain::SpkiPin) -> Option<u32> {
     let key = state.types.get(&AuthorityType::Host)?.known(issuer)?;
     Some(key.generation)
-}
-
-fn in_words(error: &TlsError) -> String {
-    let source = std::error::Error::source(error);
-    source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }

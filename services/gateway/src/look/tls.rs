@@ -8,10 +8,7 @@ use pki::{CaCert, Certificate, issuer_among};
 use super::{Known, certificates};
 
 pub(super) async fn look(at: SocketAddr, host: &str, known: &Known) -> Result<Sight, String> {
-    let looked = mtls::look(at, host).await.map_err(|error| {
-        let source = std::error::Error::source(&error);
-        source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
-    })?;
+    let looked = mtls::look(at, host).await.map_err(|error| error.in_words())?;
     Ok(sight(
         &looked,
         &certificates(&known.own),
