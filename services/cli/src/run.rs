@@ -19,7 +19,7 @@ use crate::{
     identity,
     screen::{audit::verification, watch::not_yet},
     terminal::Terminal,
-    text::Look,
+    text::{Look, milliseconds},
 };
 
 /// Does a command that talks to a running control plane, or needs none. `demo`, `init`, `serve` and `recover` are the
@@ -201,11 +201,7 @@ impl Context {
             return Ok(text.into());
         }
         match humantime::parse_duration(text) {
-            Ok(ago) => Ok(self
-                .look()
-                .now
-                .minus_ms(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))
-                .to_string()),
+            Ok(ago) => Ok(self.look().now.minus_ms(milliseconds(ago)).to_string()),
             Err(_) => Err(Failure::usage(format!(
                 "{text:?} is no moment; give a log position, a time such as 2026-09-20T06:10:00Z, or so long ago (2h)"
             ))),

@@ -1,5 +1,7 @@
 //! Words and tables: times, ages, counts, columns. Nothing here knows what a rotation is.
 
+use std::time::Duration;
+
 use domain::{SpkiPin, Timestamp};
 
 pub use table::{Cell, Table};
@@ -179,6 +181,11 @@ pub fn thousands(n: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// A duration as the API takes it; one that is too long for it is as long as can be.
+pub fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Reads Go's notation of a duration as the API writes it, `48h0m0s`, into milliseconds.

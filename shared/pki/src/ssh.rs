@@ -20,7 +20,7 @@ use crate::{
     key::{CaSigner, PublicKey, SignError, random, sha256},
 };
 
-pub use export::{known_hosts_line, public_line, revoked_of, trust_lines};
+pub use export::{known_hosts_line, public_line, revoked_of, trust_lines, trust_text};
 pub use key::{SshKeyError, SshPublicKey};
 pub use krl::{Revoked, krl};
 

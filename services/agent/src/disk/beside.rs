@@ -27,8 +27,7 @@ pub fn of_bundle(bundle: &Bundle) -> Beside {
         bundle.authorities.iter().any(|a| a.kind == kind)
     });
     if has(KeyKind::Ssh) {
-        let lines = ssh::trust_lines(bundle, "*");
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let text = ssh::trust_text(bundle, "*");
         if of == AuthorityType::Host {
             files.insert(KNOWN_HOSTS.into(), text.into_bytes());
         } else {

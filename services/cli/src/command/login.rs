@@ -88,11 +88,7 @@ async fn whole(context: &Context, out: Option<&Path>) -> Result<Exit, Failure> {
     secret("ssh_key", &ssh_key.to_pem())?;
     secret("ssh_key.pub", &format!("{line}\n"))?;
     secret("ssh_key-cert.pub", &format!("{}\n", certified.credential))?;
-    let known: String = ssh::trust_lines(&hosts, "*")
-        .iter()
-        .map(|line| format!("{line}\n"))
-        .collect();
-    secret("known_hosts", &known)?;
+    secret("known_hosts", &ssh::trust_text(&hosts, "*"))?;
     let ders: Vec<_> = bundle::authorities(&hosts).collect();
     secret(
         "trust.pem",

@@ -19,7 +19,7 @@ use crate::{
     guided,
     run::Context,
     screen::{self, refusal::Asked},
-    text::Look,
+    text::{Look, milliseconds},
 };
 
 pub(super) async fn rotate(context: &Context, args: &RotateArgs) -> Result<Exit, Failure> {
@@ -40,9 +40,7 @@ pub(super) async fn rotate(context: &Context, args: &RotateArgs) -> Result<Exit,
         authority_type: authority,
         phase: args.phase,
         manual: args.manual,
-        grace_period_ms: args
-            .grace_period
-            .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+        grace_period_ms: args.grace_period.map(milliseconds),
         on_lagging: args.on_lagging.map(Into::into),
         force: args.force,
         expects: status.as_ref().and_then(|s| expectation(s, authority)),

@@ -14,7 +14,7 @@ use crate::{
     args::{SignArgs, TokenArgs},
     failure::{Exit, Failure},
     run::Context,
-    text::utc,
+    text::{milliseconds, utc},
 };
 
 /// Certificate requests and SSH keys are shorter by far.
@@ -116,10 +116,6 @@ pub(super) fn signed_by(answer: &SignAnswer) -> String {
     } else {
         signed
     }
-}
-
-fn milliseconds(life: std::time::Duration) -> u64 {
-    u64::try_from(life.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A certificate request whose signature verifies: anything else stays here.

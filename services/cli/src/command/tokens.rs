@@ -19,7 +19,7 @@ use crate::{
     args::{TokenAddArgs, TokensCommand},
     failure::{Exit, Failure},
     run::Context,
-    text::utc,
+    text::{milliseconds, utc},
 };
 
 pub(super) async fn tokens(context: &Context, command: TokensCommand) -> Result<Exit, Failure> {
@@ -54,7 +54,7 @@ async fn add(context: &Context, args: &TokenAddArgs) -> Result<Exit, Failure> {
         addresses: args.address.clone(),
         types: args.uses_types.iter().map(|t| (*t, Uses::usual(*t))).collect(),
         uses: args.uses,
-        ttl_ms: u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX),
+        ttl_ms: milliseconds(args.ttl),
     };
     context.sends();
     let answer: TokenAnswer = context.sort(session.post(route::TOKENS, &body).await)?;

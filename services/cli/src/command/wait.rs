@@ -17,7 +17,7 @@ use crate::{
     failure::{Exit, Failure},
     run::{Context, Watched},
     screen::watch,
-    text::Look,
+    text::{Look, milliseconds},
 };
 
 /// How often the stall line is repeated without a terminal.
@@ -260,10 +260,7 @@ impl<'a> Waiting<'a> {
     }
 
     fn not_yet(&self, limit: Duration) -> Failure {
-        let waited = format!(
-            " after {}",
-            go_duration(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
-        );
+        let waited = format!(" after {}", go_duration(milliseconds(limit)));
         let watched = self.context.watched();
         let (line, target) = watched
             .as_ref()

@@ -36,6 +36,12 @@ pub fn trust_lines(bundle: &Bundle, hosts: &str) -> Vec<String> {
     .collect()
 }
 
+/// The same as the file that OpenSSH reads.
+pub fn trust_text(bundle: &Bundle, hosts: &str) -> String {
+    let lines = trust_lines(bundle, hosts);
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
 /// For sshd's `RevokedKeys`: what the bundle denies of what was signed for SSH. It does not say by which of two generations:
 /// named under both, for 64 random bits are nobody else's.
 ///
