@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use address::{ProbeAddress, Scheme};
 
 use crate::{
-    authority::{AuthorityKey, AuthorityType, KeyKind},
+    authority::{AuthorityType, KeyKind},
     event::LeafUse,
     id::AuthorityId,
     state::{ClusterState, TypeState},
@@ -146,7 +146,8 @@ fn tls(
         ));
     }
     if let Some(Accepted { authorities, others }) = accepts {
-        is_equal(authorities, &of.1.trusted())?;
+        let row = of.1.trusted();
+        is_within(authorities, &row, &row)?;
         if *others > 0 {
             return Err(Unproven::Others(*others));
         }
@@ -167,23 +168,23 @@ fn ssh(of: Of<'_>, presents: &[Presented], now: Timestamp) -> Result<(), Unprove
 
 /// All keys that sign or will sign, and no other but retired ones whose tokens may still live.
 fn jwks(of: &TypeState, holds: &BTreeSet<AuthorityId>, may: &BTreeSet<AuthorityId>) -> Result<(), Unproven> {
-    let of_kind =
-        |keys: &std::collections::BTreeMap<KeyKind, AuthorityKey>| keys.get(&KeyKind::Jwt).map(|key| key.id);
-    let must: BTreeSet<_> = [of_kind(&of.active), of_kind(&of.prepared)]
-        .into_iter()
-        .flatten()
-        .collect();
-    match (must.difference(holds).next(), holds.difference(may).next()) {
-        (Some(lacks), _) => Err(Unproven::Lacks(*lacks)),
-        (None, Some(extra)) => Err(Unproven::Extra(*extra)),
-        // Two empty sets are equal and prove nothing.
-        (None, None) if must.is_empty() => Err(Unproven::NoKey),
-        (None, None) => Ok(()),
+    let sign = of.living().filter(|key| key.kind == KeyKind::Jwt);
+    let must: BTreeSet<_> = sign.map(|key| key.id).collect();
+    is_within(holds, &must, may)?;
+    // Two empty sets are equal and prove nothing.
+    if must.is_empty() {
+        return Err(Unproven::NoKey);
     }
+    Ok(())
 }
 
-fn is_equal(found: &BTreeSet<AuthorityId>, row: &BTreeSet<AuthorityId>) -> Result<(), Unproven> {
-    match (row.difference(found).next(), found.difference(row).next()) {
+/// All of what must be, and nothing beside what may be.
+fn is_within(
+    found: &BTreeSet<AuthorityId>,
+    must: &BTreeSet<AuthorityId>,
+    may: &BTreeSet<AuthorityId>,
+) -> Result<(), Unproven> {
+    match (must.difference(found).next(), found.difference(may).next()) {
         (Some(lacks), _) => Err(Unproven::Lacks(*lacks)),
         (None, Some(extra)) => Err(Unproven::Extra(*extra)),
         (None, None) => Ok(()),

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::{authority::KeyKind, id::Hostname, plain};
 
 /// The most principals of an SSH certificate: OpenSSH reads no more.
-pub const MOST_PRINCIPALS: usize = 256;
+pub(crate) const MOST_PRINCIPALS: usize = 256;
 /// The longest principal, key id, audience or issuer, in bytes.
-pub const LONGEST_TEXT: usize = 255;
+const LONGEST_TEXT: usize = 255;
 /// What a critical option may be called: OpenSSH refuses a certificate with one that it does not know.
-pub const CRITICAL_OPTIONS: [&str; 3] = ["force-command", "source-address", "verify-required"];
+const CRITICAL_OPTIONS: [&str; 3] = ["force-command", "source-address", "verify-required"];
 /// What an extension may be called: OpenSSH overlooks one that it does not know.
-pub const EXTENSIONS: [&str; 6] = [
+const EXTENSIONS: [&str; 6] = [
     "no-touch-required",
     "permit-X11-forwarding",
     "permit-agent-forwarding",
@@ -166,6 +166,6 @@ fn is_upn(text: &str) -> bool {
 }
 
 /// May it be a principal? ssh takes those of a host for patterns, and sshd those of a user for a list.
-pub fn is_principal(text: &str) -> bool {
+pub(crate) fn is_principal(text: &str) -> bool {
     is_text(text) && !text.contains(['*', '?', '!', ',', '"']) && !text.starts_with('-')
 }

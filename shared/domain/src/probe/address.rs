@@ -59,11 +59,6 @@ impl ProbeAddress {
         }
     }
 
-    /// The port.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// `HOST:PORT`, as it is dialled.
     pub fn authority(&self) -> String {
         match &self.host {
