@@ -11,7 +11,6 @@ use std::{
 };
 
 use api::{Audit, Queries};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
     AuthorityType, AuthorizationId, CertDigest, ClusterName, ClusterState, Code, Position, Principal,
     Refusal, Serial, SpkiPin, Timestamp, authority::KeyKind, desired::may_hand_out, event::LeafUse,
@@ -27,8 +26,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config, firsts::Firsts, hub::Hub, limits::NodeLimits, precedence::Precedence,
-    presence::Presences, reply::No, serving::Serving, strangers::Strangers,
+    config::Config,
+    firsts::Firsts,
+    hub::{Hub, to_pem},
+    limits::NodeLimits,
+    precedence::Precedence,
+    presence::Presences,
+    reply::No,
+    serving::Serving,
+    strangers::Strangers,
 };
 
 /// How long an answer may wait for something that others do: a signature, a bundle, a gate.
@@ -81,8 +87,6 @@ struct Reading {
 /// A certificate as the log has it.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Issued {
-    /// Empty for what is no X.509.
-    pub(crate) der: Vec<u8>,
     /// As its holder takes it: PEM, one line of OpenSSH, or a sealed token.
     pub(crate) text: String,
     pub(crate) serial: Serial,
@@ -269,21 +273,14 @@ impl App {
                 format!("position {position} holds no certificate"),
             ));
         };
-        let (der, text) = match fact.kind {
-            KeyKind::Tls => {
-                let der = STANDARD.decode(&fact.certificate).map_err(|_| {
-                    No::new(
-                        Code::Internal,
-                        format!("the certificate at position {position} is damaged"),
-                    )
-                })?;
-                let text = pki::pem::encode_certificates([&der[..]]);
-                (der, text)
-            }
-            KeyKind::Ssh | KeyKind::Jwt => (vec![], fact.certificate),
+        let text = match fact.kind {
+            KeyKind::Tls => to_pem(&fact.certificate).ok_or_else(|| {
+                let text = format!("the certificate at position {position} is damaged");
+                No::new(Code::Internal, text)
+            })?,
+            KeyKind::Ssh | KeyKind::Jwt => fact.certificate,
         };
         Ok(Issued {
-            der,
             text,
             serial: fact.serial,
             authority_type: fact.authority_type,

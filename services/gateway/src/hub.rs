@@ -109,10 +109,7 @@ impl Hub {
         authority_type: AuthorityType,
         position: Position,
     ) -> Result<Arc<SignedBundle>, crate::reply::No> {
-        Ok(Self::published(app, authority_type, position)
-            .await?
-            .bundle
-            .clone())
+        Ok(Self::published(app, authority_type, position).await?.bundle)
     }
 
     /// The same with the revocation lists beside it.

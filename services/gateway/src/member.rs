@@ -299,7 +299,7 @@ impl Member {
             Err(no) => return Err(Trouble::Answer(no)),
         };
         let (_, orphan) = self.in_flight.remove(at);
-        self.held.push(self.store.install(&orphan, &issued.der)?);
+        self.held.push(self.store.install(&orphan, &issued.text)?);
         Ok(true)
     }
 

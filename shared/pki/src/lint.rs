@@ -139,6 +139,13 @@ const EXPECTED: [(&str, bool); 6] = [
 ];
 
 fn extensions(certificate: &X509Certificate<'_>, granted: &AuthorizationGranted) -> Result<(), LintError> {
+    // A leaf that only signs documents has no extended usage, and so no list of them.
+    let has_usages = granted.usage != LeafUse::Signing;
+    let expected = || {
+        EXPECTED
+            .iter()
+            .filter(|(oid, _)| has_usages || *oid != EXTENDED_USAGE)
+    };
     let mut seen = Vec::new();
     for extension in certificate.extensions() {
         let oid = extension.oid.to_id_string();
@@ -146,9 +153,8 @@ fn extensions(certificate: &X509Certificate<'_>, granted: &AuthorizationGranted)
             oid: oid.clone(),
             wrong,
         };
-        let (_, critical) = EXPECTED
-            .iter()
-            .find(|(e, _)| *e == oid && (oid != EXTENDED_USAGE || granted.usage != LeafUse::Signing))
+        let (_, critical) = expected()
+            .find(|(e, _)| *e == oid)
             .ok_or_else(|| wrong("is not in the profile"))?;
         if extension.critical != *critical {
             return Err(wrong("has the wrong criticality"));
@@ -159,10 +165,7 @@ fn extensions(certificate: &X509Certificate<'_>, granted: &AuthorizationGranted)
         value(extension, granted)?;
         seen.push(oid);
     }
-    // A leaf that only signs documents has no extended usage, and so no list of them.
-    let is_expected = |oid: &str| oid != EXTENDED_USAGE || granted.usage != LeafUse::Signing;
-    let missing = |(oid, _): &&(&str, bool)| is_expected(oid) && !seen.iter().any(|s| s == oid);
-    match EXPECTED.iter().find(missing) {
+    match expected().find(|(oid, _)| !seen.iter().any(|s| s == oid)) {
         Some((oid, _)) => Err(LintError::Extension {
             oid: (*oid).into(),
             wrong: "is missing",

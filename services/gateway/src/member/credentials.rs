@@ -108,13 +108,10 @@ impl Store {
     }
 
     /// Puts a key's certificate beside it.
-    pub(crate) fn install(&self, orphan: &Orphan, der: &[u8]) -> Result<Stored, CredentialError> {
-        let stored = self.fit(&orphan.stem, CertificateDer::from(der.to_vec()), &orphan.key)?;
+    pub(crate) fn install(&self, orphan: &Orphan, pem: &str) -> Result<Stored, CredentialError> {
+        let stored = self.fit(&orphan.stem, self.first(&orphan.stem, pem)?, &orphan.key)?;
         // A crash before this line leaves the key alone: the next start finds its certificate in the log.
-        self.write(
-            &format!("{}.crt", orphan.stem),
-            pem::encode_certificates([der]).as_bytes(),
-        )?;
+        self.write(&format!("{}.crt", orphan.stem), pem.as_bytes())?;
         Ok(stored)
     }
 
@@ -152,14 +149,17 @@ impl Store {
 
     fn certificate(&self, stem: &str) -> Result<Option<CertificateDer<'static>>, CredentialError> {
         let path = self.dir.join(format!("{stem}.crt"));
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(CredentialError::Io { path, source }),
-        };
-        let first = pem::certificates(&text).and_then(|all| all.into_iter().next());
-        first.map(Some).ok_or_else(|| CredentialError::Damaged {
-            path,
+        match fs::read_to_string(&path) {
+            Ok(text) => self.first(stem, &text).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(CredentialError::Io { path, source }),
+        }
+    }
+
+    fn first(&self, stem: &str, text: &str) -> Result<CertificateDer<'static>, CredentialError> {
+        let first = pem::certificates(text).and_then(|all| all.into_iter().next());
+        first.ok_or_else(|| CredentialError::Damaged {
+            path: self.dir.join(format!("{stem}.crt")),
             why: "it holds no certificate".into(),
         })
     }
