@@ -142,7 +142,7 @@ fn silent(address: &ProbeAddress, waited: Duration) -> String {
 struct Known {
     /// Of the type: all that ever signed or will.
     own: Vec<AuthorityKey>,
-    /// Certificates of the cluster's other types: a server that names those too says nothing about this one by it.
+    /// Likewise of the cluster's other types: a server that names those too says nothing about this one by it.
     others: Vec<AuthorityKey>,
 }
 

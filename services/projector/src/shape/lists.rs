@@ -129,7 +129,7 @@ pub fn tokens(state: &ClusterState, now: Timestamp) -> Vec<TokenDoc> {
 
 /// All operators, by name.
 pub fn users(state: &ClusterState) -> Vec<UserDoc> {
-    let newest = |holder: Principal| {
+    let last_end = |holder: Principal| {
         let held = state.held.get(&holder).into_iter().flatten();
         held.filter_map(|d| state.certificates.get(d))
             .filter(|c| !c.revoked)
@@ -142,7 +142,7 @@ pub fn users(state: &ClusterState) -> Vec<UserDoc> {
             name: name.to_string(),
             roles: roles.clone(),
             logins: state.logins_of(name),
-            not_after: newest(Principal::User(name.clone())),
+            not_after: last_end(Principal::User(name.clone())),
         })
         .collect()
 }

@@ -189,7 +189,7 @@ pub struct UserDoc {
     /// The accounts that their SSH certificates are good for.
     #[serde(default)]
     pub logins: Vec<String>,
-    /// The end of the newest certificate's life.
+    /// The latest end of the certificates that were not revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
 }
