@@ -91,7 +91,8 @@ fn check_usage(args: &RotateArgs, reason: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn expectation(status: &Status, authority: AuthorityType) -> Option<Expectation> {
+/// What a command of now expects of the authority.
+pub(crate) fn expectation(status: &Status, authority: AuthorityType) -> Option<Expectation> {
     let found = status
         .authorities
         .iter()
@@ -102,17 +103,22 @@ pub(super) fn expectation(status: &Status, authority: AuthorityType) -> Option<E
     })
 }
 
+/// Where the plan up to a phase is, or to the end.
+pub(crate) fn plan_path(authority: AuthorityType, until: Option<Phase>) -> String {
+    let path = route::fill(route::PLAN, authority.name());
+    match until {
+        Some(phase) => format!("{path}?phase={phase}"),
+        None => path,
+    }
+}
+
 async fn plan(
     context: &Context,
     session: &Session,
     authority: AuthorityType,
     phase: Option<Phase>,
 ) -> Result<Exit, Failure> {
-    let mut path = route::fill(route::PLAN, authority.name());
-    if let Some(phase) = phase {
-        path.push_str(&format!("?phase={phase}"));
-    }
-    let plan: Plan = context.get(session, &path).await?;
+    let plan: Plan = context.get(session, &plan_path(authority, phase)).await?;
     context.terminal.show(
         &plan,
         |look| screen::plan::render(&plan, look),

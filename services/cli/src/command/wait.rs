@@ -23,7 +23,9 @@ use crate::{
 /// How often the stall line is repeated without a terminal.
 const STALL: Duration = Duration::from_secs(60);
 /// How long between two attempts to open the stream again.
-const PAUSE: Duration = Duration::from_millis(300);
+pub(crate) const PAUSE: Duration = Duration::from_millis(300);
+/// For how long nobody may be there before it is given up.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) async fn wait(context: &Context, args: &WaitArgs) -> Result<Exit, Failure> {
     let authority = required_type(args.authority_type)?;
@@ -49,6 +51,20 @@ pub(super) async fn follow(
     Waiting::new(context, authority, target)
         .run(session, timeout)
         .await
+}
+
+/// Opens the watch of an authority; for as long as nobody is there, again and again.
+pub(crate) async fn open(session: &Session, authority: AuthorityType) -> Result<EventStream, ConnectError> {
+    let path = route::fill(route::WATCH, authority.name());
+    let begun = Instant::now();
+    loop {
+        match session.stream(&path).await {
+            // A refusal or a question of trust does not pass by itself; silence may.
+            Err(ConnectError::Client(error)) if error.is_transient() && begun.elapsed() < PATIENCE => {}
+            opened => return opened,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// What is waited for.
@@ -126,24 +142,11 @@ impl<'a> Waiting<'a> {
     /// Reads lines until the verdict; opens the stream anew when it ends, for a control plane may be restarted and
     /// a change of trust closes connections.
     async fn watch(&mut self, session: &Session) -> Result<Exit, Failure> {
-        let path = route::fill(route::WATCH, self.authority.name());
-        let mut quiet_since: Option<Instant> = None;
         loop {
-            match session.stream(&path).await {
-                Ok(mut stream) => {
-                    quiet_since = None;
-                    if let Some(exit) = self.listen(&mut stream).await? {
-                        return Ok(exit);
-                    }
-                }
-                // A refusal or a question of trust does not pass by itself; silence may.
-                Err(ConnectError::Client(error)) if error.is_transient() => {
-                    let since = *quiet_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > Duration::from_secs(120) {
-                        return Err(Failure::of(error.into(), self.context.look()));
-                    }
-                }
-                Err(error) => return Err(Failure::of(error, self.context.look())),
+            let opened = open(session, self.authority).await;
+            let mut stream = opened.map_err(|error| Failure::of(error, self.context.look()))?;
+            if let Some(exit) = self.listen(&mut stream).await? {
+                return Ok(exit);
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -13,7 +13,10 @@ use domain::{
 
 use super::keys::Key;
 use crate::{
-    command::wait::{Target, Verdict, verdict},
+    command::{
+        rotate,
+        wait::{Target, Verdict, verdict},
+    },
     failure::Exit,
 };
 use parts::edit;
@@ -279,13 +282,9 @@ impl Guided {
         if self.screen != Screen::Asking || self.authority != Some(authority) {
             return Effect::Nothing;
         }
-        let of = status
-            .authorities
-            .iter()
-            .find(|of| of.authority_type == authority);
         let expects = Expectation {
-            rotation: of.and_then(|of| of.rotation.current_id),
             phase: plan.phase,
+            ..rotate::expectation(&status, authority).unwrap_or_default()
         };
         if !Self::steps(plan.phase).contains(&step) {
             self.note(&format!(

@@ -1,6 +1,6 @@
 //! What is asked of the control plane while keys are read: each question is a task, each answer an event.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use api::{
     command::{CommandAnswer, RotateRequest},
@@ -12,16 +12,13 @@ use domain::{AuthorityType, Phase, decide::rotation::DEFAULT_GRACE_PERIOD_MS};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::{AbortHandle, JoinSet},
-    time::Instant,
 };
 
 use super::machine::{Order, Step};
-use crate::connect::{ConnectError, Session};
-
-/// How long between two attempts to open the watch again.
-const PAUSE: Duration = Duration::from_millis(300);
-/// How long nobody may answer before the watch is given up.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::{
+    command::{rotate, wait},
+    connect::{ConnectError, Session},
+};
 
 /// An answer.
 pub(super) enum Event {
@@ -140,38 +137,27 @@ async fn plan(
     until: Option<Phase>,
 ) -> Result<(Status, Plan), ConnectError> {
     let status = session.get(route::STATUS).await?;
-    let mut path = route::fill(route::PLAN, authority.name());
-    if let Some(phase) = until {
-        path.push_str(&format!("?phase={phase}"));
-    }
-    Ok((status, session.get(&path).await?))
+    Ok((status, session.get(&rotate::plan_path(authority, until)).await?))
 }
 
 /// Follows the authority; opens the stream anew when it ends, for a change of trust closes connections.
 async fn watch(session: &Session, authority: AuthorityType, sender: &UnboundedSender<Event>) {
-    let path = route::fill(route::WATCH, authority.name());
-    let mut quiet_since: Option<Instant> = None;
     loop {
-        match session.stream(&path).await {
-            Ok(mut stream) => {
-                quiet_since = None;
-                while let Ok(Some(event)) = stream.next().await {
-                    let Ok(line) = event.json::<WatchLine>() else {
-                        continue;
-                    };
-                    if sender.send(Event::Watched(line)).is_err() {
-                        return;
-                    }
-                }
-            }
-            Err(ConnectError::Client(error))
-                if error.is_transient()
-                    && quiet_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {}
+        let mut stream = match wait::open(session, authority).await {
+            Ok(stream) => stream,
             Err(error) => {
                 let _ = sender.send(Event::Unwatched(error));
                 return;
             }
+        };
+        while let Ok(Some(event)) = stream.next().await {
+            let Ok(line) = event.json::<WatchLine>() else {
+                continue;
+            };
+            if sender.send(Event::Watched(line)).is_err() {
+                return;
+            }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(wait::PAUSE).await;
     }
 }
