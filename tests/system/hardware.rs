@@ -177,6 +177,61 @@ fn an_authority_moves_into_a_token_and_out_of_it_by_rotations_and_a_token_that_i
     let _ = world.carousel(&["audit", "verify"]).expect_code(0);
 }
 
+/// How many events of a type are about the holder.
+fn events(world: &World, event_type: &str, holder: &str) -> usize {
+    let all = world.json(&["audit", "ls", "--all"]);
+    let events = all.as_array().expect("events").iter();
+    events
+        .filter(|event| event["type"] == event_type && event["data"]["holder"] == holder)
+        .count()
+}
+
+#[test]
+fn a_token_that_is_lost_under_a_running_signer_is_waited_for_and_nothing_is_half_done() {
+    let test = "hardware-lost";
+    let mut world = World::empty(test, Log::Embedded).expect("the embedded log is always there");
+    let Some(token) = Token::make(&mut world) else {
+        return skip(test, "SoftHSM (softhsm2) is not installed");
+    };
+    let mut init = world.init_command(None);
+    init.envs(world.env.iter().cloned());
+    let _ = run(init.args(["--keys", &token.uri])).expect_code(0);
+    world.serve();
+    let sign = ["auth", "token", "--type=jwt", "--name=billing", "--audience=api"];
+    // From here on the signer holds the token open, with the place of the key in it.
+    let _ = world.carousel(&sign).expect_code(0);
+    let keys = token.objects();
+
+    token.goes();
+    let refused = world.carousel(&sign);
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("signer_unavailable"),
+        "{}",
+        refused.stderr
+    );
+    let serve = world.serve.as_mut().expect("it serves");
+    serve.wait_for_line("\"our keys\" is not there", PATIENCE);
+    let entered = world.enter("saml_idp", "init");
+    assert_eq!(entered.code, Some(0), "{}", entered.stderr);
+    // It waits, and nothing else: neither is it refused, nor is a key made elsewhere.
+    let of_billing = |event_type: &str| events(&world, event_type, "external/billing");
+    assert_eq!(of_billing("carousel.authorization.granted.v1"), 2);
+    assert_eq!(of_billing("carousel.certificate.issued.v1"), 1);
+    assert_eq!(of_billing("carousel.certificate.refused.v1"), 0);
+    assert_eq!(storage(&world, "saml_idp", "prepared"), None);
+
+    token.comes_back();
+    deadline(PATIENCE, "what waited is signed and made", || {
+        let is_signed = of_billing("carousel.certificate.issued.v1") == 2;
+        let made_in = storage(&world, "saml_idp", "prepared");
+        (is_signed && made_in.as_deref() == Some("pkcs11")).then_some(())
+    });
+    assert_eq!(token.objects(), keys + 2, "one key with two halves");
+    let _ = world.carousel(&sign).expect_code(0);
+    let _ = world.carousel(&["audit", "verify"]).expect_code(0);
+}
+
 #[test]
 fn a_token_that_is_not_there_or_refuses_its_pin_is_said_at_once_and_nothing_is_changed() {
     let test = "hardware-wrong";
