@@ -9,7 +9,8 @@ use domain::{
 };
 
 use super::{
-    Sample, by, by_clock, by_signer, days, first, material::*, minutes, node, read, rotation, second,
+    Sample, by, by_alice, by_clock, by_signer, days, first, material::*, minutes, node, read, rotation,
+    second,
 };
 
 const HOST: AuthorityType = AuthorityType::Host;
@@ -63,11 +64,26 @@ fn authorizations() -> Vec<Sample> {
         holder: Principal::Node(node()),
         why: "its authority is no longer active or prepared".into(),
     };
+    let holder = Principal::External("alice".into());
+    let logon = AuthorizationGranted {
+        uri: holder.uri(&super::cluster()),
+        holder,
+        authority_type: AuthorityType::Windows,
+        occasion: Occasion::Signing,
+        common_name: "alice".into(),
+        names: vec![],
+        addresses: vec![],
+        form: Form::Logon {
+            upn: "alice@corp.example.com".into(),
+        },
+        ..granted()
+    };
     let actor = Principal::Node(node());
     vec![
         Sample::full(granted(), by(actor.clone(), minutes(10))),
         Sample::bare(bare, by(actor, minutes(7))),
         Sample::full(voided, by_clock(days(2))),
+        Sample::later("logon", logon, by_alice(minutes(14))),
     ]
 }
 
