@@ -430,10 +430,12 @@ impl World {
             public_key: String::new(),
             replacements: vec![],
         };
+        let certified = bundle.authorities.iter().filter(|a| a.kind == KeyKind::Tls);
+        let revocation_lists = certified.map(|a| (a.id, String::new())).collect();
         self.bundles.insert((authority_type, revision), bundle);
         vec![
             AuthorityBundleSigned {
-                revocation_lists: Default::default(),
+                revocation_lists,
                 authority_type,
                 revision,
                 phase,

@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
     AuthorityId, AuthorityType, Duty, Fact, Position, Serial, Timestamp,
     authority::{AuthorityKey, KeyKind},
-    duty::{bundle_content, revoked_by},
+    duty::{LIST_AFTER_MS, bundle_content, is_owed_for_lists, revoked_by},
     event::AuthorityBundleSigned,
     trust::{Bundle, SignedBundle},
 };
@@ -44,6 +44,24 @@ enum Unfit {
 #[derive(Default)]
 pub(crate) struct Told(Mutex<BTreeMap<AuthorityType, Position>>);
 
+/// When a missing revocation list was last tried for, so that a key which stays away is not asked for at every look.
+#[derive(Default)]
+pub(crate) struct Tried(Mutex<BTreeMap<AuthorityType, Timestamp>>);
+
+impl Tried {
+    /// May it be tried now? Then it has been.
+    fn may(&self, authority_type: AuthorityType, now: Timestamp) -> bool {
+        let mut tried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = tried
+            .get(&authority_type)
+            .is_none_or(|last| now >= last.plus_ms(LIST_AFTER_MS));
+        if is_due {
+            tried.insert(authority_type, now);
+        }
+        is_due
+    }
+}
+
 impl Told {
     /// Is this the first refusal of the revision? None: it was signed.
     fn is_news(&self, authority_type: AuthorityType, refused: Option<Position>) -> bool {
@@ -69,11 +87,21 @@ impl Signer {
             let of = state.types.get(&authority_type)?;
             let keys = of.living().filter(|key| key.kind == KeyKind::Tls);
             let lists = keys.map(|key| (key.clone(), revoked_by(state, authority_type, key.id, now)));
-            Some((content, lists.collect::<Vec<_>>()))
+            let before = of.bundle.as_ref().map(|head| head.lists.clone());
+            let before = before.filter(|_| is_owed_for_lists(state, authority_type, now));
+            Some((content, lists.collect::<Vec<_>>(), before))
         });
-        let Some((content, lists)) = content else {
+        let Some((content, lists, before)) = content else {
             return Ok(Progress::Some);
         };
+        if before.is_some() && !self.tried.may(authority_type, self.now()) {
+            return Ok(Progress::None);
+        }
+        let lists = self.revocation_lists(lists, content.expires).await?;
+        if before.is_some_and(|before| lists.keys().all(|id| before.contains(id))) {
+            // Its key is still away. What there is stays: a new signature would wake every reader for nothing.
+            return Ok(Progress::None);
+        }
         let signed = bundle::sign(&content, &self.bundle_key, vec![]);
         let fact: Fact = AuthorityBundleSigned {
             authority_type,
@@ -81,7 +109,7 @@ impl Signer {
             phase: content.phase,
             expires: content.expires,
             bundle: signed.clone(),
-            revocation_lists: self.revocation_lists(lists, content.expires).await?,
+            revocation_lists: lists,
         }
         .into();
         let prepared = self.writer.prepare(
@@ -103,8 +131,8 @@ impl Signer {
         self.append(&[fact], seen).await
     }
 
-    /// The revocation list of each authority. One whose key cannot be reached now has none until the next bundle: nothing of
-    /// ours reads it, and whom to trust must not wait for a key in somebody's drawer.
+    /// The revocation list of each authority. One whose key cannot be reached now has none until it can: nothing of ours
+    /// reads it, and whom to trust must not wait for a key in somebody's drawer.
     async fn revocation_lists(
         &self,
         lists: Vec<(AuthorityKey, Vec<(Serial, Timestamp)>)>,

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     authorities::{Authorities, OpenError},
-    bundles::Told,
+    bundles::{Told, Tried},
     checkpoints::{CheckpointError, Checkpoints},
     founding,
     keystore::{KeyStore, KeyStoreError, Stores},
@@ -46,6 +46,7 @@ pub struct Signer {
     /// The keys that `init` made: this signer's own, even where a file of one is lost.
     pub(crate) founders: BTreeSet<AuthorityId>,
     pub(crate) told: Told,
+    pub(crate) tried: Tried,
     now: Now,
     checkpoints: Checkpoints,
     part: Part,
@@ -142,6 +143,7 @@ impl Signer {
             metrics,
             founders,
             told: Told::default(),
+            tried: Tried::default(),
             now,
             checkpoints,
             part,

@@ -1,14 +1,17 @@
 //! What the signer owes: computed from the state, so that a signer that was away loses nothing.
 
 use crate::{
-    authority::{AuthorityType, KeyKind},
+    authority::{AuthorityKey, AuthorityType, KeyKind},
     event::{Event, Fact, RotationOutcome},
     id::{AuthorityId, AuthorizationId, CertDigest, Position, Principal, RotationId, Serial},
     phase::Phase,
-    state::{ClusterState, DeniedCertificate, TypeState},
-    time::Timestamp,
+    state::{BundleHead, ClusterState, DeniedCertificate, TypeState},
+    time::{MINUTE_MS, Timestamp},
     trust::{AuthorityStatus, BUNDLE_LIFE_MS, Bundle, BundleAuthority, Denied},
 };
+
+/// How long after a bundle was signed a revocation list that it lacks is tried for, in milliseconds.
+pub const LIST_AFTER_MS: u64 = MINUTE_MS;
 
 /// Something that the signer owes. Every duty may be done twice and late: doing it again changes nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -131,7 +134,7 @@ pub(crate) fn owed_of_type(state: &ClusterState, t: AuthorityType, now: Timestam
 /// The content of the bundle that is due for a type, made at `now`.
 pub fn bundle_content(state: &ClusterState, authority_type: AuthorityType, now: Timestamp) -> Option<Bundle> {
     let of = state.types.get(&authority_type)?;
-    let listed = |keys: &std::collections::BTreeMap<KeyKind, crate::authority::AuthorityKey>, status| {
+    let listed = |keys: &std::collections::BTreeMap<KeyKind, AuthorityKey>, status| {
         keys.values()
             .map(|k| BundleAuthority {
                 id: k.id,
@@ -229,13 +232,32 @@ fn bundle(state: &ClusterState, t: AuthorityType) -> Option<Duty> {
     })
 }
 
+/// A bundle that describes the row is signed anew at half its life, and before that where an authority had no revocation
+/// list beside it.
 fn stale_bundle(t: AuthorityType, of: &TypeState, now: Timestamp) -> Option<Duty> {
     let head = of.bundle.as_ref().filter(|b| b.revision >= of.bundle_due)?;
     let half = head.signed.plus_ms(BUNDLE_LIFE_MS / 2);
-    (now >= half).then_some(Duty::SignBundle {
+    let lacks_list = now >= head.signed.plus_ms(LIST_AFTER_MS) && lacks_list(of, head).is_some();
+    (now >= half || lacks_list).then_some(Duty::SignBundle {
         authority_type: t,
         revision: of.bundle_due,
     })
+}
+
+/// A key that signs X.509 and has no list beside the newest bundle: it could not be reached.
+fn lacks_list<'a>(of: &'a TypeState, head: &BundleHead) -> Option<&'a AuthorityKey> {
+    let mut certified = of.living().filter(|key| key.kind == KeyKind::Tls);
+    certified.find(|key| !head.lists.contains(&key.id))
+}
+
+/// Is the bundle owed for the sake of revocation lists alone? Then one without any more of them is of no use.
+pub fn is_owed_for_lists(state: &ClusterState, t: AuthorityType, now: Timestamp) -> bool {
+    let Some((of, head)) = state.types.get(&t).and_then(|of| Some((of, of.bundle.as_ref()?))) else {
+        return false;
+    };
+    head.revision >= of.bundle_due
+        && now < head.signed.plus_ms(BUNDLE_LIFE_MS / 2)
+        && lacks_list(of, head).is_some()
 }
 
 /// An authorisation is signed only while its authority is active or prepared; otherwise it is void.

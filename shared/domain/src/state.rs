@@ -212,6 +212,8 @@ pub struct BundleHead {
     pub signed: Timestamp,
     /// It may not be installed after this.
     pub expires: Timestamp,
+    /// The authorities whose revocation lists stand beside it: all that could be reached when it was signed.
+    pub lists: BTreeSet<AuthorityId>,
 }
 
 /// A node.

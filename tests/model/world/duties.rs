@@ -92,8 +92,9 @@ impl World {
         let Some(bundle) = bundle_content(&self.log, authority_type, self.now) else {
             return;
         };
+        let lists = bundle.authorities.iter().map(|a| (a.id, String::new()));
         let signed = AuthorityBundleSigned {
-            revocation_lists: Default::default(),
+            revocation_lists: lists.collect(),
             authority_type,
             revision: bundle.revision,
             phase: bundle.phase,

@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use domain::{
     Phase, SpkiPin, Timestamp,
     authority::KeyKind,
     decide::certificates::revoke::MAX_REVOKED,
     event::AuthorityKeyGenerated,
     id::{CertDigest, Serial},
+    state::TypeState,
     trust::Denied,
 };
 use execution::FactWriter;
@@ -20,6 +23,10 @@ use crate::{
 const DB: AuthorityType = AuthorityType::Db;
 
 fn due(cluster: &Cluster) -> Duty {
+    due_at(cluster, START).expect("a bundle is owed")
+}
+
+fn due_at(cluster: &Cluster, now: Timestamp) -> Option<Duty> {
     let is_it = |duty: &Duty| {
         matches!(
             duty,
@@ -29,8 +36,8 @@ fn due(cluster: &Cluster) -> Duty {
             }
         )
     };
-    let owed = cluster.fold.read(|state| domain::owed(state, START));
-    owed.into_iter().find(is_it).expect("a bundle is owed")
+    let owed = cluster.fold.read(|state| domain::owed(state, now));
+    owed.into_iter().find(is_it)
 }
 
 fn signed_phase(cluster: &Cluster) -> Option<Phase> {
@@ -111,6 +118,48 @@ async fn a_lost_key_that_an_earlier_bundle_lists_can_still_be_rotated_away() {
     cluster.rotate(DB, Phase::Rollback).await;
     signer.sign_bundle(&due(&cluster), DB).await.unwrap();
     assert_eq!(signed_phase(&cluster), Some(Phase::Rollback));
+}
+
+fn lists(cluster: &Cluster) -> BTreeSet<AuthorityId> {
+    let of_head = |of: &TypeState| of.bundle.as_ref().map(|head| head.lists.clone());
+    cluster
+        .fold
+        .read(|state| of_head(&state.types[&DB]))
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn an_authority_whose_key_was_away_gets_its_revocation_list_once_it_is_back_and_nothing_is_signed_before()
+ {
+    let mut cluster = Cluster::new().await;
+    let active = cluster.fold.read(|s| s.types[&DB].active[&KeyKind::Tls].id);
+    let name = active.to_string().replace(':', "-");
+    let file = cluster.keys().join(format!("{name}.sealed"));
+    std::fs::rename(&file, file.with_extension("away")).unwrap();
+    cluster.rotate(DB, Phase::Init).await;
+    cluster.make_key(DB).await;
+    let prepared = cluster.fold.read(|s| s.types[&DB].prepared[&KeyKind::Tls].id);
+    let signer = cluster.signer().await.unwrap();
+    signer.sign_bundle(&due(&cluster), DB).await.unwrap();
+    assert_eq!(lists(&cluster), [prepared].into());
+
+    let later = START.plus_ms(LIST_AFTER_MS);
+    assert_eq!(due_at(&cluster, START.plus_ms(LIST_AFTER_MS - 1)), None);
+    let duty = due_at(&cluster, later).expect("the list is owed");
+    cluster.now = Arc::new(move || later);
+    let end = cluster.fold.position();
+    let signer = cluster.signer().await.unwrap();
+    assert_eq!(signer.sign_bundle(&duty, DB).await.unwrap(), Progress::None);
+    assert_eq!(cluster.fold.position(), end, "no reader is woken for nothing");
+
+    std::fs::rename(file.with_extension("away"), &file).unwrap();
+    // It is asked for once a minute.
+    assert_eq!(signer.sign_bundle(&duty, DB).await.unwrap(), Progress::None);
+    assert_eq!(cluster.fold.position(), end);
+    let signer = cluster.signer().await.unwrap();
+    signer.sign_bundle(&duty, DB).await.unwrap();
+    assert_eq!(lists(&cluster), [active, prepared].into());
+    assert_eq!(due_at(&cluster, later.plus_ms(LIST_AFTER_MS)), None);
 }
 
 /// One of so many.

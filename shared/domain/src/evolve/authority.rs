@@ -76,6 +76,7 @@ pub(super) fn bundle_signed(state: &mut ClusterState, header: &Header, f: &Autho
             phase: f.phase,
             signed: header.time,
             expires: f.expires,
+            lists: f.revocation_lists.keys().copied().collect(),
         });
     }
 }

@@ -186,7 +186,7 @@ impl World {
     pub(crate) fn sign_bundle(&mut self, authority_type: AuthorityType) {
         let of = &self.state.types[&authority_type];
         let fact = domain::event::AuthorityBundleSigned {
-            revocation_lists: Default::default(),
+            revocation_lists: of.living().map(|key| (key.id, String::new())).collect(),
             authority_type,
             revision: of.bundle_due,
             phase: of.phase,
