@@ -135,6 +135,15 @@ mod tests {
     }
 
     #[test]
+    fn a_key_in_a_token_can_be_named_where_one_is_used_and_not_where_new_ones_are_made() {
+        let text = "pkcs11:token=a;object=our%20kek?module-path=/m&pin-source=/p";
+        let uri: TokenUri = text.parse().unwrap();
+        assert_eq!(uri.object.as_deref(), Some("our kek"));
+        let refused = text.parse::<crate::KeyPlace>().unwrap_err().to_string();
+        assert!(refused.contains("object is not understood here"), "{refused}");
+    }
+
+    #[test]
     fn what_names_no_token_is_refused_in_words_and_no_pin_is_shown() {
         for (text, words) in [
             ("", "does not begin"),
@@ -154,8 +163,8 @@ mod tests {
                 "token is there twice",
             ),
             (
-                "pkcs11:token=a;object=k?module-path=/m&pin-source=/p",
-                "object is not understood",
+                "pkcs11:token=a;manufacturer=k?module-path=/m&pin-source=/p",
+                "manufacturer is not understood",
             ),
             ("pkcs11:token?module-path=/m&pin-source=/p", "no value"),
             ("pkcs11:token=a?module-path=/m&pin-value=1234", "process lists"),
