@@ -150,6 +150,7 @@ impl World {
         }
         let sshd = (self.knobs.sshds && host.server).then_some(Sshd {
             key: Some(SpkiPin([0x80 | i as u8; 32])),
+            is_anothers: false,
             received: None,
             asked: None,
         });

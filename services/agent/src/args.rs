@@ -63,7 +63,7 @@ pub(crate) struct StartArgs {
     /// Where the probe endpoint listens (mTLS)
     #[arg(long, value_name = "A")]
     listen: Option<SocketAddr>,
-    /// Hooks, labels and uses (TOML); read again at SIGHUP
+    /// Hooks, labels, uses and sshd's key (TOML); read again at SIGHUP
     #[arg(long, value_name = "F")]
     config: Option<PathBuf>,
 }

@@ -62,6 +62,8 @@ pub struct Pace {
     pub failure_pause: Duration,
     /// How long a report waits for a certificate that was asked for, and that it would have to tell of.
     pub certificate_wait: Duration,
+    /// The pause before a certificate for sshd is asked for again that was refused for good; a new row ends it.
+    pub refused_pause: Duration,
 }
 
 impl Default for Pace {
@@ -72,6 +74,7 @@ impl Default for Pace {
             tick: Duration::from_millis(500),
             failure_pause: Duration::from_secs(1),
             certificate_wait: Duration::from_secs(1),
+            refused_pause: Duration::from_secs(15 * 60),
         }
     }
 }

@@ -269,6 +269,7 @@ impl Engine {
         self.read_sshd_key();
         for _ in 0..MAX_ROUNDS {
             let mut steps = reconcile(&self.have(), &self.told.desired);
+            self.sshd.is_settled(&steps);
             if self.report_waits(&steps) {
                 steps.retain(|step| *step != Step::Report);
             }
@@ -310,7 +311,7 @@ impl Engine {
             last_passed: self.passed.as_ref().map(|p| p.material.generation.clone()),
             received: self.received(),
             in_flight: self.requests.iter().filter_map(Request::in_flight).collect(),
-            sshd: (self.config.settings.ssh_host_key.as_ref()).map(|_| self.sshd.in_plan()),
+            sshd: self.sshd_in_plan(),
             serving: self.serving,
             synced: self.synced,
             since_start_ms: if self.turned_away {

@@ -58,6 +58,8 @@ pub(crate) struct Inner {
 pub(crate) struct State {
     pub(crate) active: (Arc<KeyPair>, CaCert),
     pub(crate) prepared: Option<(Arc<KeyPair>, CaCert)>,
+    /// What the node is called, but for its certificates for TLS.
+    pub(crate) name: &'static str,
     /// The SSH authorities of the same generations.
     pub(crate) ssh_active: Arc<KeyPair>,
     pub(crate) ssh_prepared: Option<Arc<KeyPair>>,
@@ -105,6 +107,7 @@ impl Plane {
         let state = State {
             active,
             prepared: None,
+            name: "n1.acme.cluster",
             ssh_active: Arc::new(KeyPair::generate()),
             ssh_prepared: None,
             phase: Phase::Standby,
@@ -234,6 +237,7 @@ impl Plane {
                 tick: Duration::from_millis(20),
                 failure_pause: Duration::from_millis(20),
                 certificate_wait: Duration::from_millis(20),
+                refused_pause: Duration::from_millis(20),
             },
         }
     }
@@ -355,9 +359,9 @@ impl Inner {
     }
 
     pub(crate) fn update(&self) -> DesiredUpdate {
-        let (granted, node_ttl_ms) = {
+        let (granted, node_ttl_ms, name) = {
             let state = self.state();
-            (state.granted.clone(), state.ttl_ms)
+            (state.granted.clone(), state.ttl_ms, state.name)
         };
         let (mut authorities, mut bundles) = (BTreeMap::new(), BTreeMap::new());
         for authority_type in granted {
@@ -375,7 +379,7 @@ impl Inner {
         }
         let desired = DesiredState {
             position: Position(self.state().revision),
-            names: vec!["n1.acme.cluster".parse().unwrap()],
+            names: vec![name.parse().unwrap()],
             authorities,
             drain_timeout_ms: 200,
             node_ttl_ms,

@@ -12,9 +12,9 @@ use crate::{app::App, config::Config, reply::No};
 
 /// The most nodes that are counted one by one; those whose count is back to nothing leave first.
 const MAX_NODES: usize = 131_072;
-/// How often a node may renew within one life of its certificates, in the long run: twice for each role, and as
-/// much again for what fails.
-const PER_LIFE: f64 = 8.0;
+/// How often a node may renew within one life of its certificates, in the long run: twice for each role and for its sshd,
+/// and as much again for what fails.
+const PER_LIFE: f64 = 12.0;
 
 /// The limits of nodes.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl NodeLimits {
     }
 
     /// May the node ask for a certificate with this key? One for TLS that it asked for before is no news to the log: the
-    /// first answer is given again, as often as it was lost. An SSH key is certified anew each time, and counts (`None`).
+    /// first answer is given again, as often as it was lost. An SSH key is certified anew once its certificate was made, and counts (`None`).
     ///
     /// # Errors
     /// `rate_limited`.

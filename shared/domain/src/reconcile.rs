@@ -111,6 +111,8 @@ pub struct InFlight {
 pub struct Sshd {
     /// Its host key; none where it cannot be read now, and what is installed stays.
     pub key: Option<SpkiPin>,
+    /// Does the installed certificate name another node, or not the names of this one? It was made before a new join.
+    pub is_anothers: bool,
     /// The newest certificate that came for it and is not installed.
     pub received: Option<Leaf>,
     /// The authority that was asked and has not answered.

@@ -9,6 +9,7 @@ use domain::{AuthorityType, authority::KeyKind, trust::Bundle};
 use pki::{jwt, ssh};
 
 const KNOWN_HOSTS: &str = "ssh_known_hosts";
+const REVOKED_HOSTS: &str = "ssh_revoked_hosts";
 const TRUSTED_USERS: &str = "trusted_user_ca_keys";
 const REVOKED: &str = "revoked_keys";
 const KEY_SET: &str = "jwks.json";
@@ -18,7 +19,7 @@ pub type Beside = BTreeMap<String, Vec<u8>>;
 
 /// The files that a type's bundle gives.
 ///
-/// - `host`: `ssh_known_hosts`, lines `@cert-authority * …`;
+/// - `host`: `ssh_known_hosts`, lines `@cert-authority * …`, and `ssh_revoked_hosts` for ssh's `RevokedHostKeys`;
 /// - other types with SSH keys: `TYPE/trusted_user_ca_keys`, and `TYPE/revoked_keys` for sshd's `RevokedKeys`;
 /// - types with keys for tokens: `TYPE/jwks.json`.
 pub fn of_bundle(bundle: &Bundle) -> Beside {
@@ -27,13 +28,15 @@ pub fn of_bundle(bundle: &Bundle) -> Beside {
         bundle.authorities.iter().any(|a| a.kind == kind)
     });
     if has(KeyKind::Ssh) {
+        // Without a number or time of its own: the same content is the same file.
+        let revoked = ssh::revoked_of(bundle, None);
         let text = ssh::trust_text(bundle, "*");
         if of == AuthorityType::Host {
             files.insert(KNOWN_HOSTS.into(), text.into_bytes());
+            files.insert(REVOKED_HOSTS.into(), revoked);
         } else {
             files.insert(format!("{of}/{TRUSTED_USERS}"), text.into_bytes());
-            // Without a number or time of its own: the same content is the same file.
-            files.insert(format!("{of}/{REVOKED}"), ssh::revoked_of(bundle, None));
+            files.insert(format!("{of}/{REVOKED}"), revoked);
         }
     }
     if has(KeyKind::Jwt) {
@@ -46,7 +49,7 @@ pub fn of_bundle(bundle: &Bundle) -> Beside {
 /// The same as a generation in this directory holds them. One that cannot be read is not there: then hooks see a change.
 pub fn of_generation(dir: &Path, of: AuthorityType) -> Beside {
     let names = match of {
-        AuthorityType::Host => vec![KNOWN_HOSTS.to_owned()],
+        AuthorityType::Host => vec![KNOWN_HOSTS.to_owned(), REVOKED_HOSTS.to_owned()],
         _ => [TRUSTED_USERS, REVOKED, KEY_SET]
             .map(|name| format!("{of}/{name}"))
             .into(),

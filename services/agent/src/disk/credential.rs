@@ -1,9 +1,10 @@
 //! Certificates as a generation holds them: the node's own with their keys, and sshd's, whose key is not ours.
 
-use std::{io::ErrorKind, path::Path};
+use std::{io::ErrorKind, net::IpAddr, path::Path};
 
 use domain::{
-    Position, SpkiPin, Timestamp, decide::certificates::NOT_BEFORE_BACK_MS, event::LeafUse, reconcile::Leaf,
+    Hostname, Position, SpkiPin, Timestamp, decide::certificates::NOT_BEFORE_BACK_MS, event::LeafUse,
+    reconcile::Leaf,
 };
 use pki::{Certificate, KeyPair, ssh::SshCertificate};
 use runtime::harden::{self, SecretFileError};
@@ -82,6 +83,8 @@ pub struct SshdCertificate {
     pub leaf: Leaf,
     /// The certificate, one line.
     pub line: String,
+    /// Whose host it says that it is, by its URI, and under which names and addresses.
+    pub names: (String, Vec<String>),
 }
 
 impl SshdCertificate {
@@ -99,8 +102,20 @@ impl SshdCertificate {
                 .min(profile.valid_before),
             not_after: profile.valid_before,
         };
-        let line = read.to_line();
-        Self { leaf, line }
+        Self {
+            leaf,
+            line: read.to_line(),
+            names: (profile.key_id, profile.principals),
+        }
+    }
+
+    /// Is it this node's, by all its names and no others? Its addresses nobody here knows.
+    pub fn is_of(&self, uri: &str, names: &[Hostname]) -> bool {
+        let (of, principals) = &self.names;
+        let mut named = principals.iter().filter(|p| p.parse::<IpAddr>().is_err());
+        let is_known = |principal: &String| names.iter().any(|name| name.as_str() == principal);
+        let is_named = |name: &Hostname| principals.iter().any(|p| name.as_str() == p);
+        of == uri && named.all(is_known) && names.iter().all(is_named)
     }
 }
 
@@ -169,24 +184,22 @@ pub(super) fn credential(
     Ok(Some(credential))
 }
 
-/// The certificate of sshd in the generation at `path`.
-pub(super) fn sshd_certificate(
-    path: &Path,
-    entry: Option<&LeafEntry>,
-) -> Result<Option<SshdCertificate>, DiskError> {
-    let Some(entry) = entry else { return Ok(None) };
+/// The certificate of sshd in the generation at `path`. One that is damaged or gone is none: it is asked for again, and the
+/// generation is whole without it.
+pub(super) fn sshd_certificate(path: &Path, entry: Option<&LeafEntry>) -> Option<SshdCertificate> {
+    let entry = entry?;
     let path = path.join(SSHD_CERTIFICATE);
-    let read = SshCertificate::parse(&text_of(&path)?);
-    let read = read.map(|read| SshdCertificate::new(&read, entry.issuer, entry.position));
-    match read {
-        Ok(certificate) if certificate.leaf.spki == entry.spki => Ok(Some(certificate)),
-        Ok(_) => Err(DiskError::Damaged {
-            path,
-            why: "not the certificate of its manifest".into(),
-        }),
-        Err(error) => Err(DiskError::Damaged {
-            path,
-            why: error.to_string(),
-        }),
+    let read = text_of(&path).map_err(|error| error.to_string());
+    let read = read.and_then(|text| SshCertificate::parse(&text).map_err(|error| error.to_string()));
+    match read.map(|read| SshdCertificate::new(&read, entry.issuer, entry.position)) {
+        Ok(certificate) if certificate.leaf.spki == entry.spki => Some(certificate),
+        Ok(_) => {
+            tracing::warn!(file = %path.display(), "the certificate of sshd is not that of its manifest");
+            None
+        }
+        Err(why) => {
+            tracing::warn!(file = %path.display(), why, "the certificate of sshd cannot be read");
+            None
+        }
     }
 }

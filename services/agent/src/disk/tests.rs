@@ -356,3 +356,24 @@ async fn a_crash_between_bundle_and_desired_state_leaves_the_row_of_the_bundle()
     dir.forget_told().unwrap();
     assert_eq!(dir.told(&identity).unwrap(), None);
 }
+
+#[tokio::test]
+async fn a_generation_is_whole_without_the_certificate_of_sshd() {
+    let plane = Plane::start(clock()).await;
+    let (temporary, dir) = open();
+    let written = material(&plane, 1);
+    let number = dir.write_generation(&written).unwrap();
+    dir.point(Link::Current, number).unwrap();
+    let file = temporary.path().join("d/current/ssh_host_key-cert.pub");
+    let read = || dir.generation(Link::Current).unwrap().unwrap().material;
+    assert_eq!(read().generation, written.generation);
+    for damage in [Some("nonsense"), None] {
+        match damage {
+            Some(text) => fs::write(&file, text).unwrap(),
+            None => fs::remove_file(&file).unwrap(),
+        }
+        let found = read();
+        assert_eq!((found.ssh, found.generation.ssh), (None, None));
+        assert_eq!(found.generation.client, written.generation.client);
+    }
+}

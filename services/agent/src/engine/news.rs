@@ -156,6 +156,7 @@ impl Engine {
             let before = self.told.desired.authorities.get(authority_type);
             if before.is_none_or(|before| before.revision != row.revision) {
                 tracing::info!(%authority_type, phase = %row.phase, revision = %row.revision, "a new row");
+                self.sshd.asks_anew();
             }
         }
         self.told = told;

@@ -6,15 +6,17 @@
 use std::{
     fs::{self, File},
     io::Read,
+    os::unix::fs::MetadataExt,
     path::Path,
+    time::SystemTime,
 };
 
 use domain::{
-    CommandId, SpkiPin,
+    CommandId, Principal, SpkiPin,
     authority::KeyKind,
     event::LeafUse,
     fact::Failure,
-    reconcile::{self, Generation},
+    reconcile::{self, Generation, Step},
 };
 use pki::ssh::SshPublicKey;
 use zeroize::Zeroizing;
@@ -50,7 +52,11 @@ pub(super) struct Sshd {
 struct HostKey {
     pin: SpkiPin,
     line: String,
+    stamp: Stamp,
 }
+
+/// By what a file is known to be the one that was read: its length, number and last change.
+type Stamp = (u64, u64, Option<SystemTime>);
 
 /// A question without an answer.
 #[derive(Debug)]
@@ -71,10 +77,11 @@ impl Sshd {
         }
     }
 
-    /// What the plan needs to know of the sshd that is configured.
-    pub(super) fn in_plan(&self) -> reconcile::Sshd {
+    /// What the plan needs to know of it.
+    fn in_plan(&self, is_anothers: bool) -> reconcile::Sshd {
         reconcile::Sshd {
             key: self.key.as_ref().map(|key| key.pin),
+            is_anothers,
             received: self.received.as_ref().map(|c| c.leaf.clone()),
             asked: self.asked.as_ref().map(|asked| asked.issuer),
         }
@@ -85,10 +92,24 @@ impl Sshd {
         self.asked.is_some()
     }
 
-    /// The configuration may name another file, or the file may hold another key.
+    /// The configuration may name another file, or the file may hold another key. What was asked is not waited for.
     pub(super) fn read_again(&mut self) {
-        (self.key, self.trouble) = (None, None);
+        (self.key, self.asked, self.trouble) = (None, None, None);
         self.reading.succeed();
+        self.asking.hurry();
+    }
+
+    /// A new row is a new chance, whatever was refused before.
+    pub(super) fn asks_anew(&mut self) {
+        self.asking.hurry();
+    }
+
+    /// The plan asks for nothing: what was wrong is over.
+    pub(super) fn is_settled(&mut self, steps: &[Step]) {
+        let is_asked_for = steps.iter().any(|step| matches!(step, Step::CertifySshd { .. }));
+        if self.key.is_some() && self.asked.is_none() && !is_asked_for {
+            self.trouble = None;
+        }
     }
 
     /// What a generation held that was given up may be installed again with the next.
@@ -103,9 +124,6 @@ impl Sshd {
 /// In words where it cannot be read, without anything of its content: it may be the private half.
 fn read_key(path: &Path) -> Result<SshPublicKey, String> {
     let of_io = |e: std::io::Error| e.to_string();
-    if !fs::metadata(path).map_err(of_io)?.is_file() {
-        return Err("it is no file".into());
-    }
     let file = File::open(path).map_err(of_io)?;
     let mut text = Zeroizing::new(String::new());
     let mut bounded = file.take(MAX_KEY_FILE_BYTES);
@@ -113,22 +131,53 @@ fn read_key(path: &Path) -> Result<SshPublicKey, String> {
     SshPublicKey::parse(&text).map_err(|e| e.to_string())
 }
 
+fn stamp_of(path: &Path) -> Result<Stamp, String> {
+    let found = fs::metadata(path).map_err(|e| e.to_string())?;
+    if !found.is_file() {
+        return Err("it is no file".into());
+    }
+    Ok((found.len(), found.ino(), found.modified().ok()))
+}
+
 impl Engine {
-    /// Reads sshd's public key, if there is one to read and it was not read yet.
+    /// The sshd that is configured, for the plan. A certificate of before a new join, perhaps under another id or other
+    /// names, is none of this node's.
+    pub(super) fn sshd_in_plan(&self) -> Option<reconcile::Sshd> {
+        self.config.settings.ssh_host_key.as_ref()?;
+        let installed = self.installed.material.ssh.as_ref();
+        let is_anothers = installed.is_some_and(|certificate| !self.is_of_this_node(certificate));
+        Some(self.sshd.in_plan(is_anothers))
+    }
+
+    fn is_of_this_node(&self, certificate: &SshdCertificate) -> bool {
+        let uri = Principal::Node(self.identity.node).uri(&self.identity.cluster);
+        certificate.is_of(&uri, &self.told.desired.names)
+    }
+
+    /// Reads sshd's public key, if there is one to read, and again when the file has changed: sshd may have got another key.
     pub(super) fn read_sshd_key(&mut self) {
-        let Some(path) = &self.config.settings.ssh_host_key else {
+        let Some(path) = self.config.settings.ssh_host_key.clone() else {
             return;
         };
-        if self.sshd.key.is_some() || !self.sshd.reading.is_due() {
+        let stamp = stamp_of(&path);
+        let known = self.sshd.key.as_ref().map(|key| &key.stamp);
+        if stamp.as_ref().ok().is_some_and(|stamp| known == Some(stamp)) {
             return;
         }
-        match read_key(path) {
-            Ok(key) => {
+        if known.is_some() {
+            self.sshd.read_again();
+        }
+        if !self.sshd.reading.is_due() {
+            return;
+        }
+        match stamp.and_then(|stamp| Ok((stamp, read_key(&path)?))) {
+            Ok((stamp, key)) => {
                 self.sshd.reading.succeed();
                 self.sshd.trouble = None;
                 self.sshd.key = Some(HostKey {
                     pin: key.pin(),
                     line: key.to_line(),
+                    stamp,
                 });
             }
             Err(why) => {
@@ -182,16 +231,19 @@ impl Engine {
         result: Result<api::node::CertificateAnswer, Trouble>,
     ) {
         let Some(asked) = self.sshd.asked.take_if(|asked| asked.id == id) else {
-            // The row has moved on, and another authority was asked since.
+            // Of a key of before: the next question may be put.
+            self.sshd.asking.proceed();
             return;
         };
         let answer = match result {
             Ok(answer) => answer,
             Err(Trouble::No(code, text)) => {
-                self.sshd.asking.fail();
                 if code == domain::Code::StaleView {
+                    self.sshd.asking.fail();
                     tracing::info!(%code, text, "the question for sshd's certificate was overtaken by the rotation");
                 } else {
+                    // Each refusal is an event of the log, and the same question gets the same answer.
+                    self.sshd.asking.wait(self.config.pace.refused_pause);
                     self.sshd_trouble(format!("the certificate of sshd's key was refused: {text}"));
                 }
                 return;
@@ -208,6 +260,10 @@ impl Engine {
             Ok(certificate) => {
                 self.sshd.asking.succeed();
                 self.sshd.trouble = None;
+                if !self.is_of_this_node(&certificate) {
+                    // Gateway and agent differ in what the node is called; asking at once would not mend it.
+                    self.sshd.asking.wait(self.config.pace.refused_pause);
+                }
                 self.sshd.received = Some(certificate);
             }
             Err(why) => {

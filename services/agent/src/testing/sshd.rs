@@ -53,7 +53,7 @@ impl Inner {
         let granted = AuthorizationGranted {
             serial: Serial::of_random_ssh(pki::random()),
             form: Form::Ssh {
-                principals: vec!["n1.acme.cluster".into()],
+                principals: vec![state.name.into(), "192.0.2.1".into()],
                 critical_options: BTreeMap::new(),
                 extensions: vec![],
             },

@@ -105,6 +105,29 @@ async fn it_follows_the_row_is_shown_to_hooks_and_is_still_there_after_a_restart
 }
 
 #[tokio::test]
+async fn a_node_that_is_called_otherwise_since_gets_another_one_at_once() {
+    let set = Set::up().await;
+    let running = Running::start(set.config.clone());
+    set.presents(set.issuer()).await;
+    // As a new join does it: the row is the same.
+    set.plane.state().name = "n2.acme.cluster";
+    set.plane.state().revision += 1;
+    set.plane.inner.install();
+    eventually("a certificate of the new name", || {
+        let principals = read(&set.certificate()).profile().principals;
+        (principals[0] == "n2.acme.cluster").then_some(())
+    })
+    .await;
+    set.presents(set.issuer()).await;
+    // And then there is rest: it is the newest, and stays.
+    let settled = read(&set.certificate());
+    set.plane.enter(Phase::Init);
+    set.presents(set.issuer()).await;
+    assert_eq!(read(&set.certificate()), settled);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_refusal_is_reported_and_nothing_else_waits_for_it() {
     let set = Set::up().await;
     let running = Running::start(set.config.clone());
@@ -173,9 +196,8 @@ async fn a_key_that_cannot_be_read_is_reported_without_a_word_of_it_and_takes_no
     // It is tried again by itself.
     fs::write(&key, public).unwrap();
     set.plane.reported("the all-clear", |r| r.failure.is_none()).await;
-    // Another key gets another certificate; without any the file is gone.
+    // Another key gets another certificate, though nobody says that there is one; without any the file is gone.
     let other = new_host_key(&key);
-    running.handle.reload();
     eventually("the certificate of the other key", || {
         let text = fs::read_to_string(set.certificate()).ok()?;
         (SshCertificate::parse(&text).ok()?.key().pin() == other).then_some(())

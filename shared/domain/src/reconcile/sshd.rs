@@ -18,10 +18,12 @@ pub(super) fn next(have: &Have, row: &DesiredAuthority) -> Option<Leaf> {
         .cloned()
 }
 
-/// The authority to ask, if there is no certificate of its for sshd's key or the life of that is half over.
+/// The authority to ask, if there is no certificate of its for sshd's key and this node, or the life of that is half over.
 pub(super) fn missing(have: &Have, row: &DesiredAuthority) -> Option<SpkiPin> {
     let (sshd, issuer) = (have.sshd.as_ref()?, row.ssh_issuer?);
-    let is_good = |leaf: &Leaf| leaf.issuer == issuer && !renewal_due(leaf, have.now, have.renew_permille);
+    let is_good = |leaf: &Leaf| {
+        leaf.issuer == issuer && !sshd.is_anothers && !renewal_due(leaf, have.now, have.renew_permille)
+    };
     let is_there = installed(have, sshd).is_some_and(is_good) || received(have, sshd, issuer).is_some();
     (sshd.key.is_some() && !is_there && sshd.asked != Some(issuer)).then_some(issuer)
 }

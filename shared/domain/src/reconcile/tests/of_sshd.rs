@@ -25,6 +25,7 @@ pub(super) fn answer(have: &mut Have, issuer: SpkiPin, position: &mut u64) {
 fn with_sshd(have: Have) -> Have {
     let sshd = Sshd {
         key: Some(KEY),
+        is_anothers: false,
         received: None,
         asked: None,
     };
@@ -112,6 +113,20 @@ fn it_is_renewed_at_half_its_life_and_asked_for_once() {
     assert!(
         reconcile(&have, &want).contains(&asks),
         "another authority was asked"
+    );
+}
+
+#[test]
+fn one_that_names_another_node_stays_until_the_right_one_comes() {
+    let mut have = certified();
+    let want = row(5, Phase::Standby, &[A], A, A);
+    have.sshd.as_mut().expect("it is there").is_anothers = true;
+    let asks = Step::CertifySshd { issuer: authority(A) };
+    assert_eq!(reconcile(&have, &want), vec![asks]);
+    answer(&mut have, authority(A), &mut 50);
+    let steps = reconcile(&have, &want);
+    assert!(
+        matches!(&steps[..], [Step::Install(next)] if next.ssh.as_ref().is_some_and(|l| l.position.0 == 51))
     );
 }
 
