@@ -97,9 +97,14 @@ impl Signer {
         if before.is_some() && !self.tried.may(authority_type, self.now()) {
             return Ok(Progress::None);
         }
-        let lists = self.revocation_lists(lists, content.expires).await?;
-        if before.is_some_and(|before| lists.keys().all(|id| before.contains(id))) {
-            // Its key is still away. What there is stays: a new signature would wake every reader for nothing.
+        let lists = self
+            .revocation_lists(lists, content.expires, before.is_none())
+            .await?;
+        let is_more = |before: &BTreeSet<_>| {
+            lists.len() > before.len() && before.iter().all(|id| lists.contains_key(id))
+        };
+        if before.as_ref().is_some_and(|before| !is_more(before)) {
+            // Its key is still away, or another one is. What there is stays, and no reader is woken for nothing.
             return Ok(Progress::None);
         }
         let signed = bundle::sign(&content, &self.bundle_key, vec![]);
@@ -137,6 +142,7 @@ impl Signer {
         &self,
         lists: Vec<(AuthorityKey, Vec<(Serial, Timestamp)>)>,
         expires: Timestamp,
+        is_news: bool,
     ) -> Result<BTreeMap<AuthorityId, String>, DutyError> {
         let authorities = self.authorities.clone();
         let signing = tokio::task::spawn_blocking(move || {
@@ -149,6 +155,8 @@ impl Signer {
                 });
                 match made {
                     Ok(der) => Some((key.id, STANDARD.encode(der))),
+                    // Said with the bundle, not at each attempt after it.
+                    Err(_) if !is_news => None,
                     Err(why) => {
                         tracing::warn!(authority = %key.id.short(), %why, "no revocation list could be signed");
                         None

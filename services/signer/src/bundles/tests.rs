@@ -194,7 +194,10 @@ async fn all_that_may_be_revoked_by_hand_fits_a_bundle_and_leaves_room() {
         .into_iter()
         .map(|key| (key, serials.clone().collect()))
         .collect();
-    let lists = signer.revocation_lists(lists, content.expires).await.unwrap();
+    let lists = signer
+        .revocation_lists(lists, content.expires, true)
+        .await
+        .unwrap();
     assert_eq!(lists.len(), 1);
     let bytes: usize = lists.values().map(String::len).sum();
     let weight = bundle::sign(&full, &signer.bundle_key, vec![]).document.len() * 11 / 10 + bytes;

@@ -36,10 +36,12 @@ pub fn derived(uri: &TokenUri, makes: bool) -> Result<Zeroizing<Vec<u8>>, Hardwa
             Attribute::Token(true),
             Attribute::Label(label.clone()),
         ];
-        let key = match (seat.session.find_objects(&wanted)?.into_iter().next(), makes) {
-            (Some(key), _) => key,
-            (None, false) => return Ok(None),
-            (None, true) => seat.session.generate_key(
+        let key = match (&seat.session.find_objects(&wanted)?[..], makes) {
+            ([key], _) => *key,
+            // Which of them sealed the keys nobody knows.
+            ([_, _, ..], _) => return Ok(Found::Several),
+            ([], false) => return Ok(Found::None),
+            ([], true) => seat.session.generate_key(
                 &Mechanism::GenericSecretKeyGen,
                 &[
                     Attribute::Class(ObjectClass::SECRET_KEY),
@@ -54,11 +56,23 @@ pub fn derived(uri: &TokenUri, makes: bool) -> Result<Zeroizing<Vec<u8>>, Hardwa
                 ],
             )?,
         };
-        seat.session.sign(&Mechanism::Sha256Hmac, key, CONTEXT).map(Some)
+        let secret = seat.session.sign(&Mechanism::Sha256Hmac, key, CONTEXT)?;
+        Ok(Found::Secret(Zeroizing::new(secret)))
     });
     token.library.end(None);
     match secret? {
-        Some(secret) => Ok(Zeroizing::new(secret)),
-        None => Err(HardwareError::NoKey(uri.token.clone())),
+        Found::Secret(secret) => Ok(secret),
+        Found::None => Err(HardwareError::NoKey(uri.token.clone())),
+        Found::Several => Err(HardwareError::Failed {
+            token: uri.token.clone(),
+            why: "it holds several keys of this name; leave the one that sealed the keys".into(),
+        }),
     }
+}
+
+/// What the token held under the name.
+enum Found {
+    None,
+    Several,
+    Secret(Zeroizing<Vec<u8>>),
 }
