@@ -250,7 +250,8 @@ fn lacks_list<'a>(of: &'a TypeState, head: &BundleHead) -> Option<&'a AuthorityK
     certified.find(|key| !head.lists.contains(&key.id))
 }
 
-/// Is the bundle owed for the sake of revocation lists alone? Then one without any more of them is of no use.
+/// Is a bundle that is owed ([`owed`]) owed for the sake of revocation lists alone? Then one without any more of them is of
+/// no use.
 pub fn is_owed_for_lists(state: &ClusterState, t: AuthorityType, now: Timestamp) -> bool {
     let Some((of, head)) = state.types.get(&t).and_then(|of| Some((of, of.bundle.as_ref()?))) else {
         return false;
@@ -269,13 +270,8 @@ fn sign(state: &ClusterState, authorization: AuthorizationId) -> Option<Duty> {
 
 /// Is the authority active or prepared?
 pub fn is_live(state: &ClusterState, t: AuthorityType, authority: AuthorityId) -> bool {
-    let Some(of) = state.types.get(&t) else {
-        return false;
-    };
-    of.active
-        .values()
-        .chain(of.prepared.values())
-        .any(|k| k.id == authority)
+    let of = state.types.get(&t);
+    of.is_some_and(|of| of.live(authority).is_some())
 }
 
 /// Authorisations whose authority signs no more, for the orchestrator to void.

@@ -51,7 +51,8 @@ pub struct ClusterState {
     pub consumers: BTreeMap<(AuthorityType, ConsumerName), Consumer>,
     /// Certificates that were issued and whose time for recovery is not over.
     pub certificates: BTreeMap<CertDigest, Certificate>,
-    /// When those of people and of parties without an agent are to be forgotten, who may never come back for another.
+    /// When those of people, of parties without an agent and of removed nodes are to be forgotten, who may never come back
+    /// for another.
     pub to_forget: BTreeSet<(Timestamp, CertDigest)>,
     /// The certificates of each holder, oldest first.
     pub held: BTreeMap<Principal, Vec<CertDigest>>,

@@ -291,7 +291,7 @@ fn uses_of(
 /// # Errors
 /// `key_reused`.
 pub fn check_key(state: &ClusterState, holder: &Principal, key: &KeyRequest) -> Result<(), Refusal> {
-    if is_bundle_key(state, key) || is_others(state, holder, key.spki, KeyKind::Tls) {
+    if is_bundle_key(state, key) || is_others(state, holder, key.spki, KeyKind::Tls, state.time) {
         return Err(anothers());
     }
     match uses_of(state, holder, key.spki).next() {
@@ -310,8 +310,9 @@ pub fn check_holder_of_key(
     holder: &Principal,
     key: &KeyRequest,
     kind: KeyKind,
+    now: Timestamp,
 ) -> Result<(), Refusal> {
-    if is_bundle_key(state, key) || is_others(state, holder, key.spki, kind) {
+    if is_bundle_key(state, key) || is_others(state, holder, key.spki, kind, now) {
         return Err(anothers());
     }
     Ok(())
@@ -325,15 +326,20 @@ fn is_bundle_key(state: &ClusterState, key: &KeyRequest) -> bool {
 ///
 /// Of TLS whoever had it first has it until his last certificate of it is forgotten: an old one is a way back. An SSH key is another's only for as long as
 /// his certificate of it lives: the same sshd may come under another name, or get an agent, and keep its key.
-pub fn is_others(state: &ClusterState, holder: &Principal, spki: SpkiPin, kind: KeyKind) -> bool {
+pub fn is_others(
+    state: &ClusterState,
+    holder: &Principal,
+    spki: SpkiPin,
+    kind: KeyKind,
+    now: Timestamp,
+) -> bool {
     let Some(first) = state.keys.get(&spki).filter(|first| *first != holder) else {
         return false;
     };
     let held = state.held.get(first).into_iter().flatten();
     let mut certificates = held.filter_map(|digest| state.certificates.get(digest));
-    let speaks = |c: &Certificate| {
-        c.spki == spki && (c.kind != KeyKind::Ssh || (!c.revoked && c.not_after > state.time))
-    };
+    let speaks =
+        |c: &Certificate| c.spki == spki && (c.kind != KeyKind::Ssh || (!c.revoked && c.not_after > now));
     kind != KeyKind::Ssh
         || matches!(first, Principal::System(_))
         || state.pending_keys.contains_key(&spki)

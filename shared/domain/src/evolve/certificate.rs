@@ -100,7 +100,7 @@ fn overtaken(state: &ClusterState, header: &Header, f: &AuthorizationGranted) ->
         return Some(GONE);
     }
     let kind = f.form.kind();
-    if kind != KeyKind::Jwt && is_others(state, &f.holder, f.spki, kind) {
+    if kind != KeyKind::Jwt && is_others(state, &f.holder, f.spki, kind, state.time) {
         return Some("the key was certified for another holder");
     }
     if !bears_names(f) {
@@ -251,6 +251,15 @@ fn forget_expired(state: &mut ClusterState, holder: &Principal) {
     for digest in past.copied().collect::<Vec<_>>() {
         forget(state, holder, &digest);
     }
+}
+
+/// Whoever is gone for good gets no new one that would let the old ones go.
+pub(super) fn forget_in_time(state: &mut ClusterState, holder: &Principal) {
+    let held = state.held.get(holder).into_iter().flatten();
+    let certificates = held.filter_map(|digest| Some((*digest, state.certificates.get(digest)?)));
+    let ends = certificates.map(|(digest, c)| (kept_until(state, c.kind, c.not_after), digest));
+    let ends: Vec<_> = ends.collect();
+    state.to_forget.extend(ends);
 }
 
 /// Other holders may never come back: a name for each job is used once. So a few of theirs are forgotten whenever anybody gets

@@ -180,6 +180,7 @@ pub(super) fn removed(state: &mut ClusterState, header: &Header, id: &NodeId) {
         }
     }
     certificate::revoke_all(state, &Principal::Node(*id), header.position, certificate::GONE);
+    certificate::forget_in_time(state, &Principal::Node(*id));
     names_released(state, &Principal::Node(*id));
 }
 

@@ -12,6 +12,7 @@ mod certificates;
 mod clones;
 mod consumers;
 mod endings;
+mod forgetting;
 mod genesis;
 mod identity;
 mod joining;

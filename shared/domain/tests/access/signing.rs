@@ -9,7 +9,7 @@ use domain::{
     event::{AuthorityKeyGenerated, AuthorizationGranted, Form, LeafUse, Occasion},
     fact::TypeFacts,
     gate,
-    id::{NodeId, Principal, SpkiPin, SystemActor},
+    id::{ConsumerName, NodeId, Principal, SpkiPin, SystemActor},
     refusal::{Code, Refusal},
     time::{DAY_MS, HOUR_MS, MINUTE_MS},
 };
@@ -107,7 +107,7 @@ pub(crate) fn order(world: &mut World, authority_type: AuthorityType, form: Form
     }
 }
 
-fn ask(world: &mut World, sign: Sign) -> Result<AuthorizationGranted, Refusal> {
+pub(crate) fn ask(world: &mut World, sign: Sign) -> Result<AuthorizationGranted, Refusal> {
     world.ask(admin(), Order::Sign(Box::new(sign)))?;
     Ok(world.last_granted())
 }
@@ -377,6 +377,27 @@ fn a_database_gets_the_new_authority_only_once_every_client_of_it_trusts_it() {
     assert_eq!(refusal.code, Code::NodesLagging);
     assert!(refusal.text.contains("n1"), "{refusal}");
     trusts_all(&mut world, node);
+    // A client without an agent counts as well.
+    let consumer: ConsumerName = "etl".parse().unwrap();
+    let add = Order::AddConsumer {
+        authority_type: AuthorityType::Db,
+        consumer: consumer.clone(),
+        owner: "data".into(),
+        contact: "data@acme.example".into(),
+        probe: None,
+    };
+    world.ask(admin(), add).unwrap();
+    let asked = database(&mut world);
+    let refusal = ask(&mut world, asked).unwrap_err();
+    assert!(refusal.text.contains("consumer etl"), "{refusal}");
+    let attest = Order::AttestConsumer {
+        authority_type: AuthorityType::Db,
+        consumer,
+        expects: world.state.types[&AuthorityType::Db].expectation(),
+        probed: false,
+        saw: None,
+    };
+    world.ask(admin(), attest).unwrap();
     let later = database(&mut world);
     assert_eq!(
         ask(&mut world, later).unwrap().issuer,
@@ -419,73 +440,4 @@ fn a_token_is_never_replaced_and_an_ssh_certificate_is_by_the_next() {
         world.now = until;
         assert_eq!(waits(&world), None);
     }
-}
-
-#[test]
-fn what_expired_of_a_token_s_holder_is_forgotten_at_the_next() {
-    let mut world = cluster();
-    let app = Principal::External("app".into());
-    for _ in 0..3 {
-        let sign = order(&mut world, AuthorityType::Jwt, token());
-        ask(&mut world, sign).unwrap();
-        world.sign();
-        world.pass(16 * MINUTE_MS);
-    }
-    // The last one has expired too, and nobody has asked since.
-    assert_eq!(world.state.held[&app].len(), 1);
-}
-
-#[test]
-fn a_name_for_each_job_leaves_nothing_behind_once_its_certificate_is_over() {
-    let mut world = cluster();
-    let jobs = 50;
-    for job in 0..jobs {
-        let mut sign = order(&mut world, AuthorityType::Openssh, ssh(&["deploy"]));
-        sign.holder = format!("job-{job}").parse().unwrap();
-        ask(&mut world, sign).unwrap();
-        world.sign();
-    }
-    let kept = |world: &World| {
-        let holders = world.state.held.keys();
-        let externals = holders.filter(|h| matches!(h, Principal::External(_))).count();
-        let theirs = world
-            .state
-            .keys
-            .values()
-            .filter(|h| matches!(h, Principal::External(_)));
-        (externals, theirs.count(), world.state.to_forget.len())
-    };
-    assert_eq!((kept(&world).0, kept(&world).1), (jobs, jobs));
-    world.pass(2 * HOUR_MS);
-    // Whoever gets a certificate now: a few of the old ones go each time, and no living one does.
-    for job in 0..10 {
-        let mut sign = order(&mut world, AuthorityType::Openssh, ssh(&["deploy"]));
-        sign.holder = format!("later-{job}").parse().unwrap();
-        ask(&mut world, sign).unwrap();
-        world.sign();
-    }
-    let (externals, keys, _) = kept(&world);
-    assert_eq!((externals, keys), (10, 10));
-}
-
-#[test]
-fn a_key_is_free_again_once_nothing_that_was_certified_of_it_is_remembered_and_not_before() {
-    let mut world = cluster();
-    let first = order(&mut world, AuthorityType::SamlIdp, Form::Tls);
-    let key = first.key.clone();
-    let until = ask(&mut world, first.clone()).unwrap().not_after;
-    world.sign();
-    let mut other = first;
-    other.holder = "other".parse().unwrap();
-    let refused = |world: &mut World| world.refused(admin(), Order::Sign(Box::new(other.clone())));
-    assert_eq!(refused(&mut world), Code::KeyReused);
-    world.now = until.plus_ms(MINUTE_MS);
-    // An old certificate for TLS is a way back for a while.
-    assert_eq!(refused(&mut world), Code::KeyReused);
-    world.pass(world.state.settings().max_offline_ms);
-    let sign = order(&mut world, AuthorityType::Openssh, ssh(&["deploy"]));
-    ask(&mut world, sign).unwrap();
-    world.sign();
-    assert!(!world.state.keys.contains_key(&key.spki));
-    ask(&mut world, other.clone()).unwrap();
 }

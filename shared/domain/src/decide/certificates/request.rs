@@ -85,7 +85,7 @@ pub fn request(
         }
         check_key(state, &leaf.holder, key)?;
     } else {
-        check_holder_of_key(state, &leaf.holder, key, wanted.form)?;
+        check_holder_of_key(state, &leaf.holder, key, wanted.form, given.now)?;
         // Whoever asks again, and again, while the signer is away waits for one certificate.
         if let Some(waiting) = waiting(state, &leaf, key.spki).filter(|p| p.granted.not_after > given.now) {
             let authorization = waiting.granted.authorization;

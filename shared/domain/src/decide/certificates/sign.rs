@@ -11,7 +11,7 @@ use crate::{
     gate,
     id::{AuthorityId, Principal},
     refusal::{Code, Refusal},
-    state::{ClusterState, TypeState},
+    state::{ClusterState, Consumer, TypeState},
     time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS},
 };
 
@@ -49,7 +49,7 @@ pub fn sign(state: &ClusterState, sign: &Sign, given: &Given) -> Decided {
     }
     // A token certifies no key: what it is sealed to is the asker's affair.
     if kind != KeyKind::Jwt {
-        check_holder_of_key(state, &holder, &sign.key, kind)?;
+        check_holder_of_key(state, &holder, &sign.key, kind, given.now)?;
     }
     let leaf = Leaf {
         holder,
@@ -148,7 +148,14 @@ fn check_verifiers(state: &ClusterState, of: &TypeState, issuer: AuthorityId) ->
         let facts = node.report.as_ref().and_then(|r| r.report.authorities.get(&db));
         verifies && facts.is_none_or(|facts| !facts.trusted.contains(&issuer))
     });
-    let names: Vec<String> = lacks.map(|node| node.hostname.to_string()).collect();
+    let mut names: Vec<String> = lacks.map(|node| node.hostname.to_string()).collect();
+    let has_attested =
+        |consumer: &Consumer| consumer.attested.map(|(rotation, _)| rotation) == of.rotation_id();
+    let consumers = state
+        .consumers
+        .iter()
+        .filter(|((t, _), consumer)| *t == db && !has_attested(consumer));
+    names.extend(consumers.map(|((_, name), _)| format!("consumer {name}")));
     if names.is_empty() {
         return Ok(());
     }
