@@ -90,6 +90,9 @@ fn each_forward_step_waits_for_the_word_of_those_who_have_no_agent() {
 }
 
 fn words_of_another_time_or_type_do_not_count(world: &World) {
+    let status = world.carousel(&["status"]).expect_code(0);
+    let waits = "Database CA waits for external consumers: billing-etl, reports";
+    assert!(status.contains(waits), "{status}");
     refused(
         &consumers(
             world,

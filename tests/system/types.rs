@@ -124,6 +124,11 @@ fn a_reader_of_key_sets_finds_a_new_key_before_it_signs_and_an_old_one_until_its
         return skip(test, "Python is not installed");
     };
     let [old] = &keys[..] else { panic!("{keys:?}") };
+    let warnings = world.json(&["status"])["warnings"].to_string();
+    assert!(
+        warnings.contains("the life of a published key set is 1s"),
+        "{warnings}"
+    );
     assert_eq!(
         cache, "public, max-age=0",
         "less than the second before a new key signs"

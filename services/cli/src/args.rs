@@ -136,7 +136,7 @@ pub enum Command {
     Recover(RecoverArgs),
     /// Show the cluster and its rotations.
     Status(StatusArgs),
-    /// Rotate authorities; export their public material.
+    /// Rotate authorities; export their public material; sign by hand.
     #[command(subcommand)]
     Auth(AuthCommand),
     /// Wait until every node has reached the phase.

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{
     enter,
-    openssh::{BACK, FORWARD, Host, Machine, new_host_key, own_account, sshd},
+    openssh::{BACK, FORWARD, Host, Machine, Person, new_host_key, own_account, sshd},
 };
 use crate::world::{Log, World};
 
@@ -29,14 +29,16 @@ fn an_agent_keeps_the_certificate_of_its_sshd_and_no_login_ever_asks_about_a_hos
     let (web, bastion) = (world.dir.join("node-web-1"), world.dir.join("node-bastion"));
     let host = Host {
         certificate: web.join("current/ssh_host_key-cert.pub"),
+        trusted_people: web.join("current/openssh/trusted_user_ca_keys"),
+        revoked_people: Some(web.join("current/openssh/revoked_keys")),
         known_hosts: bastion.join("current/ssh_known_hosts"),
+        revoked_hosts: Some(bastion.join("current/ssh_revoked_hosts")),
         name: "web-1",
     };
     // The key first: an agent that finds none says so.
     new_host_key(&world);
     web_joins(&mut world);
     let mut machine = Machine::with_key(&world, own_account(), host);
-    machine.trusts_people();
     let person = machine.person("deploy");
     machine.deploy_is_signed(&person);
     deadline(PATIENCE, "the first certificate", || {
@@ -72,21 +74,33 @@ fn an_agent_keeps_the_certificate_of_its_sshd_and_no_login_ever_asks_about_a_hos
         stop.store(true, Ordering::SeqCst);
         rotations.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
-    let failed = failed.into_inner().expect("nobody panicked with it");
-    assert!(
-        failed.is_empty(),
-        "{} logins failed; the first: {}\n--- sshd\n{}",
-        failed.len(),
-        failed[0],
-        machine.sshd.stderr()
-    );
+    machine.nobody_was_kept_out(failed);
     let lines = fs::read_to_string(&machine.host.known_hosts).expect("the client's agent keeps it");
     assert_eq!(
         lines.lines().count(),
         1,
         "only the new authority is known: {lines}"
     );
+    what_is_revoked_is_refused(&world, &machine, &person);
     let _ = world.carousel(&["audit", "verify"]).expect_code(0);
+}
+
+/// By sshd and by ssh, from the lists that agents keep for them.
+fn what_is_revoked_is_refused(world: &World, machine: &Machine<'_>, person: &Person) {
+    let revoke = |whose: [&str; 2]| {
+        let args = ["certificates", "revoke", whose[0], whose[1], "--reason", "lost"];
+        let _ = world.carousel(&args).expect_code(0);
+        deadline(PATIENCE, "the refusal", || machine.login(person).err())
+    };
+    let _ = revoke(["--external", "deploy"]);
+    machine.deploy_is_signed(person);
+    assert_eq!(
+        machine.login(person),
+        Ok(()),
+        "the next certificate is another one"
+    );
+    let said = revoke(["--node", "web-1"]);
+    assert!(said.contains("revoked"), "{said}");
 }
 
 /// The agent beside sshd: it is told of the key, and whom to tell of a new certificate.
@@ -97,7 +111,7 @@ fn web_joins(world: &mut World) {
     let tell = format!("test ! -e {pid} || kill -HUP $(cat {pid})");
     let config = format!("ssh_host_key = '{key}'\n[[reload]]\ncommand = ['/bin/sh', '-c', '{tell}']\n");
     let config = world.dir.write("web-1.toml", &config).display().to_string();
-    let (token, pins, bundle) = world.token(&["--name", "web-1"]);
+    let (token, pins, bundle) = world.token(&["--name", "web-1", "--use", "openssh"]);
     let agent = world.arrive("web-1", &token, &pins, &bundle);
     agent.args.extend(["--config".into(), config]);
     agent.start();

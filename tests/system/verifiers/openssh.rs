@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Mutex,
@@ -28,10 +28,13 @@ pub(super) struct Machine<'w> {
     pub(super) host: Host,
 }
 
-/// Where a host's certificate is, what its clients trust, and the name that they know it by.
+/// Where a host's certificate is and whom it lets in, what its clients trust, and the name that they know it by.
 pub(super) struct Host {
     pub(super) certificate: PathBuf,
+    pub(super) trusted_people: PathBuf,
+    pub(super) revoked_people: Option<PathBuf>,
     pub(super) known_hosts: PathBuf,
+    pub(super) revoked_hosts: Option<PathBuf>,
     pub(super) name: &'static str,
 }
 
@@ -57,7 +60,10 @@ fn whoever_logs_in_over_ssh_is_let_in_through_every_rotation_and_never_asked_abo
     let _ = world.carousel(&add).expect_code(0);
     let host = Host {
         certificate: world.dir.join("host_key-cert.pub"),
+        trusted_people: world.dir.join("people"),
+        revoked_people: None,
         known_hosts: world.dir.join("known_hosts"),
+        revoked_hosts: None,
         name: HOST,
     };
     let mut machine = Machine::new(&world, account, host);
@@ -70,6 +76,7 @@ fn whoever_logs_in_over_ssh_is_let_in_through_every_rotation_and_never_asked_abo
     machine.deploy_is_signed(&people[1]);
 
     machine.what_was_granted_is_shown(&people);
+    machine.alice_has_all_that_she_needs_in_one_place(&alice);
 
     let stop = AtomicBool::new(false);
     let failed: Mutex<Vec<String>> = Mutex::default();
@@ -97,14 +104,7 @@ fn whoever_logs_in_over_ssh_is_let_in_through_every_rotation_and_never_asked_abo
         stop.store(true, Ordering::SeqCst);
         rotations.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
-    let failed = failed.into_inner().expect("nobody panicked with it");
-    assert!(
-        failed.is_empty(),
-        "{} logins failed; the first: {}\n--- sshd\n{}",
-        failed.len(),
-        failed[0],
-        machine.sshd.stderr()
-    );
+    machine.nobody_was_kept_out(failed);
     // Whoever has a certificate of none of ours is not let in: the checks of before could have failed.
     let stranger = machine.person("stranger");
     assert!(machine.login(&stranger).is_err());
@@ -208,12 +208,17 @@ impl<'w> Machine<'w> {
         let config = format!(
             "ListenAddress 127.0.0.1:{}\nHostKey {}\nHostCertificate {}\nTrustedUserCAKeys {}\nPidFile {}\n\
              AuthorizedKeysFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n\
-             StrictModes no\nPermitRootLogin prohibit-password\nMaxStartups 100\nLogLevel VERBOSE\n",
+             StrictModes no\nPermitRootLogin prohibit-password\nMaxStartups 100\nLogLevel VERBOSE\n\
+             RevokedKeys {}\n",
             self.port,
             at("host_key"),
             self.host.certificate.display(),
-            at("people"),
+            self.host.trusted_people.display(),
             at("sshd.pid"),
+            self.host
+                .revoked_people
+                .as_ref()
+                .map_or("none".into(), |list| list.display().to_string()),
         );
         let config = self.world.dir.write("sshd_config", &config);
         let mut command = Command::new(sshd().expect("it was looked for"));
@@ -255,6 +260,28 @@ impl<'w> Machine<'w> {
             "--extension=permit-agent-forwarding",
             &format!("--out={key}-cert.pub"),
         ]);
+    }
+
+    /// Keys, certificates and whom to trust: what `login` writes is of use as it is.
+    fn alice_has_all_that_she_needs_in_one_place(&self, identity: &str) {
+        let dir = self.world.dir.join("alice-at-work");
+        let out = format!("--out={}", dir.display());
+        let _ = self
+            .world
+            .carousel(&["--identity", identity, "login", &out])
+            .expect_code(0);
+        let let_in = self.login_with(&dir.join("ssh_key"), &dir.join("known_hosts"));
+        assert_eq!(let_in, Ok(()));
+        let trust = exported(self.world, "user", "pem", "user.pem");
+        let mut openssl = Command::new("openssl");
+        openssl
+            .args(["verify", "-x509_strict", "-purpose", "sslclient", "-CAfile"])
+            .arg(trust);
+        let _ = run(openssl.arg(dir.join("user.crt"))).expect_code(0);
+        let hosts =
+            fs::read_to_string(exported(self.world, "host", "pem", "host.pem")).expect("just written");
+        let trusted = fs::read_to_string(dir.join("trust.pem")).expect("it is there");
+        assert_eq!(trusted.trim(), hosts.trim());
     }
 
     /// As `ssh-keygen -L` prints it, to the last line: nothing more was granted than was asked for.
@@ -339,15 +366,32 @@ impl<'w> Machine<'w> {
         let _ = exported(self.world, "host", "ssh", "known_hosts");
     }
 
+    /// No login failed while authorities rotated.
+    pub(super) fn nobody_was_kept_out(&self, failed: Mutex<Vec<String>>) {
+        let failed = failed.into_inner().expect("nobody panicked with it");
+        assert!(
+            failed.is_empty(),
+            "{} logins failed; the first: {}\n--- sshd\n{}",
+            failed.len(),
+            failed[0],
+            self.sshd.stderr()
+        );
+    }
+
     /// One login that asks nothing: a host key that is not certified by a known authority is a failure.
     pub(super) fn login(&self, person: &Person) -> Result<(), String> {
+        self.login_with(&person.key, &self.host.known_hosts)
+    }
+
+    fn login_with(&self, key: &Path, known_hosts: &Path) -> Result<(), String> {
         let option = |name: &str, value: &str| format!("-o{name}={value}");
-        let known = self.host.known_hosts.display().to_string();
+        let revoked = self.host.revoked_hosts.as_ref();
         let ended = run(Command::new("ssh")
             .args(["-F", "none", "-p", &self.port.to_string(), "-i"])
-            .arg(&person.key)
+            .arg(key)
+            .args(revoked.map(|list| option("RevokedHostKeys", &list.display().to_string())))
             .args([
-                option("UserKnownHostsFile", &known),
+                option("UserKnownHostsFile", &known_hosts.display().to_string()),
                 option("GlobalKnownHostsFile", "/dev/null"),
                 option("StrictHostKeyChecking", "yes"),
                 option("HostKeyAlias", self.host.name),
@@ -385,7 +429,7 @@ pub(super) fn new_host_key(world: &World) {
     keygen(&world.dir.join("host_key"));
 }
 
-fn keygen(key: &std::path::Path) {
+fn keygen(key: &Path) {
     let mut command = Command::new("ssh-keygen");
     command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key);
     let _ = run(&mut command).expect_code(0);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::shape::{NodeDoc, RotationState, Status};
+use api::shape::{NodeAuthority, NodeDoc, RotationState, Status};
 use domain::{AuthorityType, Phase, SpkiPin};
 
 use crate::text::{Cell, Look, Paint, Table, count};
@@ -127,7 +127,13 @@ fn row(
             )
         })
     };
-    let expires = held.and_then(|h| h.client_not_after.into_iter().chain(h.server_not_after).min());
+    let ends = |h: &NodeAuthority| {
+        [h.client_not_after, h.server_not_after, h.ssh_not_after]
+            .into_iter()
+            .flatten()
+            .min()
+    };
+    let expires = held.and_then(ends);
     let sessions = match held {
         Some(h) if h.sessions_on_retiring => Cell::painted(Paint::Warn, "yes"),
         Some(_) if node.spec.last_reported.is_some() => "no".into(),

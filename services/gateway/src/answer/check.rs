@@ -278,7 +278,7 @@ fn nodes(app: &App, state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {
         let ends = report
             .authorities
             .values()
-            .flat_map(|f| [f.client_not_after, f.server_not_after])
+            .flat_map(|f| [f.client_not_after, f.server_not_after, f.ssh_not_after])
             .flatten()
             .min();
         let soon = state.settings().node_ttl_ms / 4;

@@ -40,11 +40,7 @@ impl Wanted {
         let keys = rows.keys().filter_map(|t| Some((*t, state.types.get(t)?)));
         let anchors = keys
             .flat_map(|(t, of)| {
-                let keys = of
-                    .active
-                    .values()
-                    .chain(of.prepared.values())
-                    .filter(|k| k.kind == KeyKind::Tls);
+                let keys = of.living().filter(|k| k.kind == KeyKind::Tls);
                 keys.map(move |k| ((t, k.id), k.certificate.clone()))
             })
             .collect();

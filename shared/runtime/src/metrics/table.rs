@@ -76,7 +76,7 @@ pub const METRICS: &[Metric] = &[
     gauge(
         "carousel_agent_certificate_expiry_seconds",
         &["type", "role"],
-        "Time until the certificate in use expires, in seconds.",
+        "Time until the certificate in use expires, in seconds; the role is client, server, or ssh for that of sshd.",
     ),
     counter(
         "carousel_agent_installs_total",

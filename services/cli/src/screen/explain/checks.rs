@@ -148,7 +148,7 @@ pub(super) const PAGES: &[Entry] = &[
     (
         "node_failure",
         "a node's agent cannot do what it should",
-        "Its reload hook, its proof or its disk fails. The last set of certificates that passed its proof is in use, so nothing is broken yet; but the node does not reach the phase, and its certificates are not renewed.",
+        "Its reload hook, its proof or its disk fails. The last set of certificates that passed its proof is in use, so nothing is broken yet; but the node does not reach the phase, and its certificates are not renewed. Where it is `ssh` that fails, sshd's certificate alone stays behind.",
         &[
             "On the node: journalctl -u carousel-agent -n 50",
             "carousel probe NAME",

@@ -71,10 +71,10 @@ const PAGES: &[(Code, &str, &[&str])] = &[
     ),
     (
         Code::TimeCondition,
-        "Certificates that the retiring CA issued to people or programs without an agent are still valid and not replaced. Dropping the CA now would lock their holders out. Each is replaced when its holder next uses `carousel`, and at the latest it expires.",
+        "Certificates that the retiring CA issued to people or programs without an agent are still valid and not replaced. Dropping the CA now would lock their holders out. A person's is replaced when its holder next uses `carousel` or logs in, another party's when it is signed for again, and at the latest each expires.",
         &[
             "carousel status",
-            "Let the named holders run any command, or wait until the time that status names.",
+            "Let the named people run any command or log in, sign for the named parties again, or wait until the time that status names.",
         ],
     ),
     (
@@ -117,7 +117,7 @@ const PAGES: &[(Code, &str, &[&str])] = &[
     ),
     (
         Code::NotPermitted,
-        "Roles are looked up in the log at each request. auditor reads; operator rotates, plans, excludes and probes, and reads; admin manages users, tokens and removals, and reads, but does not rotate.",
+        "Roles are looked up in the log at each request. auditor reads; operator rotates, plans, excludes and probes, attests for consumers, signs for databases, and reads; admin manages users, tokens, consumers, removals and revocations, signs for everybody without an agent, and reads, but does not rotate.",
         &[
             "carousel users ls",
             "An administrator gives the role: remove the user and add it again with the roles it needs.",
@@ -133,7 +133,7 @@ const PAGES: &[(Code, &str, &[&str])] = &[
     ),
     (
         Code::Unauthenticated,
-        "Only trust documents, joining and recovering are open to callers without a client certificate.",
+        "Only trust documents, published keys and revocation lists, joining and recovering are open to callers without a client certificate.",
         &[
             "Give --identity FILE, or set CAROUSEL_IDENTITY.",
             "carousel status --identity FILE",
@@ -197,7 +197,10 @@ const PAGES: &[(Code, &str, &[&str])] = &[
     (
         Code::KeyReused,
         "The key in the certificate request is already certified for another holder, or is an authority's own. One key, one holder: otherwise a certificate would not say who used it.",
-        &["Make a new key. Agents and this tool do so for each certificate; was a data directory copied?"],
+        &[
+            "Make a new key. Agents and this tool do so for each certificate; was a data directory copied?",
+            "A key of sshd that was signed by hand: carousel certificates revoke --external NAME --reason \"...\", and it is free.",
+        ],
     ),
     (
         Code::SignInvalid,
@@ -331,7 +334,7 @@ const PAGES: &[(Code, &str, &[&str])] = &[
     ),
     (
         Code::NotFound,
-        "What was asked for is not there: a position after the log's end, or a path that this version does not know.",
+        "What was asked for is not there: a position after the log's end, a certificate that still counts, a list that nobody signed, or a path that this version does not know.",
         &["carousel audit ls", "carousel --version"],
     ),
     (
