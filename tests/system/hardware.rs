@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
-use carousel_tests::{PATIENCE, deadline, run, skip};
+use carousel_tests::{Finished, PATIENCE, deadline, run, skip};
 use serde_json::Value;
 
 use crate::world::{Log, World, authority};
@@ -59,6 +59,16 @@ impl Token {
         })
     }
 
+    /// Where there is no cluster yet; none where SoftHSM is missing, which is said.
+    pub(crate) fn alone(test: &str) -> Option<(World, Self)> {
+        let mut world = World::empty(test, Log::Embedded).expect("the embedded log is always there");
+        let token = Self::make(&mut world);
+        if token.is_none() {
+            skip(test, "SoftHSM (softhsm2) is not installed");
+        }
+        Some((world, token?))
+    }
+
     /// The keys in it, public and private halves: everything but the description of the token itself.
     pub(crate) fn objects(&self) -> usize {
         let tokens = fs::read_dir(&self.store).expect("the store").flatten();
@@ -80,6 +90,12 @@ impl Token {
         let away = self.store.with_extension("away");
         fs::rename(away, &self.store).expect("the token is put back");
     }
+}
+
+/// `init` with one option, in an environment that knows the token.
+pub(crate) fn init(world: &World, option: &str, value: &str) -> Finished {
+    let mut init = world.init_command(None);
+    run(init.envs(world.env.iter().cloned()).args([option, value]))
 }
 
 /// Where the keys of a type are, by their part in the rotation.
@@ -189,13 +205,10 @@ fn events(world: &World, event_type: &str, holder: &str) -> usize {
 #[test]
 fn a_token_that_is_lost_under_a_running_signer_is_waited_for_and_nothing_is_half_done() {
     let test = "hardware-lost";
-    let mut world = World::empty(test, Log::Embedded).expect("the embedded log is always there");
-    let Some(token) = Token::make(&mut world) else {
-        return skip(test, "SoftHSM (softhsm2) is not installed");
+    let Some((mut world, token)) = Token::alone(test) else {
+        return;
     };
-    let mut init = world.init_command(None);
-    init.envs(world.env.iter().cloned());
-    let _ = run(init.args(["--keys", &token.uri])).expect_code(0);
+    let _ = init(&world, "--keys", &token.uri).expect_code(0);
     world.serve();
     let sign = ["auth", "token", "--type=jwt", "--name=billing", "--audience=api"];
     // From here on the signer holds the token open, with the place of the key in it.
@@ -280,20 +293,15 @@ fn a_token_that_is_not_there_or_refuses_its_pin_is_said_at_once_and_nothing_is_c
 #[test]
 fn a_cluster_whose_keys_were_all_made_in_a_token_signs_x509_ssh_and_tokens_there() {
     let test = "hardware-init";
-    let mut world = World::empty(test, Log::Embedded).expect("the embedded log is always there");
-    let Some(token) = Token::make(&mut world) else {
-        return skip(test, "SoftHSM (softhsm2) is not installed");
+    let Some((mut world, token)) = Token::alone(test) else {
+        return;
     };
-    let mut init = world.init_command(None);
-    init.envs(world.env.iter().cloned());
     // A mistyped name is found now, and leaves nothing behind.
     let wrong = token.uri.replace("our%20keys", "their%20keys");
-    let mut mistyped = world.init_command(None);
-    mistyped.envs(world.env.iter().cloned()).args(["--keys", &wrong]);
-    let refused = run(&mut mistyped);
+    let refused = init(&world, "--keys", &wrong);
     assert_eq!(refused.code, Some(1), "{}", refused.stderr);
     assert!(refused.stderr.contains("their keys"), "{}", refused.stderr);
-    let _ = run(init.args(["--keys", &token.uri])).expect_code(0);
+    let _ = init(&world, "--keys", &token.uri).expect_code(0);
     world.serve();
     let listed = world.json(&["get", "authorities"]);
     let listed = listed.as_array().expect("authorities").iter();

@@ -30,14 +30,20 @@ async fn one_life(plane: &Plane, config: &Config) {
     running.stop().await;
 }
 
-#[tokio::test]
-async fn a_restart_runs_hooks_again_exactly_if_they_have_not_seen_what_is_live() {
+/// An agent has lived, and its hooks have seen what is live.
+async fn hooked_once() -> (Plane, tempfile::TempDir, Config) {
     let (plane, dir) = (
         Plane::start(SystemClock::shared()).await,
         tempfile::tempdir().unwrap(),
     );
     let config = noting(&plane, dir.path());
     one_life(&plane, &config).await;
+    (plane, dir, config)
+}
+
+#[tokio::test]
+async fn a_restart_runs_hooks_again_exactly_if_they_have_not_seen_what_is_live() {
+    let (plane, dir, config) = hooked_once().await;
     let once = runs(dir.path());
     one_life(&plane, &config).await;
     assert_eq!(runs(dir.path()), once, "nothing has changed");
@@ -50,12 +56,7 @@ async fn a_restart_runs_hooks_again_exactly_if_they_have_not_seen_what_is_live()
 #[tokio::test]
 async fn a_file_beside_the_trust_that_no_hook_has_seen_is_shown_to_them_after_a_restart_and_a_new_signature_is_none()
  {
-    let (plane, dir) = (
-        Plane::start(SystemClock::shared()).await,
-        tempfile::tempdir().unwrap(),
-    );
-    let config = noting(&plane, dir.path());
-    one_life(&plane, &config).await;
+    let (plane, dir, config) = hooked_once().await;
     let once = runs(dir.path());
     // The same row, signed anew: files of the same content.
     plane.state().revision += 1;
@@ -74,12 +75,7 @@ async fn a_file_beside_the_trust_that_no_hook_has_seen_is_shown_to_them_after_a_
 
 #[tokio::test]
 async fn what_hooks_saw_is_unknown_from_before_the_first_runs_until_all_have_succeeded() {
-    let (plane, dir) = (
-        Plane::start(SystemClock::shared()).await,
-        tempfile::tempdir().unwrap(),
-    );
-    let config = noting(&plane, dir.path());
-    one_life(&plane, &config).await;
+    let (plane, dir, config) = hooked_once().await;
     let hooked = config.data_dir.join("hooked");
     assert_eq!(
         fs::read_link(&hooked).unwrap(),
