@@ -22,18 +22,12 @@ pub(crate) fn dotted(oid: &[u64]) -> String {
     parts.join(".")
 }
 
-/// The value of a user's name as it stands in a certificate: explicitly tagged (RFC 5280, section 4.2.1.6), UTF8String.
+/// The value of a user's name as it stands in a certificate: explicitly tagged (RFC 5280, section 4.2.1.6), UTF8String. None
+/// for one that is longer than any that is authorised.
 pub(crate) fn encoded(upn: &str) -> Option<Vec<u8>> {
-    let inner = [
-        &[0x0c, u8::try_from(upn.len()).ok().filter(|n| *n < 0x80)?],
-        upn.as_bytes(),
-    ]
-    .concat();
-    Some(
-        [
-            &[0xa0, u8::try_from(inner.len()).ok().filter(|n| *n < 0x80)?],
-            &inner[..],
-        ]
-        .concat(),
-    )
+    let tagged = |tag: u8, content: &[u8]| {
+        let length = u8::try_from(content.len()).ok().filter(|length| *length < 0x80)?;
+        Some([&[tag, length], content].concat())
+    };
+    tagged(0xa0, &tagged(0x0c, upn.as_bytes())?)
 }

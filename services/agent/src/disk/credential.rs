@@ -1,6 +1,6 @@
 //! Certificates as a generation holds them: the node's own with their keys, and sshd's, whose key is not ours.
 
-use std::{io::ErrorKind, net::IpAddr, path::Path};
+use std::{fs, io::ErrorKind, net::IpAddr, path::Path};
 
 use domain::{
     Hostname, Position, SpkiPin, Timestamp, decide::certificates::NOT_BEFORE_BACK_MS, event::LeafUse,
@@ -189,16 +189,16 @@ pub(super) fn credential(
 pub(super) fn sshd_certificate(path: &Path, entry: Option<&LeafEntry>) -> Option<SshdCertificate> {
     let entry = entry?;
     let path = path.join(SSHD_CERTIFICATE);
-    let read = text_of(&path).map_err(|error| error.to_string());
+    let read = fs::read_to_string(&path).map_err(|error| error.to_string());
     let read = read.and_then(|text| SshCertificate::parse(&text).map_err(|error| error.to_string()));
     match read.map(|read| SshdCertificate::new(&read, entry.issuer, entry.position)) {
         Ok(certificate) if certificate.leaf.spki == entry.spki => Some(certificate),
         Ok(_) => {
-            tracing::warn!(file = %path.display(), "the certificate of sshd is not that of its manifest");
+            tracing::warn!(file = %path.display(), "the certificate of sshd is not that of its manifest; another one is asked for");
             None
         }
         Err(why) => {
-            tracing::warn!(file = %path.display(), why, "the certificate of sshd cannot be read");
+            tracing::warn!(file = %path.display(), why, "the certificate of sshd cannot be read; another one is asked for");
             None
         }
     }

@@ -324,8 +324,9 @@ fn is_bundle_key(state: &ClusterState, key: &KeyRequest) -> bool {
 
 /// Is the key an authority's, or was it certified for somebody else, who may still speak for it?
 ///
-/// Of TLS whoever had it first has it until his last certificate of it is forgotten: an old one is a way back. An SSH key is another's only for as long as
-/// his certificate of it lives: the same sshd may come under another name, or get an agent, and keep its key.
+/// Of TLS whoever had it first has it until his last certificate of it is forgotten: an old one is a way back. An SSH key
+/// is another's only for as long as his certificate of it lives: the same sshd may come under another name, or get an
+/// agent, and keep its key.
 pub fn is_others(
     state: &ClusterState,
     holder: &Principal,
