@@ -199,6 +199,7 @@ const PAGES: &[(Code, &str, &[&str])] = &[
         "The key in the certificate request is already certified for another holder, or is an authority's own. One key, one holder: otherwise a certificate would not say who used it.",
         &[
             "Make a new key. Agents and this tool do so for each certificate; was a data directory copied?",
+            "Machines from one image with one host key: give each its own, rm /etc/ssh/ssh_host_*; ssh-keygen -A",
             "A key of sshd that was signed by hand: carousel certificates revoke --external NAME --reason \"...\", and it is free; its agent asks again within a quarter of an hour, or at once after a reload (SIGHUP).",
         ],
     ),
