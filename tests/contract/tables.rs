@@ -169,6 +169,40 @@ fn the_table_of_authorities_is_the_one_in_the_rules() {
     }
 }
 
+/// Copies are widened before anything new is presented, and narrowed after the end, in that order.
+#[test]
+fn what_is_left_to_people_begins_in_init_ends_in_standby_and_stands_in_the_order_of_the_phases() {
+    let order = [
+        Phase::Init,
+        Phase::UpdateClients,
+        Phase::UpdateServers,
+        Phase::Standby,
+    ];
+    for row in AUTHORITY_TYPES.iter().filter(|row| !row.by_hand.is_empty()) {
+        let at = |phase| {
+            order
+                .iter()
+                .position(|p| *p == phase)
+                .expect("a phase that goes forward")
+        };
+        let places: Vec<usize> = row.by_hand.iter().map(|step| at(step.phase)).collect();
+        assert!(places.is_sorted(), "{}: {places:?}", row.name);
+        assert_eq!(
+            (places.first(), places.last()),
+            (Some(&0), Some(&3)),
+            "{}",
+            row.name
+        );
+        for step in row.by_hand {
+            // What is left of a line of 80 columns beside the longest phase.
+            assert!(step.text.len() <= 62 && step.command.len() <= 62, "{}", step.text);
+            let typed = format!("--type={}", row.name);
+            let is_of_type = step.command.contains(&typed) || step.command == "carousel login";
+            assert!(is_of_type, "{}: {}", row.name, step.command);
+        }
+    }
+}
+
 /// The row of a type is found by its place, so that the order of the enum and of the table must agree.
 #[test]
 fn every_authority_type_finds_its_own_row_and_reads_its_own_name() {

@@ -241,13 +241,14 @@ fn the_plainest_terminal_is_asked_too_and_nothing_is_drawn_over() {
     pty.types(ENTER);
     pty.asks("Type \"init\" to send it");
     pty.types(&format!("init{ENTER}"));
-    pty.shows("ok host CA: all 1 node");
+    pty.shows("rollback        everybody presents");
     pty.asks("Step 1-2: 1");
     pty.types(DOWN);
     pty.asks("Step 1-2: 2");
     pty.types(CTRL_D);
     let raw = pty.raw();
     let all = pty.ends(0);
+    assert!(all.contains("ok host CA: all 1 node reached init in "), "{all}");
     assert!(!raw.contains('\u{1b}'), "{raw:?}");
     // What ends a line is all that moves the cursor.
     assert!(!raw.replace("\r\n", "").contains('\r'), "{raw:?}");

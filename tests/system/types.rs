@@ -22,6 +22,10 @@ const FORWARD: [&str; 4] = ["init", "update_clients", "update_servers", "standby
 fn the_authority_of_people_rotates_and_whoever_works_on_keeps_access() {
     let mut world = World::start("types-user", Log::Embedded).expect("the embedded log is always there");
     join(&mut world, "n1", &["user"]);
+    // Half a minute less than the time before a new key signs: some readers do not look again any sooner.
+    if let Some((_, cache)) = fetched(&world, "/v1/jwks/jwt") {
+        assert_eq!(cache, "public, max-age=300");
+    }
     let alice = world.dir.join("alice.identity").display().to_string();
     let _ = world
         .carousel(&["users", "add", "alice", "--roles", "operator", "--out", &alice])

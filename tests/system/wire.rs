@@ -104,6 +104,12 @@ impl Wire {
         self.ask(async |client| client.get(path).await)
     }
 
+    /// What is no JSON.
+    pub(crate) fn bytes(self, path: &str) -> Vec<u8> {
+        let answer = self.ask(async |client| client.get_bytes(path).await);
+        answer.unwrap_or_else(|error| panic!("{path}: {error}")).to_vec()
+    }
+
     /// Likewise.
     pub(crate) fn try_post(self, path: &str, body: &Value) -> Result<Value, ClientError> {
         self.ask(async |client| client.post(path, body).await)

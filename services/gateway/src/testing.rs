@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use signer::{Late, SmallSigner, granted};
+pub(crate) use signer::{Late, SmallSigner, granted, issued};
 
 use crate::{Config, Gateway, Parts};
 use signer::genesis;

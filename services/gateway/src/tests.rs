@@ -26,6 +26,7 @@ use pki::{KeyPair, csr, pem};
 
 use crate::testing::{Running, SOON, World};
 
+mod checked;
 mod commands;
 mod door;
 mod firsts;
@@ -34,6 +35,7 @@ mod lapses;
 mod limits;
 mod presence;
 mod probes;
+mod settled;
 mod strangers;
 mod turns;
 
@@ -63,7 +65,6 @@ impl Node {
             self.der = der(&answer.certificate);
             self.key = key;
         }
-        self.seq += 1;
         let facts = TypeFacts {
             revision: row.revision,
             trusted: row.trusted.clone(),
@@ -71,6 +72,11 @@ impl Node {
             server_issuer: row.server_issuer,
             ..Default::default()
         };
+        self.report(w, gateway, facts).await;
+    }
+
+    async fn report(&mut self, w: &World, gateway: &Running, facts: TypeFacts) {
+        self.seq += 1;
         let report = FactReport {
             boot: BootId(uuid::Uuid::from_u128(1)),
             seq: self.seq,

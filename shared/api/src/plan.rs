@@ -81,8 +81,11 @@ pub struct PlanSubject {
 /// Something for a person to do.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PlanByHand {
-    /// At which step.
+    /// Once the rotation is in this phase, and before the step after it.
     pub phase: Phase,
-    /// What.
+    /// Who, and what.
     pub text: String,
+    /// The command that gives what is needed; it ends in `...` where its `--help` says what else it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }

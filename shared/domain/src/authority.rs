@@ -5,6 +5,10 @@ use std::{fmt, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+mod by_hand;
+
+pub use by_hand::ByHand;
+
 use crate::{
     event::LeafUse,
     id::{AuthorityId, InvalidId, Position, RotationId, text_serde},
@@ -74,8 +78,8 @@ pub struct AuthorityRow {
     pub signs: &'static str,
     /// Who verifies against it, in words.
     pub verifiers: &'static str,
-    /// What a person has to do outside the agents' reach, in words; empty when nothing.
-    pub by_hand: &'static str,
+    /// What people have to do outside the agents' reach, in the order of the phases; empty when nothing.
+    pub by_hand: &'static [ByHand],
     /// The life of a leaf that a holder gets when nothing else is said, in milliseconds.
     pub leaf_ttl_ms: u64,
     /// What a leaf of it may be used for that `auth sign` makes.
@@ -97,7 +101,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         &[Tls, Ssh],
         "node and control-plane certificates, SSH host certificates",
         "every node and every TLS client; holders of a CA pin",
-        "the CA pin changes; OpenSSH hosts without an agent",
+        by_hand::HOST,
         DAY_MS,
         LeafUse::Server,
         false,
@@ -109,7 +113,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         &[Tls, Ssh],
         "user TLS and SSH certificates",
         "gateways, nodes, sshd",
-        "exported copies",
+        by_hand::USER,
         12 * HOUR_MS,
         LeafUse::Client,
         true,
@@ -121,7 +125,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         &[Tls],
         "server certificates of databases",
         "database clients",
-        "databases are reissued",
+        by_hand::DB,
         90 * DAY_MS,
         LeafUse::Server,
         true,
@@ -133,7 +137,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         &[Tls],
         "client certificates presented to databases",
         "self-hosted databases",
-        "databases trust both from init and drop the old one after standby",
+        by_hand::DB_CLIENT,
         HOUR_MS,
         LeafUse::Client,
         true,
@@ -145,7 +149,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         &[Ssh],
         "short-lived user certificates for agentless sshd",
         "sshd",
-        "sshd trusts both, then drops the old one",
+        by_hand::OPENSSH,
         HOUR_MS,
         LeafUse::Client,
         true,
@@ -157,7 +161,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         &[Jwt],
         "tokens for applications",
         "JWKS readers",
-        "copied JWKS",
+        by_hand::JWT,
         15 * crate::time::MINUTE_MS,
         LeafUse::Client,
         true,
@@ -169,7 +173,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         &[Tls],
         "SAML assertions",
         "service providers",
-        "service providers' metadata",
+        by_hand::SAML_IDP,
         90 * DAY_MS,
         LeafUse::Signing,
         true,
@@ -181,7 +185,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         &[Jwt],
         "OIDC tokens",
         "relying parties (JWKS)",
-        "",
+        &[],
         15 * crate::time::MINUTE_MS,
         LeafUse::Client,
         true,
@@ -193,7 +197,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         &[Tls, Jwt],
         "X.509 and JWT SVIDs",
         "workloads, federated domains",
-        "bundle refresh",
+        by_hand::SPIFFE,
         HOUR_MS,
         LeafUse::Both,
         true,
@@ -205,7 +209,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         &[Jwt],
         "tokens for Okta",
         "Okta",
-        "the key registered at Okta",
+        by_hand::OKTA,
         15 * crate::time::MINUTE_MS,
         LeafUse::Client,
         true,
@@ -217,7 +221,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         &[Tls],
         "client certificates for AWS Roles Anywhere",
         "the AWS trust anchor",
-        "the trust anchor",
+        by_hand::AWSRA,
         HOUR_MS,
         LeafUse::Client,
         true,
@@ -229,7 +233,7 @@ pub static AUTHORITY_TYPES: [AuthorityRow; 12] = [
         &[Tls],
         "client certificates for Windows desktops",
         "Active Directory",
-        "group policy",
+        by_hand::WINDOWS,
         HOUR_MS,
         LeafUse::Client,
         true,
@@ -247,7 +251,7 @@ const fn row(
     keys: &'static [KeyKind],
     signs: &'static str,
     verifiers: &'static str,
-    by_hand: &'static str,
+    by_hand: &'static [ByHand],
     leaf_ttl_ms: u64,
     usage_by_hand: LeafUse,
     held_without_agent: bool,

@@ -80,6 +80,17 @@ impl Metrics {
         }
     }
 
+    /// The gauge `name` with these label values is shown no more: what it was about is gone. Set again, it is back.
+    ///
+    /// # Panics
+    /// As [`Metrics::counter`].
+    pub fn forget_gauge(&self, name: &str, labels: &[&str]) {
+        if let Family::Gauge(gauges) = self.family(name, Kind::Gauge, labels.len()) {
+            // One that was never set is as good as forgotten.
+            let _ = gauges.remove_label_values(labels);
+        }
+    }
+
     /// The histogram `name` (seconds) with these label values.
     ///
     /// # Panics
@@ -196,6 +207,20 @@ mod tests {
                 metric.name
             );
         }
+    }
+
+    #[test]
+    fn a_gauge_that_is_forgotten_is_shown_no_more_and_its_family_goes_on() {
+        let metrics = Metrics::new("0.0.0");
+        let (name, labels) = ("carousel_agent_certificate_expiry_seconds", ["host", "ssh"]);
+        metrics.forget_gauge(name, &labels);
+        metrics.gauge(name, &labels).set(7);
+        metrics.gauge(name, &["host", "client"]).set(8);
+        metrics.forget_gauge(name, &labels);
+        let text = metrics.encode();
+        assert!(!text.contains("\"ssh\"") && text.contains("\"client\""), "{text}");
+        metrics.gauge(name, &labels).set(9);
+        assert!(metrics.encode().contains("\"ssh\""));
     }
 
     #[test]

@@ -128,11 +128,26 @@ impl Rotations<'_> {
             enter(self.machine.world, "host", phase);
             self.machine.trusts_hosts();
             if matches!(phase, "update_servers" | "rollback") {
+                self.host_is_counted(usize::from(phase == "update_servers"));
                 self.machine.host_is_signed();
                 self.machine.sshd.hang_up();
+                self.host_is_counted(0);
             }
             self.some_logins(phase);
         }
+    }
+
+    /// The plan says how many hosts there are that nobody but a person can give a new certificate.
+    fn host_is_counted(&self, wanted: usize) {
+        let plan = self
+            .machine
+            .world
+            .carousel(&["auth", "rotate", "--type=host", "--plan"])
+            .expect_code(0);
+        let counted = plan
+            .matches("1 OpenSSH host without an agent needs a new host certificate")
+            .count();
+        assert_eq!(counted, wanted, "{plan}");
     }
 
     /// sshd trusts both from `init` on; Alice logs in anew, as people do every day.

@@ -10,7 +10,10 @@ use std::{
 use carousel_tests::{PATIENCE, Proc, deadline, run};
 
 use super::{exported, request};
-use crate::world::{Log, World, text};
+use crate::{
+    wire::Wire,
+    world::{Log, World, text},
+};
 
 /// The deny list reaches everybody, and connections of the revoked end, in so long.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -70,6 +73,57 @@ fn openssl_and_openssh_refuse_what_was_revoked_and_nothing_else() {
     let again = world.carousel(&revoke);
     assert_eq!(again.code, Some(3), "nothing is left to revoke: {}", again.stderr);
     let _ = world.carousel(&["audit", "verify"]).expect_code(0);
+}
+
+/// Whoever installs by hand has two authorities before him while a rotation is on: pins, DER and lists are of the same two,
+/// as OpenSSL reads them.
+#[test]
+fn both_generations_are_exported_alike_and_each_has_a_list_of_its_own_that_anybody_may_fetch() {
+    let world =
+        World::start("verifiers-generations", Log::Embedded).expect("the embedded log is always there");
+    world.enter_and_wait("db", "init");
+    let pem = fs::read_to_string(exported(&world, "db", "pem", "both.pem")).expect("just written");
+    let cas: Vec<PathBuf> = pem
+        .split_inclusive("-----END CERTIFICATE-----\n")
+        .enumerate()
+        .map(|(at, one)| world.dir.write(&format!("ca-{at}.pem"), one))
+        .collect();
+    let [old, new] = &cas[..] else { panic!("{pem}") };
+    let shell = |script: &str, file: &Path| {
+        let mut shell = Command::new("sh");
+        run(shell.args(["-ec", script, "sh"]).arg(file)).expect_code(0)
+    };
+    let digest_of_key =
+        "openssl x509 -in \"$1\" -noout -pubkey | openssl pkey -pubin -outform DER | sha256sum";
+    let pin = |ca: &Path| {
+        let sum = shell(digest_of_key, ca);
+        format!("sha256:{}", sum.split(' ').next().expect("a sum"))
+    };
+    let pins = fs::read_to_string(exported(&world, "db", "pin", "pins")).expect("just written");
+    assert_eq!(pins, format!("{}\n{}\n", pin(old), pin(new)));
+    let mut der = vec![];
+    for ca in [old, new] {
+        let path = ca.with_extension("der");
+        let mut openssl = Command::new("openssl");
+        openssl.args(["x509", "-outform", "DER", "-in"]).arg(ca);
+        let _ = run(openssl.arg("-out").arg(&path)).expect_code(0);
+        der.extend(fs::read(path).expect("just written"));
+    }
+    assert_eq!(fs::read(to_file(&world, "db", "der")).expect("just written"), der);
+    for (ca, other) in [(old, new), (new, old)] {
+        let list = world.dir.join("one.crl");
+        let fetched = Wire::of(&world).bytes(&format!("/v1/crl/{}", pin(ca)));
+        fs::write(&list, fetched).expect("it is written");
+        let verified = |ca: &Path| {
+            let mut openssl = Command::new("openssl");
+            openssl
+                .args(["crl", "-noout", "-inform", "DER", "-in"])
+                .arg(&list);
+            run(openssl.arg("-CAfile").arg(ca)).stderr
+        };
+        assert!(verified(ca).contains("verify OK"), "{}", verified(ca));
+        assert!(!verified(other).contains("verify OK"), "{}", verified(other));
+    }
 }
 
 #[test]
@@ -184,11 +238,16 @@ fn serial(leaf: &Path) -> String {
     shown.trim().trim_start_matches("serial=").to_ascii_lowercase()
 }
 
-/// The binary list, as a person redirects it into a file.
 fn krl(world: &World) -> PathBuf {
-    let path = world.dir.join("krl");
+    to_file(world, "openssh", "krl")
+}
+
+/// What is no text, as a person redirects it into a file.
+fn to_file(world: &World, authority_type: &str, form: &str) -> PathBuf {
+    let path = world.dir.join(form);
     let file = fs::File::create(&path).expect("a file");
-    let mut export = world.command(&["auth", "export", "--type=openssh", "--as=krl"]);
+    let (of_type, form) = (format!("--type={authority_type}"), format!("--as={form}"));
+    let mut export = world.command(&["auth", "export", &of_type, &form]);
     let status = export.stdout(file).status().expect("it starts");
     assert!(status.success());
     path

@@ -59,15 +59,17 @@ impl Engine {
             .gauge("carousel_agent_synced", &[])
             .set(i64::from(status.synced));
         for (role, leaf) in status.leaves() {
-            let Some(leaf) = leaf else { continue };
+            let (name, labels) = (
+                "carousel_agent_certificate_expiry_seconds",
+                [AuthorityType::Host.name(), role],
+            );
+            let Some(leaf) = leaf else {
+                metrics.forget_gauge(name, &labels);
+                continue;
+            };
             // Of one that has expired it is how long ago, as a negative number.
             let left_ms = leaf.not_after.0 - status.time.0;
-            metrics
-                .gauge(
-                    "carousel_agent_certificate_expiry_seconds",
-                    &[AuthorityType::Host.name(), role],
-                )
-                .set(left_ms / 1000);
+            metrics.gauge(name, &labels).set(left_ms / 1000);
         }
     }
 

@@ -58,6 +58,7 @@ pub(super) fn plan(phase: Phase, steps: &[Phase]) -> Plan {
         by_hand: vec![PlanByHand {
             phase: Phase::Standby,
             text: "join lines with the old pin stop".into(),
+            command: None,
         }],
         refused_with: None,
     }

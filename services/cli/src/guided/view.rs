@@ -164,19 +164,6 @@ fn about(plan: &Plan) -> String {
     };
     line("Signs", row.signs);
     line("Trusted", &format!("by {}", row.verifiers));
-    line(
-        "By hand",
-        if row.by_hand.is_empty() {
-            "nothing"
-        } else {
-            row.by_hand
-        },
-    );
-    for item in &plan.by_hand {
-        if item.text != row.by_hand {
-            line("", &format!("{}: {}", item.phase, item.text));
-        }
-    }
     let (registered, attested) = plan.consumers;
     if registered > 0 {
         let text =
@@ -186,6 +173,14 @@ fn about(plan: &Plan) -> String {
     if plan.mode == Some(Mode::Automatic) {
         let text = "the rotation makes its steps by itself; a step made here makes it manual";
         line("Mode", text);
+    }
+    // What is to be done now, in full; what comes, so that it is known of. All has to fit on a small terminal.
+    let by_hand = plan::by_hand(plan, SENTENCE + 2, |phase| {
+        phase == plan.phase && phase != Phase::Standby
+    });
+    match by_hand.as_str() {
+        "" => line("By hand", "nothing"),
+        _ => out.push_str(&by_hand),
     }
     out.push('\n');
     out

@@ -102,7 +102,7 @@ pub fn nearest(name: &str) -> Vec<&'static str> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use clap::Parser;
+    use clap::{Parser, error::ErrorKind};
 
     use super::*;
     use crate::args::Cli;
@@ -127,7 +127,7 @@ mod tests {
                 let words = words(command);
                 // `--manual --phase` lines use real values, so nothing needs to be filled in.
                 let parsed = Cli::try_parse_from(&words).map_err(|error| error.kind());
-                let fine = matches!(parsed, Ok(_) | Err(clap::error::ErrorKind::DisplayVersion));
+                let fine = matches!(parsed, Ok(_) | Err(ErrorKind::DisplayVersion));
                 assert!(fine, "{}: {command}", page.name);
             }
         }
@@ -149,6 +149,24 @@ mod tests {
                 .collect();
             if let Err(error) = Cli::try_parse_from(&words) {
                 panic!("{command}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_that_is_left_to_people_parses() {
+        let steps = domain::AuthorityType::all().flat_map(|t| t.by_hand());
+        let commands: Vec<_> = steps.map(|step| step.command).collect();
+        assert!(commands.len() > 20, "{}", commands.len());
+        for command in commands {
+            // What it takes beside the type is for whoever types it to say.
+            let parsed = Cli::try_parse_from(words(command.trim_end_matches(" ...")));
+            match parsed.map_err(|error| error.kind()) {
+                Ok(_) => assert!(!command.ends_with("..."), "{command} is whole"),
+                Err(kind) => {
+                    let is_begun = command.ends_with(" ...") && kind == ErrorKind::MissingRequiredArgument;
+                    assert!(is_begun, "{command}: {kind}");
+                }
             }
         }
     }

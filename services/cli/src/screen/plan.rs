@@ -1,6 +1,7 @@
 //! `auth rotate --plan`: what each next step does, and which connections break if it were forced now.
 
 use api::plan::Plan;
+use domain::Phase;
 
 use crate::text::{Look, Table, clock, count, wrap};
 
@@ -34,18 +35,30 @@ pub(crate) fn body(plan: &Plan, look: &Look) -> String {
             out.push_str(&format!("{head}{:width$}  {text}\n", who.name));
         }
     }
-    if !plan.by_hand.is_empty() {
-        out.push_str("\nBy hand, outside the agents\n");
-        let width = plan
-            .by_hand
-            .iter()
-            .map(|b| b.phase.name().len())
-            .max()
-            .unwrap_or(0);
-        for item in &plan.by_hand {
-            let indent = " ".repeat(width + 4);
-            let text = wrap(&item.text, 86 - width, &indent);
-            out.push_str(&format!("  {:width$}  {text}\n", item.phase.name()));
+    out.push_str(&by_hand(plan, 90, |_| true));
+    out
+}
+
+/// What is left to people, phase by phase; nothing where nothing is. The commands of some phases are shown with it, each on a
+/// line of its own, whole.
+pub(crate) fn by_hand(plan: &Plan, width: usize, with_commands: impl Fn(Phase) -> bool) -> String {
+    let mut out = String::new();
+    let phases = plan.by_hand.iter().map(|item| item.phase.name().len());
+    let Some(widest) = phases.max() else { return out };
+    out.push_str("\nBy hand, outside the agents\n");
+    let indent = " ".repeat(widest + 4);
+    let mut before = None;
+    for item in &plan.by_hand {
+        let phase = if before == Some(item.phase) {
+            ""
+        } else {
+            item.phase.name()
+        };
+        before = Some(item.phase);
+        let text = wrap(&item.text, width - widest - 4, &indent);
+        out.push_str(&format!("  {phase:widest$}  {text}\n"));
+        if let Some(command) = item.command.as_ref().filter(|_| with_commands(item.phase)) {
+            out.push_str(&format!("{indent}{command}\n"));
         }
     }
     out
@@ -147,7 +160,7 @@ mod tests {
         plan::{PlanByHand, PlanStep, PlanSubject},
         problem::Connections,
     };
-    use domain::{AuthorityType, Code, Phase, Position};
+    use domain::{AuthorityType, Code, Position};
 
     use super::*;
     use crate::screen::samples::{self, at, look};
@@ -182,10 +195,18 @@ mod tests {
                 name: "db-07".into(),
                 text: "does not trust the new CA".into(),
             }],
-            by_hand: vec![PlanByHand {
-                phase: Phase::Standby,
-                text: "CA pin changes".into(),
-            }],
+            by_hand: vec![
+                PlanByHand {
+                    phase: Phase::Standby,
+                    text: "clients without an agent: take the old CA out".into(),
+                    command: Some("carousel auth export --type=host".into()),
+                },
+                PlanByHand {
+                    phase: Phase::Standby,
+                    text: "CA pin changes".into(),
+                    command: None,
+                },
+            ],
             refused_with: Some(Code::NodesLagging),
         }
     }
@@ -206,7 +227,9 @@ standby         old CA dropped              nothing
 Who     db-07  does not trust the new CA
 
 By hand, outside the agents
-  standby  CA pin changes
+  standby  clients without an agent: take the old CA out
+           carousel auth export --type=host
+           CA pin changes
 
 The next step would be refused: nodes_lagging (2).
 Next: carousel probe db-07

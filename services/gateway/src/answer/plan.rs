@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use api::{
-    plan::{Plan, PlanByHand, PlanStep, PlanSubject},
+    plan::{Plan, PlanStep, PlanSubject},
     problem::{GateDetails, TimeConditionDoc},
 };
 use domain::{
     AuthorityType, ClusterState, Code, Phase, Timestamp,
-    authority::KeyKind,
     gate::{self, Gate, TimeCondition},
     oracle::{self, Entering, Forced, Seen},
     state::{Node, TypeState},
@@ -17,6 +16,8 @@ use domain::{
 
 use super::{Asked, reads};
 use crate::reply::{self, No, Reply};
+
+mod by_hand;
 
 /// The most nodes that are named one by one.
 const NAMED: usize = 100;
@@ -125,7 +126,7 @@ fn compute(
         broken_now: oracle::broken_now(&fleet),
         steps: steps.iter().map(planned).collect(),
         who,
-        by_hand: by_hand(authority_type, of, &steps),
+        by_hand: by_hand::left(state, authority_type, of, &steps, now),
         refused_with: refused_with(of, gate.as_ref()),
         gate: details,
     })
@@ -221,9 +222,14 @@ fn does(authority_type: AuthorityType, step: Entering, fleet: &[Seen]) -> String
     let servers = waited_for().filter(|n| n.uses.server).count();
     let held = authority_type.row().held_without_agent;
     match step.to {
-        Phase::Init => format!("a new key; {} nodes trust old and new CA", waited_for().count()),
+        Phase::Init => match waited_for().count() {
+            1 => "a new key; 1 node trusts old and new CA".into(),
+            nodes => format!("a new key; {nodes} nodes trust old and new CA"),
+        },
         Phase::UpdateClients if held => "new leaves of people and programs come from the new CA".into(),
+        Phase::UpdateClients if clients == 1 => "1 new client certificate".into(),
         Phase::UpdateClients => format!("{clients} new client certificates"),
+        Phase::UpdateServers if servers == 1 => "1 server presents the new CA".into(),
         Phase::UpdateServers => format!("{servers} servers present the new CA"),
         Phase::Rollback => "everybody goes back to the old CA; waits for nobody".into(),
         Phase::Standby if step.from == Phase::Rollback => "new CA dropped and its key destroyed".into(),
@@ -328,30 +334,6 @@ fn consumers(
     subjects
 }
 
-/// What changes outside the agents' reach: only the end of a rotation that goes forward does that, after a rollback
-/// everything is as it was.
-fn by_hand(authority_type: AuthorityType, of: &TypeState, steps: &[Entering]) -> Vec<PlanByHand> {
-    let phase = Phase::Standby;
-    let completes = |step: &Entering| step.to == Phase::Standby && step.from != Phase::Rollback;
-    if !steps.iter().any(completes) {
-        return vec![];
-    }
-    let mut by_hand = vec![];
-    if authority_type == AuthorityType::Host {
-        let text = of.prepared.get(&KeyKind::Tls).map_or_else(
-            || "the CA pin changes; join lines with the old pin stop".to_owned(),
-            |key| format!("CA pin changes to {}; join lines with the old pin stop", key.id),
-        );
-        by_hand.push(PlanByHand { phase, text });
-    } else if !authority_type.row().by_hand.is_empty() {
-        by_hand.push(PlanByHand {
-            phase,
-            text: authority_type.row().by_hand.into(),
-        });
-    }
-    by_hand
-}
-
 fn refused_with(of: &TypeState, gate: Option<&Gate>) -> Option<Code> {
     if !of.is_in_service() {
         return Some(Code::TypeNotInService);
@@ -406,9 +388,7 @@ mod tests {
             does(AuthorityType::Host, back[1], &[]),
             "new CA dropped and its key destroyed"
         );
-        assert_eq!(by_hand(AuthorityType::Host, &of, &back), []);
         let forward = steps(of.phase, None);
         assert!(does(AuthorityType::Host, forward[1], &[]).starts_with("old CA dropped"));
-        assert_eq!(by_hand(AuthorityType::Host, &of, &forward).len(), 1);
     }
 }

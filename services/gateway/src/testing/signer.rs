@@ -28,6 +28,8 @@ pub(crate) enum Late {
     Nothing,
     /// Certificates of nodes.
     Nodes,
+    /// Certificates of parties without an agent.
+    Parties,
     /// Trust bundles.
     Bundles,
 }
@@ -190,6 +192,9 @@ impl SmallSigner {
         match (*self.late.borrow(), duty) {
             (Late::Nodes, Duty::Sign { authorization }) => {
                 matches!(holder(authorization), Some(Principal::Node(_)))
+            }
+            (Late::Parties, Duty::Sign { authorization }) => {
+                matches!(holder(authorization), Some(Principal::External(_)))
             }
             (Late::Bundles, Duty::SignBundle { .. }) => true,
             _ => false,

@@ -7,7 +7,7 @@ use domain::{
     Phase,
     authority::{AuthorityKey, AuthorityType, KeyKind},
     command::{Order, Rotate, Sign},
-    event::{AuthorityKeyGenerated, Form},
+    event::{AuthorityKeyGenerated, Form, LeafUse},
     id::{Principal, SpkiPin, SystemActor},
     refusal::Code,
     time::{MINUTE_MS, SECOND_MS, Timestamp},
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 
 use crate::{
     rotations::to,
-    world::{World, admin},
+    world::{World, admin, clock},
 };
 
 /// What may happen. Nothing is ever forced: force says whom it locks out.
@@ -37,6 +37,8 @@ enum Move {
     SignWaiting,
     /// A reader looks at the key set.
     Read(usize),
+    /// A person uses the newest certificate that there is of theirs.
+    Use,
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -50,21 +52,25 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         4 => any::<bool>().prop_map(|sign| Move::Ask { sign }),
         2 => Just(Move::SignWaiting),
         3 => (0..READERS).prop_map(Move::Read),
+        3 => Just(Move::Use),
     ];
     proptest::collection::vec(one, 1..80)
 }
 
 const READERS: usize = 3;
 
-/// A type with what it signs for a party without an agent.
+/// A type with what it signs for somebody without an agent.
 struct Run {
     world: World,
     authority_type: AuthorityType,
     form: Form,
+    holder: Principal,
     /// What each reader has kept, and since when.
     caches: [(Timestamp, Vec<SpkiPin>); READERS],
     /// What was handed out: the key that signed it, and the end of its life.
     held: Vec<(SpkiPin, Timestamp)>,
+    /// What a person used last, and uses until they have used something newer.
+    in_use: Option<(SpkiPin, Timestamp)>,
     /// Phases that were entered, to see that the moves get anywhere.
     entered: usize,
 }
@@ -79,15 +85,31 @@ impl Run {
         };
         let fact = AuthorityKeyGenerated { authority_type, key };
         world.append(Principal::System(SystemActor::Signer), fact.into());
-        let mut run = Self {
+        let holder = Principal::External("app".into());
+        let mut run = Self::of(world, authority_type, form, holder);
+        (0..READERS).for_each(|reader| run.read(reader));
+        run
+    }
+
+    fn of(world: World, authority_type: AuthorityType, form: Form, holder: Principal) -> Self {
+        Self {
             world,
             authority_type,
             form,
+            holder,
             caches: std::array::from_fn(|_| (Timestamp(0), vec![])),
             held: vec![],
+            in_use: None,
             entered: 0,
-        };
-        (0..READERS).for_each(|reader| run.read(reader));
+        }
+    }
+
+    /// An administrator with the identity that `init` gave.
+    fn with_a_person() -> Self {
+        let mut run = Self::of(World::new(), AuthorityType::User, Form::Tls, admin());
+        let (_, first) = run.world.newest(&admin());
+        run.held.push((first.issuer, first.not_after));
+        run.make(Move::Use);
         run
     }
 
@@ -115,25 +137,56 @@ impl Run {
             }
             Move::MakeKeys => self.make_keys(),
             Move::Ask { sign } => {
-                let sign_order = Sign {
-                    authority_type: self.authority_type,
-                    holder: "app".parse().unwrap(),
-                    form: self.form.clone(),
-                    names: vec![],
-                    addresses: vec![],
-                    ttl_ms: None,
-                    key: self.world.key(),
-                };
-                self.world
-                    .ask(admin(), Order::Sign(Box::new(sign_order)))
-                    .unwrap();
+                self.ask();
                 if sign {
                     self.sign();
                 }
             }
+            Move::Use => self.present(),
             Move::SignWaiting => self.sign(),
             Move::Read(reader) => self.read(reader),
         }
+    }
+
+    fn ask(&mut self) {
+        let (authority_type, key) = (self.authority_type, self.world.key());
+        let (asker, order) = match &self.holder {
+            Principal::External(name) => {
+                let sign = Sign {
+                    authority_type,
+                    holder: name.parse().unwrap(),
+                    form: self.form.clone(),
+                    names: vec![],
+                    addresses: vec![],
+                    ttl_ms: None,
+                    key,
+                };
+                (admin(), Order::Sign(Box::new(sign)))
+            }
+            person => {
+                let order = Order::RequestCertificate {
+                    authority_type,
+                    usage: LeafUse::Client,
+                    issuer: None,
+                    form: self.form.kind(),
+                    key,
+                };
+                (person.clone(), order)
+            }
+        };
+        self.world.ask(asker, order).unwrap();
+    }
+
+    /// The control plane sees who comes to it.
+    fn present(&mut self) {
+        if !matches!(self.holder, Principal::User(_)) {
+            return;
+        }
+        let holder = self.holder.clone();
+        let (certificate, newest) = self.world.newest(&holder);
+        let order = Order::PresentCredential { holder, certificate };
+        self.world.ask(clock(), order).unwrap();
+        self.in_use = Some((newest.issuer, newest.not_after));
     }
 
     fn enter(&mut self, phase: Phase) -> Result<(), Code> {
@@ -208,15 +261,16 @@ impl Run {
         }
     }
 
-    /// Every certificate that counts is of an authority that is trusted, but for those that were replaced by a later one.
+    /// Every certificate that counts is of an authority that is trusted, but for those that were replaced by a later one;
+    /// that of a person once they have used the later one.
     fn certificates_are_taken(&self) {
         let now = self.world.now;
         let of = &self.world.state.types[&self.authority_type];
-        let newest: BTreeMap<SpkiPin, Timestamp> = self.held.last().copied().into_iter().collect();
-        for (issuer, until) in newest.iter().filter(|(_, until)| **until > now) {
+        let meant = self.held.last().into_iter().chain(&self.in_use);
+        for (issuer, until) in meant.filter(|(_, until)| *until > now) {
             assert!(
                 of.live(*issuer).is_some(),
-                "the newest certificate counts until {until}"
+                "the newest certificate, or the one in use, counts until {until}"
             );
         }
     }
@@ -242,6 +296,24 @@ proptest! {
             extensions: vec![],
         };
         let mut run = Run::new(AuthorityType::Openssh, form);
+        for one in moves {
+            run.make(one);
+            run.certificates_are_taken();
+        }
+    }
+
+    #[test]
+    fn no_schedule_makes_a_valid_certificate_for_tls_fail(moves in moves()) {
+        let mut run = Run::new(AuthorityType::Windows, Form::Tls);
+        for one in moves {
+            run.make(one);
+            run.certificates_are_taken();
+        }
+    }
+
+    #[test]
+    fn no_schedule_shuts_a_person_out(moves in moves()) {
+        let mut run = Run::with_a_person();
         for one in moves {
             run.make(one);
             run.certificates_are_taken();
@@ -276,6 +348,26 @@ fn a_schedule_of_these_moves_goes_all_the_way() {
         run.world.state.types[&AuthorityType::Jwt].active[&KeyKind::Jwt].generation,
         2
     );
+}
+
+/// A person who renews and comes back is never waited for longer than that.
+#[test]
+fn a_rotation_ends_once_the_person_has_used_the_new_identity() {
+    let mut run = Run::with_a_person();
+    for one in [
+        Move::Enter(Phase::Init),
+        Move::MakeKeys,
+        Move::Enter(Phase::UpdateClients),
+        Move::Ask { sign: true },
+        Move::Enter(Phase::UpdateServers),
+    ] {
+        run.make(one);
+        run.certificates_are_taken();
+    }
+    assert_eq!(run.enter(Phase::Standby), Err(Code::TimeCondition));
+    run.make(Move::Use);
+    assert_eq!(run.enter(Phase::Standby), Ok(()));
+    run.certificates_are_taken();
 }
 
 /// After these moves a token of the key that goes still counts: the rotation does not end before the token does.

@@ -110,6 +110,38 @@ async fn an_old_certificate_is_refused_and_its_session_closed_once_trust_has_cha
 }
 
 #[tokio::test]
+async fn the_session_of_a_peer_that_is_denied_from_now_on_ends_and_others_stand() {
+    let w = World::new();
+    let server = Server::holding(Epochs::new(w.both(2, &w.active))).await;
+    let (revoked, other) = (
+        Epochs::new(w.both(1, &w.active)),
+        Epochs::new(w.both(3, &w.active)),
+    );
+    let sessions = SessionRegistry::new();
+    let mut of_revoked = dial(&server, &revoked, &sessions).await;
+    let of_other = dial(&server, &other, &sessions).await;
+    standing(&server.sessions, 2).await;
+    let digest = revoked.load().client().unwrap().certificate().digest;
+    let denies = TrustEpoch::builder(w.hand.now())
+        .trust(
+            AuthorityType::Host,
+            [w.active.cert.clone(), w.prepared.cert.clone()],
+        )
+        .deny([digest])
+        .client(w.active.issue(&node(2), LeafUse::Client))
+        .server(w.active.issue(&node(2), LeafUse::Server))
+        .build()
+        .unwrap();
+    assert_eq!(server.epochs.install(denies, &server.sessions), 1);
+    let end = timeout(PATIENCE, of_revoked.stream.read(&mut [0; 8]))
+        .await
+        .unwrap();
+    assert!(end.is_err() || end.is_ok_and(|n| n == 0));
+    standing(&server.sessions, 1).await;
+    drop(of_other);
+}
+
+#[tokio::test]
 async fn a_drain_waits_for_sessions_to_end_and_closes_the_rest() {
     let w = World::new();
     // These holders end when asked, as ours do.

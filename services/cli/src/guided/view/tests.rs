@@ -41,8 +41,9 @@ Host CA of acme.cluster: init since 2 min, manual, generation 1 -> 2
 
 Signs    node and control-plane certificates, SSH host certificates
 Trusted  by every node and every TLS client; holders of a CA pin
-By hand  the CA pin changes; OpenSSH hosts without an agent
-         standby: join lines with the old pin stop
+
+By hand, outside the agents
+  standby  join lines with the old pin stop
 
 host CA  init  █████████████░░░░░░░ 2/3 reached   02:00
   db-07  does not trust the new CA  online, seen 38 s ago, reload fails (4 times
