@@ -85,8 +85,15 @@ impl Token {
         fs::create_dir(&self.store).expect("a store without a token");
     }
 
+    /// The whole store is gone, and what had it open sees no error: it looks empty.
+    pub(crate) fn vanishes(&self) {
+        fs::rename(&self.store, self.store.with_extension("away")).expect("the store is taken away");
+    }
+
     pub(crate) fn comes_back(&self) {
-        fs::remove_dir(&self.store).expect("nobody made another token");
+        if self.store.exists() {
+            fs::remove_dir(&self.store).expect("nobody made another token");
+        }
         let away = self.store.with_extension("away");
         fs::rename(away, &self.store).expect("the token is put back");
     }
@@ -243,6 +250,62 @@ fn a_token_that_is_lost_under_a_running_signer_is_waited_for_and_nothing_is_half
     assert_eq!(token.objects(), keys + 2, "one key with two halves");
     let _ = world.carousel(&sign).expect_code(0);
     let _ = world.carousel(&["audit", "verify"]).expect_code(0);
+}
+
+/// A library that has its token open tells of no key and of no error either, once the token is gone: nothing is signed by that,
+/// and above all no key is called destroyed that is still in it.
+#[test]
+fn a_token_that_looks_empty_is_not_believed_and_its_keys_are_found_again() {
+    let test = "hardware-vanished";
+    let Some((mut world, token)) = Token::alone(test) else {
+        return;
+    };
+    let _ = init(&world, "--keys", &token.uri).expect_code(0);
+    world.serve();
+    // A session is open now, in which the new key was made and has signed nothing; nor does anything else need the token.
+    for phase in ["init", "update_clients", "update_servers"] {
+        world.enter_and_wait("openssh", phase);
+    }
+    let (keys, pub_key) = (token.objects(), ssh_key(&world));
+    let sign = [
+        "auth",
+        "sign",
+        "--type=openssh",
+        "--name=ci",
+        "--principal=ci",
+        &pub_key,
+    ];
+
+    token.vanishes();
+    let entered = world.enter("openssh", "standby");
+    assert_eq!(entered.code, Some(0), "{}", entered.stderr);
+    let serve = world.serve.as_mut().expect("it serves");
+    serve.wait_for_line("a duty of the signer waits", PATIENCE);
+    let destroyed = || {
+        let events = world.json(&["audit", "ls", "--all", "--type", "authority.destroyed"]);
+        events.as_array().expect("events").len()
+    };
+    assert_eq!(destroyed(), 0, "it is still in the token");
+    let refused = world.carousel(&sign);
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+
+    token.comes_back();
+    deadline(PATIENCE, "what waited is destroyed", || {
+        (destroyed() == 1 && token.objects() == keys - 2).then_some(())
+    });
+    deadline(PATIENCE, "what waited is signed", || {
+        (world.carousel(&sign).code == Some(0)).then_some(())
+    });
+    let _ = world.carousel(&["audit", "verify"]).expect_code(0);
+}
+
+/// The option for a key of OpenSSH's own making.
+fn ssh_key(world: &World) -> String {
+    let key = world.dir.join("ci");
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
+    let _ = run(&mut keygen).expect_code(0);
+    format!("--ssh-key={}.pub", key.display())
 }
 
 #[test]

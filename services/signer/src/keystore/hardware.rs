@@ -16,6 +16,7 @@ use pki::{CaSigner, PublicKey, SignError, random, sha256};
 use uuid::Uuid;
 
 use super::{KeyPurpose, TokenUri};
+use library::Seat;
 use token::Token;
 
 pub use library::Library;
@@ -108,11 +109,10 @@ impl HardwareStore {
     /// # Errors
     /// [`HardwareError`].
     pub fn signer(&self, wanted: &AuthorityId) -> Result<Option<Arc<dyn CaSigner>>, HardwareError> {
-        let found = self
-            .inner
-            .entries()?
-            .into_iter()
-            .find(|entry| entry.public.pin() == *wanted);
+        let found = self.inner.look_twice(|| {
+            let mut entries = self.inner.entries()?.into_iter();
+            Ok(entries.find(|entry| entry.public.pin() == *wanted))
+        })?;
         Ok(found.map(|entry| self.inner.clone().signer(entry.public, entry.id)))
     }
 
@@ -130,23 +130,27 @@ impl HardwareStore {
     /// # Errors
     /// [`HardwareError`]: it is not known to be gone.
     pub fn destroy(&self, wanted: &AuthorityId) -> Result<bool, HardwareError> {
-        let mut was_there = false;
-        for entry in self.inner.entries()? {
-            if entry.public.pin() == *wanted {
-                was_there = true;
-                self.inner.token.again(|seat| {
-                    for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
-                        for object in find(&seat.session, class, &entry.id)? {
-                            seat.session.destroy_object(object)?;
-                        }
+        let found = self.inner.look_twice(|| {
+            let mut entries = self.inner.entries()?;
+            entries.retain(|entry| entry.public.pin() == *wanted);
+            Ok((!entries.is_empty()).then_some(entries))
+        })?;
+        let Some(entries) = found else {
+            return Ok(false);
+        };
+        for entry in entries {
+            self.inner.token.again(|seat| {
+                for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+                    for object in find(&seat.session, class, &entry.id)? {
+                        seat.session.destroy_object(object)?;
                     }
-                    Ok(())
-                })?;
-                // Other sessions remember where it was.
-                self.inner.token.library.end(None);
-            }
+                }
+                Ok(())
+            })?;
+            // Other sessions remember where it was.
+            self.inner.token.library.end(None);
         }
-        Ok(was_there)
+        Ok(true)
     }
 }
 
@@ -172,6 +176,19 @@ impl Inner {
             token: self.token.uri.token.clone(),
             why: error.to_string(),
         })
+    }
+
+    /// Looks for something, and once more with the library opened anew before it is said not to be there: a token that went
+    /// away, or came back, under an open library looks empty to it.
+    fn look_twice<T>(
+        &self,
+        look: impl Fn() -> Result<Option<T>, HardwareError>,
+    ) -> Result<Option<T>, HardwareError> {
+        if let Some(found) = look()? {
+            return Ok(Some(found));
+        }
+        self.token.library.end(None);
+        look()
     }
 
     fn entries(&self) -> Result<Vec<Entry>, HardwareError> {
@@ -269,7 +286,7 @@ impl CaSigner for HardwareKey {
 
     fn sign_raw(&self, message: &[u8]) -> Result<[u8; 64], SignError> {
         let digest = sha256(message);
-        let signed = self.store.token.again(|seat| {
+        let sign = |seat: &mut Seat| {
             let known = seat.handles.get(&self.id).copied();
             let key = match known {
                 Some(key) => Some(key),
@@ -280,7 +297,8 @@ impl CaSigner for HardwareKey {
             let Some(key) = key else { return Ok(None) };
             seat.handles.insert(self.id.clone(), key);
             seat.session.sign(&Mechanism::Ecdsa, key, &digest).map(Some)
-        });
+        };
+        let signed = self.store.look_twice(|| self.store.token.again(sign));
         let refused = |error: HardwareError| SignError {
             storage: self.storage(),
             why: crate::service::chain(&error),
