@@ -237,7 +237,7 @@ impl Asked {
             .execute_traced(command, runtime::telemetry::current_traceparent())
             .await;
         let outcome = match &result {
-            Ok(answered) if is_noop(&answered.answer) => "noop",
+            Ok(answered) if answered.answer.is_noop() => "noop",
             Ok(_) => "accepted",
             Err(execution::ExecuteError::Refused(refusal)) => refusal.code.name(),
             Err(execution::ExecuteError::Unavailable(_)) => Code::LogUnavailable.name(),
@@ -294,18 +294,6 @@ fn digest_of(target: &str, body: &[u8]) -> BodyDigest {
     // No path holds a line break: two different requests never read as one.
     let whole = [target.as_bytes(), b"\n", body].concat();
     BodyDigest(execution::sha256(&whole))
-}
-
-fn is_noop(answer: &domain::Answer) -> bool {
-    match answer {
-        domain::Answer::Phase { noop, .. } => *noop,
-        domain::Answer::Noop { .. } => true,
-        domain::Answer::Token { .. }
-        | domain::Answer::Joined { .. }
-        | domain::Answer::Revoked { .. }
-        | domain::Answer::Authorized { .. }
-        | domain::Answer::Done => false,
-    }
 }
 
 /// The head of a request, and the request again for its body.

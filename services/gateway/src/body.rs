@@ -3,8 +3,6 @@
 //! Pure functions, where hostile input ends: what they let through has its form, is within its limits, and its
 //! signatures hold. Whether the caller may ask for it is decided behind them.
 
-use std::collections::BTreeMap;
-
 use api::{
     command::{
         AttestRequest, ConsumerProbeRequest, ConsumerRequest, PlainRequest, RenewRequest, RotateRequest,
@@ -16,7 +14,6 @@ use api::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
     AuthorityType, Code, CommandId, ConsumerName, Order, TokenHash, UserName,
-    access::{Grant, NamePattern, Uses},
     authority::KeyKind,
     command::{Join, KeyRequest, Rejoin, Rotate},
     event::LeafUse,
@@ -27,18 +24,9 @@ use serde::de::DeserializeOwned;
 
 use crate::reply::No;
 
-pub mod sign;
+pub use api::command::Wanted;
 
-/// A command as its sender wrote it down.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Wanted {
-    /// Made by the sender, UUIDv7.
-    pub id: CommandId,
-    /// Why, for the audit log.
-    pub reason: Option<String>,
-    /// What is asked for.
-    pub order: Order,
-}
+pub mod sign;
 
 /// A recovery whose request is signed with the key of the certificate that came with it.
 #[derive(Clone, PartialEq, Debug)]
@@ -55,15 +43,7 @@ pub struct Recovery {
 /// `bad_request`.
 pub fn rotation(body: &[u8]) -> Result<(Wanted, Rotate), No> {
     let request: RotateRequest = parse(body)?;
-    let rotate = Rotate {
-        authority_type: request.authority_type,
-        target: request.phase,
-        manual: request.manual,
-        grace_period_ms: request.grace_period_ms,
-        on_lagging: request.on_lagging,
-        force: request.force,
-        expects: request.expects,
-    };
+    let rotate = request.order();
     let order = Order::Rotate(rotate.clone());
     Ok((wanted(request.id, request.reason, order), rotate))
 }
@@ -83,22 +63,8 @@ pub fn plain(body: &[u8], order: Order) -> Result<Wanted, No> {
 /// `bad_request`, `token_invalid`.
 pub fn token(body: &[u8]) -> Result<Wanted, No> {
     let request: TokenRequest = parse(body)?;
-    let names: Result<Vec<NamePattern>, _> = request.names.iter().map(|n| n.parse()).collect();
-    let names = names.map_err(|e| No::new(Code::TokenInvalid, e.to_string()))?;
-    let mut uses: BTreeMap<AuthorityType, Uses> = request.types;
-    uses.entry(AuthorityType::Host)
-        .or_insert(Uses::usual(AuthorityType::Host));
-    let order = Order::CreateToken {
-        hash: request.hash,
-        grant: Grant {
-            names,
-            addresses: request.addresses,
-            uses,
-        },
-        uses: request.uses,
-        ttl_ms: request.ttl_ms,
-    };
-    Ok(wanted(request.id, request.reason, order))
+    let (id, reason) = (request.id, request.reason.clone());
+    Ok(wanted(id, reason, request.order()?))
 }
 
 /// `POST /v1/users`, with the new operator's name.
@@ -123,14 +89,8 @@ pub fn user(body: &[u8]) -> Result<(Wanted, UserName), No> {
 /// `bad_request`.
 pub fn consumer(body: &[u8]) -> Result<Wanted, No> {
     let request: ConsumerRequest = parse(body)?;
-    let order = Order::AddConsumer {
-        authority_type: request.authority_type,
-        consumer: request.name.parse().map_err(No::bad_request)?,
-        owner: request.owner,
-        contact: request.contact,
-        probe: request.probe,
-    };
-    Ok(wanted(request.id, request.reason, order))
+    let (id, reason) = (request.id, request.reason.clone());
+    Ok(wanted(id, reason, request.order()?))
 }
 
 /// `POST /v1/consumers/{name}/attest`.
@@ -139,14 +99,8 @@ pub fn consumer(body: &[u8]) -> Result<Wanted, No> {
 /// `bad_request`.
 pub fn attestation(body: &[u8], consumer: ConsumerName) -> Result<Wanted, No> {
     let request: AttestRequest = parse(body)?;
-    let order = Order::AttestConsumer {
-        authority_type: request.authority_type,
-        consumer,
-        expects: request.expects,
-        probed: false,
-        saw: None,
-    };
-    Ok(wanted(request.id, request.reason, order))
+    let (id, reason) = (request.id, request.reason.clone());
+    Ok(wanted(id, reason, request.order(consumer)))
 }
 
 /// `POST /v1/consumers/{name}/probe`: what is to be attested is still to be seen.
@@ -163,10 +117,7 @@ pub fn look(body: &[u8]) -> Result<ConsumerProbeRequest, No> {
 /// `bad_request`.
 pub fn withdrawal(body: &[u8], consumer: ConsumerName) -> Result<Wanted, No> {
     let request: WithdrawRequest = parse(body)?;
-    let order = Order::WithdrawConsumer {
-        authority_type: request.authority_type,
-        consumer,
-    };
+    let order = request.order(consumer);
     Ok(wanted(request.id, request.reason, order))
 }
 

@@ -53,6 +53,12 @@ impl No {
     }
 }
 
+impl From<Box<Problem>> for No {
+    fn from(problem: Box<Problem>) -> Self {
+        Self(problem)
+    }
+}
+
 impl From<Refusal> for No {
     fn from(refusal: Refusal) -> Self {
         Self(Box::new(Problem::of_refusal(&refusal)))

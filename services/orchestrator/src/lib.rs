@@ -12,10 +12,12 @@
 mod clock;
 mod kept;
 mod members;
+mod messages;
 mod presence;
 mod service;
 mod uptime;
 
 pub use members::{MEMBER_LEASE_PREFIX, member_lease};
+pub use messages::Messages;
 pub use presence::{Presence, Seen};
 pub use service::{Config, Orchestrator};

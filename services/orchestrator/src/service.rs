@@ -320,4 +320,4 @@ impl Orchestrator {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    Answer, AuthorityType, CommandId, Phase, Position, Serial, SpkiPin, Timestamp, TokenHash, TokenId,
-    access::{RoleName, Uses},
-    command::{Expectation, LaggingPolicy},
+    Answer, AuthorityType, Code, CommandId, ConsumerName, InvalidId, NodeId, Order, Phase, Position, Serial,
+    SpkiPin, Timestamp, TokenHash, TokenId,
+    access::{Grant, NamePattern, RoleName, Uses},
+    command::{Expectation, LaggingPolicy, Revocable, Rotate},
     probe::ProbeAddress,
     trust::SignedBundle,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::problem::TimeConditionDoc;
+use crate::problem::{Problem, TimeConditionDoc};
 
 macro_rules! bodies {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $ty:ty,)* })*) => {$(
@@ -45,6 +46,86 @@ impl RotateRequest {
             on_lagging: None,
             force: false,
             expects: None,
+        }
+    }
+}
+
+/// What a body asks for, where the body alone says it: alike whether it came over HTTP or over the bus.
+impl RotateRequest {
+    /// The phase command.
+    pub fn order(&self) -> Rotate {
+        Rotate {
+            authority_type: self.authority_type,
+            target: self.phase,
+            manual: self.manual,
+            grace_period_ms: self.grace_period_ms,
+            on_lagging: self.on_lagging,
+            force: self.force,
+            expects: self.expects.clone(),
+        }
+    }
+}
+
+impl TokenRequest {
+    /// The token. `host` in its usual roles is always among what it grants.
+    ///
+    /// # Errors
+    /// `token_invalid` for a name that is none.
+    pub fn order(self) -> Result<Order, Box<Problem>> {
+        let names: Result<Vec<NamePattern>, _> = self.names.iter().map(|name| name.parse()).collect();
+        let names = names.map_err(|error| Box::new(Problem::new(Code::TokenInvalid, error.to_string())))?;
+        let mut uses: BTreeMap<AuthorityType, Uses> = self.types;
+        uses.entry(AuthorityType::Host)
+            .or_insert(Uses::usual(AuthorityType::Host));
+        Ok(Order::CreateToken {
+            hash: self.hash,
+            grant: Grant {
+                names,
+                addresses: self.addresses,
+                uses,
+            },
+            uses: self.uses,
+            ttl_ms: self.ttl_ms,
+        })
+    }
+}
+
+impl ConsumerRequest {
+    /// The consumer.
+    ///
+    /// # Errors
+    /// `bad_request` for a name that is none.
+    pub fn order(self) -> Result<Order, Box<Problem>> {
+        let bad = |error: InvalidId| Box::new(Problem::new(Code::BadRequest, error.to_string()));
+        Ok(Order::AddConsumer {
+            authority_type: self.authority_type,
+            consumer: self.name.parse().map_err(bad)?,
+            owner: self.owner,
+            contact: self.contact,
+            probe: self.probe,
+        })
+    }
+}
+
+impl AttestRequest {
+    /// A person's word for this consumer.
+    pub fn order(self, consumer: ConsumerName) -> Order {
+        Order::AttestConsumer {
+            authority_type: self.authority_type,
+            consumer,
+            expects: self.expects,
+            probed: false,
+            saw: None,
+        }
+    }
+}
+
+impl WithdrawRequest {
+    /// The end of this consumer.
+    pub fn order(&self, consumer: ConsumerName) -> Order {
+        Order::WithdrawConsumer {
+            authority_type: self.authority_type,
+            consumer,
         }
     }
 }
@@ -222,6 +303,48 @@ pub enum RevokeTarget {
     External(String),
     /// All of every node that joined with this token.
     IssuedByToken(TokenId),
+}
+
+impl RevokeTarget {
+    /// The same with the node that is called so.
+    ///
+    /// # Errors
+    /// `node_unknown`, and `bad_request` for a name that is none.
+    pub fn resolve(self, node: &dyn Fn(&str) -> Option<NodeId>) -> Result<Revocable, Box<Problem>> {
+        let bad = |error: InvalidId| Box::new(Problem::new(Code::BadRequest, error.to_string()));
+        Ok(match self {
+            Self::Serial(serial) => Revocable::Serial(serial),
+            Self::Node(name) => Revocable::Node(node_called(node, &name)?),
+            Self::User(name) => Revocable::User(name.parse().map_err(bad)?),
+            Self::External(name) => Revocable::External(name.parse().map_err(bad)?),
+            Self::IssuedByToken(token) => Revocable::IssuedByToken(token),
+        })
+    }
+}
+
+/// The node of this name or id.
+///
+/// # Errors
+/// `node_unknown`.
+pub fn node_called(node: &dyn Fn(&str) -> Option<NodeId>, name: &str) -> Result<NodeId, Box<Problem>> {
+    node(name).ok_or_else(|| {
+        let name: String = name.chars().take(80).collect();
+        Box::new(Problem::new(
+            Code::NodeUnknown,
+            format!("no node is called {name:?}"),
+        ))
+    })
+}
+
+/// A command as its sender wrote it down.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Wanted {
+    /// Made by the sender, UUIDv7.
+    pub id: CommandId,
+    /// Why, for the audit log.
+    pub reason: Option<String>,
+    /// What is asked for.
+    pub order: Order,
 }
 
 /// The answer to `POST /v1/sign`, `/v1/sign/token` and `/v1/users/self/ssh`.

@@ -6,6 +6,7 @@
 //! - [`problem`]: RFC 9457 problems with the refusal's code and, for a closed gate, who lags;
 //! - [`join`], [`node`]: what agents say and hear;
 //! - [`command`]: the bodies of state-changing requests and their answers;
+//! - [`message`]: the same commands as messages on the bus;
 //! - [`shape`], [`plan`], [`audit`]: what people read (contract, section 3);
 //! - [`queries`]: what the gateway asks of the projector and the audit, in one process or over a bus;
 //! - [`route`]: the paths, so that nobody writes one twice;
@@ -15,6 +16,7 @@ pub mod audit;
 pub mod client;
 pub mod command;
 pub mod join;
+pub mod message;
 pub mod node;
 pub mod plan;
 pub mod problem;

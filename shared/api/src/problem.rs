@@ -3,7 +3,7 @@
 use domain::{
     AuthorityType, Code, NodeId, Phase, Position, Refusal, Timestamp,
     fact::Failure,
-    gate::{Gate, Lagging, LaggingMember},
+    gate::{Gate, Lagging, LaggingMember, TimeCondition},
 };
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,16 @@ pub struct TimeConditionDoc {
     pub holders: Vec<String>,
 }
 
+impl TimeConditionDoc {
+    /// What the gate knows of it.
+    pub fn of(condition: &TimeCondition) -> Self {
+        Self {
+            until: condition.until,
+            holders: condition.holders.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 impl Problem {
     /// A problem with a code and its sentence.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
@@ -196,10 +206,7 @@ impl GateDetails {
             members: gate.members.iter().map(member).collect(),
             keys_missing: gate.keys_missing.iter().map(|k| k.as_str().into()).collect(),
             consumers: gate.consumers.clone(),
-            time_condition: gate.time_condition.as_ref().map(|t| TimeConditionDoc {
-                until: t.until,
-                holders: t.holders.iter().map(ToString::to_string).collect(),
-            }),
+            time_condition: gate.time_condition.as_ref().map(TimeConditionDoc::of),
             published_until: gate.publication,
             if_forced: None,
             cut_off: vec![],

@@ -23,6 +23,7 @@ pub mod gate;
 pub mod id;
 pub mod identity;
 pub mod oracle;
+pub mod own_parts;
 pub mod phase;
 pub mod plain;
 pub mod probe;

@@ -4,6 +4,10 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 
+pub use requests::{Answer, AskError, Bus, Desk, Offer, OfferError, Question};
+
+mod requests;
+
 /// How to reach and enter a NATS server.
 ///
 /// Credentials are files, never text in a configuration; a URL with a password works, and is never printed.

@@ -1,6 +1,6 @@
 //! Commands of operators on nodes, tokens and external consumers, and on the clock.
 
-use api::command::{CommandAnswer, TokenAnswer};
+use api::command::{CommandAnswer, TokenAnswer, node_called};
 use domain::{Answer, AuthorityType, Code, NodeId, Order, TokenId};
 
 use super::Asked;
@@ -96,15 +96,10 @@ pub(super) async fn add_token(asked: &Asked) -> Reply {
 /// The node that a path names, by its id or its host name. Looked up at the log's end, so that a node that
 /// joined a moment ago is found.
 pub(super) async fn node(asked: &Asked) -> Result<NodeId, No> {
-    node_called(asked, &asked.part).await
-}
-
-/// The same for a name that stands elsewhere.
-pub(super) async fn node_called(asked: &Asked, name: &str) -> Result<NodeId, No> {
     asked.app.catch_up().await?;
-    let found = asked.app.fold.read(|s| s.find_node(name).map(|n| n.id));
-    found.ok_or_else(|| {
-        let name: String = name.chars().take(80).collect();
-        No::new(Code::NodeUnknown, format!("no node is called {name:?}"))
-    })
+    let find = |s: &domain::ClusterState| {
+        let find = |name: &str| s.find_node(name).map(|node| node.id);
+        node_called(&find, &asked.part)
+    };
+    Ok(asked.app.fold.read(find)?)
 }

@@ -97,7 +97,7 @@ fn compute(
             does: does(authority_type, *step, &fleet),
             if_forced: forced.connections,
             cut_off: names(state, &forced),
-            locked_out: locked_out.as_ref().filter(|_| ends).map(condition),
+            locked_out: locked_out.as_ref().filter(|_| ends).map(TimeConditionDoc::of),
             consumers: if ends { waiting.clone() } else { vec![] },
         }
     };
@@ -156,14 +156,7 @@ pub(super) fn locked_out_by(
     now: Timestamp,
 ) -> Option<TimeConditionDoc> {
     let gate = gate::evaluate(state, authority_type, to, now);
-    gate.time_condition.as_ref().map(condition)
-}
-
-fn condition(condition: &TimeCondition) -> TimeConditionDoc {
-    TimeConditionDoc {
-        until: condition.until,
-        holders: condition.holders.iter().map(ToString::to_string).collect(),
-    }
+    gate.time_condition.as_ref().map(TimeConditionDoc::of)
 }
 
 /// People and programs without an agent, whom nobody but themselves can give another certificate.
@@ -229,6 +222,7 @@ fn does(authority_type: AuthorityType, step: Entering, fleet: &[Seen]) -> String
         Phase::UpdateClients if held => "new leaves of people and programs come from the new CA".into(),
         Phase::UpdateClients if clients == 1 => "1 new client certificate".into(),
         Phase::UpdateClients => format!("{clients} new client certificates"),
+        Phase::UpdateServers if servers == 0 => "no node serves by it: nothing changes on nodes".into(),
         Phase::UpdateServers if servers == 1 => "1 server presents the new CA".into(),
         Phase::UpdateServers => format!("{servers} servers present the new CA"),
         Phase::Rollback => "everybody goes back to the old CA; waits for nobody".into(),

@@ -1,9 +1,7 @@
 //! Phase commands: given when the control plane's own parts can follow, answered when they have.
 
 use api::command::CommandAnswer;
-use domain::{
-    Answer, AuthorityType, ClusterState, Code, Command, Given, Phase, decide, gate::lagging_members,
-};
+use domain::{Answer, AuthorityType, ClusterState, Command, Given, Phase, own_parts};
 use tokio::time::Instant;
 
 use super::{Asked, plan, reads};
@@ -60,11 +58,9 @@ fn is_step(answer: &Answer) -> bool {
     matches!(answer, Answer::Phase { noop: false, .. })
 }
 
-/// A command that finds only the control plane's own parts lagging waits for them: a person cannot do
-/// anything about those. Decided on the state without sending it, because a refusal is on record and a
-/// repeated command gets its first answer again.
+/// A command that finds only the control plane's own parts lagging waits for them.
 async fn wait_for_own_parts(app: &App, command: &Command, deadline: Instant) {
-    let would_wait = |state: &ClusterState| {
+    let goes = |state: &ClusterState| {
         let given = Given {
             now: state.now(app.now()),
             fresh: [command.id.0; 4],
@@ -72,60 +68,35 @@ async fn wait_for_own_parts(app: &App, command: &Command, deadline: Instant) {
             clock_suspect: false,
             sha256: execution::sha256,
         };
-        let own = |code| matches!(code, Code::MembersLagging | Code::KeyMissing);
-        matches!(decide(state, command, &given), Err(refusal) if own(refusal.code))
+        (!own_parts::hold_back(state, command, &given)).then_some(())
     };
-    app.wait_until(deadline, |state| (!would_wait(state)).then_some(()))
-        .await;
+    app.wait_until(deadline, goes).await;
 }
 
-/// Key made, bundle signed, this gateway at the row, every other running member too.
+/// Every own part has followed, and this gateway too by its own word.
 fn own_parts_hold(
     app: &App,
     state: &ClusterState,
     authority_type: AuthorityType,
     phase: Phase,
 ) -> Option<()> {
-    let of = state.types.get(&authority_type)?;
-    if of.phase != phase {
-        // Somebody has gone on already: then everything had followed, or was waited for by that command.
-        return Some(());
-    }
-    let keys = of.rotation.is_none() || of.phase == Phase::Rollback || of.prepared_is_complete();
-    let bundle = of.bundle.as_ref().is_some_and(|b| b.revision >= of.row_position);
-    let members = lagging_members(state, authority_type, of).is_empty();
-    (keys && bundle && members && app.holds_rows(state)).then_some(())
+    let has_gone_on = state.types.get(&authority_type)?.phase != phase;
+    let follow = own_parts::have_followed(state, authority_type, phase);
+    (follow && (has_gone_on || app.holds_rows(state))).then_some(())
 }
 
 fn lagging_in_words(app: &App, authority_type: AuthorityType) -> String {
-    app.fold.read(|state| {
-        let Some(of) = state.types.get(&authority_type) else {
-            return String::new();
-        };
-        let mut missing = vec![];
-        if of.rotation.is_some() && of.phase != Phase::Rollback && !of.prepared_is_complete() {
-            missing.push("the signer has not made the new key".to_owned());
-        }
-        if of.bundle.as_ref().is_none_or(|b| b.revision < of.row_position) {
-            missing.push("the signer has not signed the new trust bundle".to_owned());
-        }
-        for member in lagging_members(state, authority_type, of) {
-            missing.push(format!(
-                "the {} {} {}",
-                member.service,
-                member.member,
-                member.missing.in_words(of.phase)
-            ));
-        }
-        if missing.is_empty() {
-            missing.push("this gateway has not reported the new row".to_owned());
-        }
-        format!(
-            "accepted, but after {} s {}; nodes follow once that is done",
-            PATIENCE.as_secs(),
-            missing.join(", ")
-        )
-    })
+    let mut missing = app
+        .fold
+        .read(|state| own_parts::missing_in_words(state, authority_type));
+    if missing.is_empty() {
+        missing.push("this gateway has not reported the new row".to_owned());
+    }
+    format!(
+        "accepted, but after {} s {}; nodes follow once that is done",
+        PATIENCE.as_secs(),
+        missing.join(", ")
+    )
 }
 
 /// Adds to a closed gate what a person at 3 a.m. needs: who is there, and what would break.

@@ -1,13 +1,10 @@
 //! Credentials beside those that agents and operators renew: for parties without an agent, tokens, a person's SSH
 //! certificate; and their revocation.
 
-use api::command::{CommandAnswer, RevokeTarget, SignAnswer};
-use domain::{
-    Answer, AuthorityType, Code, Order, Phase, Principal,
-    command::{Answered, Revocable},
-};
+use api::command::{CommandAnswer, SignAnswer};
+use domain::{Answer, AuthorityType, Code, Order, Phase, Principal, command::Answered};
 
-use super::{Asked, commands};
+use super::Asked;
 use crate::{
     app::Issued,
     body,
@@ -40,13 +37,10 @@ pub(super) async fn ssh(asked: &Asked) -> Reply {
 /// `POST /v1/certificates/revoke`.
 pub(super) async fn revoke(asked: &Asked) -> Reply {
     let (id, reason, target) = body::sign::revocation(&asked.body)?;
-    let target = match target {
-        RevokeTarget::Serial(serial) => Revocable::Serial(serial),
-        RevokeTarget::Node(name) => Revocable::Node(commands::node_called(asked, &name).await?),
-        RevokeTarget::User(name) => Revocable::User(name.parse().map_err(No::bad_request)?),
-        RevokeTarget::External(name) => Revocable::External(name.parse().map_err(No::bad_request)?),
-        RevokeTarget::IssuedByToken(token) => Revocable::IssuedByToken(token),
-    };
+    // At the log's end, so that a node that joined a moment ago is found.
+    asked.app.catch_up().await?;
+    let find = |s: &domain::ClusterState| target.resolve(&|name| s.find_node(name).map(|node| node.id));
+    let target = asked.app.fold.read(find)?;
     let order = Order::RevokeCertificates { target };
     let answered = asked
         .execute(asked.command(body::Wanted { id, reason, order }))

@@ -23,15 +23,15 @@ const MEMBER: MemberId = MemberId(uuid::Uuid::from_u128(3));
 const BOOT: BootId = BootId(uuid::Uuid::from_u128(4));
 
 /// A cluster in memory whose clock stands still until it is moved. Ticks are made by hand.
-struct World {
+pub(crate) struct World {
     log: SharedLog,
-    fold: Fold,
-    executor: Executor,
+    pub(crate) fold: Fold,
+    pub(crate) executor: Executor,
     clock: Arc<ManualClock>,
     suspect: Arc<AtomicBool>,
     gateways: Arc<Gateways>,
     dir: TempDir,
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
 }
 
 /// What the gateways say of who is there, and since when they were asked for it.
@@ -49,7 +49,7 @@ impl Presence for Gateways {
     }
 }
 
-async fn world() -> World {
+pub(crate) async fn world() -> World {
     let (clock, stop) = (ManualClock::new(START), CancellationToken::new());
     let log: SharedLog = Arc::new(MemoryLog::new());
     let fold = Fold::start(log.clone(), stop.clone()).await.unwrap();
@@ -119,7 +119,7 @@ fn first(authority_type: AuthorityType, pin: u8) -> (AuthorityKeyGenerated, Auth
 }
 
 impl World {
-    async fn order(&self, principal: Principal, order: Order) -> Answer {
+    pub(crate) async fn order(&self, principal: Principal, order: Order) -> Answer {
         let command = Command {
             reason: Some("a test".into()),
             ..self.executor.own_command(principal, order)

@@ -48,6 +48,21 @@ pub enum Answer {
     Noop { text: String },
 }
 
+impl Answer {
+    /// Had it been so before, so that nothing was done?
+    pub fn is_noop(&self) -> bool {
+        match self {
+            Self::Phase { noop, .. } => *noop,
+            Self::Noop { .. } => true,
+            Self::Token { .. }
+            | Self::Joined { .. }
+            | Self::Revoked { .. }
+            | Self::Authorized { .. }
+            | Self::Done => false,
+        }
+    }
+}
+
 /// An answer with the place in the log up to which a reader must have read to see its effect.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Answered {

@@ -1,0 +1,193 @@
+use domain::{Principal, access::RoleName, command::KeyRequest};
+use eventlog::{
+    bus::{Answer, AskError, BusOptions},
+    testing::NatsServer,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::*;
+use crate::service::tests::{World, world};
+
+/// How long an answer may take.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A service on a real broker, in front of a log in memory. `deploy.bot` is an operator.
+struct Served {
+    world: World,
+    bus: Bus,
+    _nats: NatsServer,
+    _dir: TempDir,
+    _running: JoinSet<()>,
+}
+
+async fn served() -> Option<Served> {
+    let dir = TempDir::new().unwrap();
+    let nats = NatsServer::start(dir.path()).await?;
+    let world = world().await;
+    let admin = Principal::User("admin".parse().unwrap());
+    let add = Order::AddUser {
+        user: "deploy.bot".parse().unwrap(),
+        roles: [RoleName::Operator].into(),
+        logins: vec![],
+        key: KeyRequest {
+            spki: domain::SpkiPin([77; 32]),
+            public_key: "key".into(),
+        },
+    };
+    world.order(admin, add).await;
+    let options = BusOptions {
+        url: nats.url(),
+        name: "test".into(),
+        ..BusOptions::default()
+    };
+    let bus = Bus::connect(&options).await.unwrap();
+    let messages = Messages::new(
+        world.fold.clone(),
+        world.executor.clone(),
+        "acme.cluster".parse().unwrap(),
+        Metrics::new("test"),
+        world.stop.clone(),
+    );
+    let desk = messages.open(&bus).await.unwrap();
+    let mut running = JoinSet::new();
+    running.spawn(messages.run(desk));
+    Some(Served {
+        world,
+        bus,
+        _nats: nats,
+        _dir: dir,
+        _running: running,
+    })
+}
+
+impl Served {
+    /// The answer to a message: its document, or the code of a no.
+    async fn send(&self, sender: &str, command: &str, body: &Value) -> Result<Value, String> {
+        let subject = format!("carousel.v1.acme_cluster.cmd.{sender}.{command}");
+        let body = serde_json::to_vec(body).unwrap();
+        let Answer { body, no } = self.bus.ask(&subject, &[], body, SOON).await.unwrap();
+        let document: Value = serde_json::from_slice(&body).unwrap();
+        match no {
+            None => Ok(document),
+            Some((status, line)) => {
+                assert_eq!(document["status"], status, "{document}");
+                let code = document["code"].as_str().unwrap().to_owned();
+                assert!(line.starts_with(&format!("{code}: ")), "{line}");
+                Err(code)
+            }
+        }
+    }
+
+    fn id(&self) -> Uuid {
+        self.world.executor.command_id().0
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_refused_by_the_code_that_the_door_gives_and_is_on_record() {
+    let Some(s) = served().await else { return };
+    let rotate = |phase: &str| json!({"id": s.id(), "type": "host", "manual": true, "phase": phase});
+    let token = |name: &str| {
+        let hash = format!("sha256:{}", "00".repeat(32));
+        json!({"id": s.id(), "hash": hash, "names": [name], "uses": 1, "ttl_ms": 60_000})
+    };
+    for (sender, command, body, expected) in [
+        (
+            "user-deploy_bot",
+            "nodes-exclude",
+            json!({"id": s.id(), "name": "nobody"}),
+            "node_unknown",
+        ),
+        (
+            "user-deploy_bot",
+            "nodes-exclude",
+            json!({"id": s.id()}),
+            "bad_request",
+        ),
+        (
+            "user-deploy_bot",
+            "rotate",
+            json!({"id": s.id(), "type": "host", "phaze": "init"}),
+            "bad_request",
+        ),
+        ("user-deploy_bot", "rotate", json!("init"), "bad_request"),
+        (
+            "user-deploy_bot",
+            "rotate",
+            rotate("update_servers"),
+            "illegal_transition",
+        ),
+        // What certifies a key is no message; a token is an administrator's; nobody is called so.
+        (
+            "user-deploy_bot",
+            "users-add",
+            json!({"id": s.id(), "name": "eve"}),
+            "bad_request",
+        ),
+        ("user-deploy_bot", "tokens-add", token("n1"), "not_permitted"),
+        ("user-ghost", "rotate", rotate("init"), "not_permitted"),
+        // Only persons and programs send by their name.
+        ("gateway", "rotate", rotate("init"), "bad_request"),
+        ("user-deploy.bot", "rotate", rotate("init"), "nobody"),
+    ] {
+        if expected == "nobody" {
+            let subject = format!("carousel.v1.acme_cluster.cmd.{sender}.{command}");
+            let asked = s.bus.ask(&subject, &[], vec![], SOON).await;
+            assert!(matches!(asked, Err(AskError::Nobody { .. })), "{asked:?}");
+            continue;
+        }
+        let refused = s.send(sender, command, &body).await;
+        assert_eq!(refused.unwrap_err(), expected, "{sender} {command} {body}");
+    }
+    let bot = Principal::User("deploy.bot".parse().unwrap());
+    let recorded = s.world.fold.read(|state| {
+        let of_bot = state.refusals.keys().filter(|(who, ..)| *who == bot);
+        of_bot.map(|(_, command, ..)| command.clone()).collect::<Vec<_>>()
+    });
+    assert!(
+        recorded.contains(&"rotate".into()) && recorded.contains(&"tokens-add".into()),
+        "{recorded:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_message_again_is_the_same_command_and_its_id_for_another_one_is_refused() {
+    let Some(s) = served().await else { return };
+    let hash = format!("sha256:{}", "07".repeat(32));
+    let mut token = json!({"id": s.id(), "hash": hash, "names": ["n1"], "uses": 1, "ttl_ms": 60_000});
+    let first = s.send("user-admin", "tokens-add", &token).await.unwrap();
+    let again = s.send("user-admin", "tokens-add", &token).await.unwrap();
+    assert_eq!(first, again);
+    assert_eq!(s.world.fold.read(|state| state.tokens.len()), 1);
+    token["uses"] = json!(2);
+    let other = s.send("user-admin", "tokens-add", &token).await;
+    assert_eq!(other.unwrap_err(), "command_id_reused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_nobody_follows_is_answered_with_what_is_missing() {
+    let Some(s) = served().await else { return };
+    let init = json!({"id": s.id(), "type": "db", "manual": true, "phase": "init", "reason": "CHG-1"});
+    let answer = s.send("user-deploy_bot", "rotate", &init).await.unwrap();
+    assert_eq!(answer["answer"]["phase"], "init", "{answer}");
+    let warning = answer["warning"].as_str().unwrap();
+    assert!(
+        warning.contains("the signer has not made the new key"),
+        "{warning}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_is_found_with_the_tools_of_others_and_hears_its_own_cluster_alone() {
+    let Some(s) = served().await else { return };
+    let asked = s.bus.ask("$SRV.INFO.carousel", &[], vec![], SOON).await.unwrap();
+    let info: Value = serde_json::from_slice(&asked.body).unwrap();
+    assert_eq!(info["metadata"]["cluster"], "acme.cluster", "{info}");
+    let subject = &info["endpoints"][0]["subject"];
+    assert_eq!(subject, "carousel.v1.acme_cluster.cmd.*.*", "{info}");
+    let elsewhere = "carousel.v1.other_cluster.cmd.user-admin.rotate";
+    let asked = s.bus.ask(elsewhere, &[], vec![], SOON).await;
+    assert!(matches!(asked, Err(AskError::Nobody { .. })), "{asked:?}");
+}
