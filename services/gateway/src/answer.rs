@@ -236,12 +236,7 @@ impl Asked {
             .executor
             .execute_traced(command, runtime::telemetry::current_traceparent())
             .await;
-        let outcome = match &result {
-            Ok(answered) if answered.answer.is_noop() => "noop",
-            Ok(_) => "accepted",
-            Err(execution::ExecuteError::Refused(refusal)) => refusal.code.name(),
-            Err(execution::ExecuteError::Unavailable(_)) => Code::LogUnavailable.name(),
-        };
+        let outcome = execution::outcome(&result);
         self.app
             .metrics
             .counter("carousel_commands_total", &[name, outcome])

@@ -12,8 +12,7 @@ use api::{
     problem::TimeConditionDoc,
 };
 use domain::{
-    Answer, BodyDigest, ClusterName, ClusterState, Code, Command, Given, Order, Phase, Timestamp, gate,
-    own_parts,
+    Answer, BodyDigest, ClusterName, ClusterState, Code, Command, Order, Phase, Timestamp, gate, own_parts,
 };
 use eventlog::bus::{self, Bus, Desk, Offer, OfferError, Question};
 use execution::{ExecuteError, Executor, Fold, sha256};
@@ -166,12 +165,7 @@ impl Messages {
         }
         let order = command.order.clone();
         let answered = self.executor.execute_traced(command, traceparent).await;
-        let outcome = match &answered {
-            Ok(answered) if answered.answer.is_noop() => "noop",
-            Ok(_) => "accepted",
-            Err(ExecuteError::Refused(refusal)) => refusal.code.name(),
-            Err(ExecuteError::Unavailable(_)) => Code::LogUnavailable.name(),
-        };
+        let outcome = execution::outcome(&answered);
         self.metrics
             .counter("carousel_commands_total", &[name, outcome])
             .inc();
@@ -205,16 +199,7 @@ impl Messages {
 
     /// A command that finds only the control plane's own parts lagging waits for them.
     async fn wait_for_own_parts(&self, command: &Command, deadline: Instant) {
-        let goes = |state: &ClusterState| {
-            let given = Given {
-                now: state.now(self.executor.now()),
-                fresh: [command.id.0; 4],
-                serials: [[0; 16]; 2],
-                clock_suspect: false,
-                sha256,
-            };
-            !own_parts::hold_back(state, command, &given)
-        };
+        let goes = |state: &ClusterState| !own_parts::hold_back(state, command, self.executor.now(), sha256);
         self.wait_until(deadline, goes).await;
     }
 
@@ -232,11 +217,7 @@ impl Messages {
         let missing = self
             .fold
             .read(|state| own_parts::missing_in_words(state, authority_type));
-        Some(format!(
-            "accepted, but after {} s {}; nodes follow once that is done",
-            PATIENCE.as_secs(),
-            missing.join(", ")
-        ))
+        Some(own_parts::not_followed(&missing, PATIENCE.as_secs()))
     }
 
     fn locked_out_by(&self, authority_type: domain::AuthorityType, to: Phase) -> Option<TimeConditionDoc> {

@@ -11,13 +11,27 @@ use crate::{
     phase::Phase,
     refusal::Code,
     state::{ClusterState, TypeState},
+    time::Timestamp,
 };
 
 /// Would the command be refused now for them alone? Decided without sending it, because a refusal is on record and a
 /// repeated command gets its first answer again.
-pub fn hold_back(state: &ClusterState, command: &Command, given: &Given) -> bool {
+pub fn hold_back(
+    state: &ClusterState,
+    command: &Command,
+    clock: Timestamp,
+    sha256: fn(&[u8]) -> [u8; 32],
+) -> bool {
+    let given = Given {
+        now: state.now(clock),
+        // Nothing of this look is kept.
+        fresh: [command.id.0; 4],
+        serials: [[0; 16]; 2],
+        clock_suspect: false,
+        sha256,
+    };
     let own = |code| matches!(code, Code::MembersLagging | Code::KeyMissing);
-    matches!(decide(state, command, given), Err(refusal) if own(refusal.code))
+    matches!(decide(state, command, &given), Err(refusal) if own(refusal.code))
 }
 
 /// Have they followed into the phase: key made, bundle signed, every running member at the row? Also where somebody has gone
@@ -48,6 +62,12 @@ pub fn missing_in_words(state: &ClusterState, authority_type: AuthorityType) -> 
         format!("the {} {} {what}", member.service, member.member)
     }));
     missing
+}
+
+/// What is said of a step that was accepted, when they have not followed in so many seconds.
+pub fn not_followed(missing: &[String], seconds: u64) -> String {
+    let missing = missing.join(", ");
+    format!("accepted, but after {seconds} s {missing}; nodes follow once that is done")
 }
 
 fn has_keys(of: &TypeState) -> bool {

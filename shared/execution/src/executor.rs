@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use domain::{Command, Order, Principal, Refusal, Timestamp, command::Answered};
+use domain::{Code, Command, Order, Principal, Refusal, Timestamp, command::Answered};
 use eventlog::Subject;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -35,6 +35,16 @@ pub enum ExecuteError {
     /// The log could not be written or its answer was lost: repeating the same command is safe.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// What became of a command, as the metric of commands calls it: `accepted`, `noop`, or the code of the no.
+pub fn outcome(answered: &Result<Answered, ExecuteError>) -> &'static str {
+    match answered {
+        Ok(answered) if answered.answer.is_noop() => "noop",
+        Ok(_) => "accepted",
+        Err(ExecuteError::Refused(refusal)) => refusal.code.name(),
+        Err(ExecuteError::Unavailable(_)) => Code::LogUnavailable.name(),
+    }
 }
 
 /// A handle for sending commands. Cheap to clone.

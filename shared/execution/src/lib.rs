@@ -18,7 +18,7 @@ mod settlement;
 mod writer;
 
 pub use events::Events;
-pub use executor::{ExecuteError, Executor};
+pub use executor::{ExecuteError, Executor, outcome};
 pub use fold::{Behind, Fold, FoldError};
 pub use lookup::{Issued, NotIssued};
 pub use settlement::Settlement;

@@ -1,7 +1,7 @@
 //! Phase commands: given when the control plane's own parts can follow, answered when they have.
 
 use api::command::CommandAnswer;
-use domain::{Answer, AuthorityType, ClusterState, Command, Given, Phase, own_parts};
+use domain::{Answer, AuthorityType, ClusterState, Command, Phase, own_parts};
 use tokio::time::Instant;
 
 use super::{Asked, plan, reads};
@@ -61,14 +61,7 @@ fn is_step(answer: &Answer) -> bool {
 /// A command that finds only the control plane's own parts lagging waits for them.
 async fn wait_for_own_parts(app: &App, command: &Command, deadline: Instant) {
     let goes = |state: &ClusterState| {
-        let given = Given {
-            now: state.now(app.now()),
-            fresh: [command.id.0; 4],
-            serials: [[0; 16]; 2],
-            clock_suspect: false,
-            sha256: execution::sha256,
-        };
-        (!own_parts::hold_back(state, command, &given)).then_some(())
+        (!own_parts::hold_back(state, command, app.now(), execution::sha256)).then_some(())
     };
     app.wait_until(deadline, goes).await;
 }
@@ -92,11 +85,7 @@ fn lagging_in_words(app: &App, authority_type: AuthorityType) -> String {
     if missing.is_empty() {
         missing.push("this gateway has not reported the new row".to_owned());
     }
-    format!(
-        "accepted, but after {} s {}; nodes follow once that is done",
-        PATIENCE.as_secs(),
-        missing.join(", ")
-    )
+    own_parts::not_followed(&missing, PATIENCE.as_secs())
 }
 
 /// Adds to a closed gate what a person at 3 a.m. needs: who is there, and what would break.
