@@ -22,6 +22,7 @@ use std::{
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Mutex,
+    time::Duration,
 };
 
 use domain::{ClusterName, Hostname, NodeId, SpkiPin};
@@ -40,6 +41,9 @@ mod bare;
 pub const FORMAT_VERSION: u32 = 1;
 /// No file of ours is larger; one that is, is not ours.
 const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
+/// How often a lock that somebody holds is looked at before it counts as another agent's: `status` holds it for less.
+const LOCK_LOOKS: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +109,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct DataDir {
     root: PathBuf,
-    _lock: Option<File>,
+    _lock: Option<Lock>,
     /// Of one without a disk.
     bare: Option<Mutex<bare::Bare>>,
 }
@@ -126,7 +130,7 @@ impl DataDir {
                 mode: found.mode() & 0o7777,
             });
         }
-        let lock = lock(&root)?;
+        let lock = Lock::take(&root, || std::thread::sleep(LOCK_PAUSE))?;
         for part in ["bundles", "keys", "generations"] {
             made(&root.join(part))?;
         }
@@ -198,26 +202,49 @@ pub fn peek_identity(root: &Path) -> Result<Option<Identity>, DiskError> {
     read_json(&root.join("agent.json"))
 }
 
-/// Does an agent run on this directory now? For `status`; takes no lock away from anybody.
+/// Does an agent run on this directory now? For `status`, which holds the lock for a moment if nobody else does: an
+/// agent that starts just then waits for it.
 pub fn is_in_use(root: &Path) -> bool {
     let opened = OpenOptions::new().read(true).write(true).open(root.join("lock"));
     opened.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-fn lock(root: &Path) -> Result<File, DiskError> {
-    let path = root.join("lock");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(harden::OWNER_ONLY)
-        .open(&path)
-        .map_err(|e| io_error("opened", &path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DiskError::Locked(root.to_owned())),
-        Err(TryLockError::Error(e)) => Err(io_error("locked", &path, e)),
+/// The lock of a data directory, held until it is dropped.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Lock {
+    /// Takes it; `pause` is what passes between two looks at one that somebody holds.
+    fn take(root: &Path, mut pause: impl FnMut()) -> Result<Self, DiskError> {
+        let path = root.join("lock");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(harden::OWNER_ONLY)
+            .open(&path)
+            .map_err(|e| io_error("opened", &path, e))?;
+        let mut looks = LOCK_LOOKS;
+        loop {
+            looks -= 1;
+            match file.try_lock() {
+                Ok(()) => return Ok(Self(file)),
+                Err(TryLockError::WouldBlock) if looks > 0 => pause(),
+                Err(TryLockError::WouldBlock) => return Err(DiskError::Locked(root.to_owned())),
+                Err(TryLockError::Error(e)) => return Err(io_error("locked", &path, e)),
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a child that was forked in this moment, to run a hook, has the file open until
+    /// its program starts, and the lock would last as long.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the data directory stays locked until this process has ended");
+        }
     }
 }
 

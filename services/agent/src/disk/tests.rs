@@ -202,9 +202,21 @@ fn two_agents_never_share_a_directory_and_the_lock_ends_with_the_first() {
     let root = temporary.path().join("d");
     assert!(is_in_use(&root));
     assert!(matches!(DataDir::open(&root), Err(DiskError::Locked(_))));
+    // As a child has it that was forked and whose program has not started yet.
+    let inherited = dir._lock.as_ref().unwrap().0.try_clone().unwrap();
     drop(dir);
     assert!(!is_in_use(&root));
     DataDir::open(&root).unwrap();
+    drop(inherited);
+}
+
+#[test]
+fn an_agent_that_starts_while_somebody_looks_at_its_directory_waits_for_them() {
+    let (temporary, dir) = open();
+    let root = temporary.path().join("d");
+    drop(dir);
+    let mut looking = Some(Lock::take(&root, || unreachable!("nobody holds it")).unwrap());
+    Lock::take(&root, || drop(looking.take())).unwrap();
 }
 
 #[test]
