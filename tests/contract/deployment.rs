@@ -135,7 +135,7 @@ fn the_nats_server_itself_accepts_the_configuration_and_the_page_names_every_pas
         .filter_map(|rest| rest.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).next())
         .filter(|name| name.starts_with("CAROUSEL_NATS_"))
         .collect();
-    assert_eq!(variables.len(), 7, "one for each user: {variables:?}");
+    assert_eq!(variables.len(), 8, "one for each user: {variables:?}");
     let page = kept::text("deploy/nats/README.md");
     for name in &variables {
         let short = name.trim_start_matches("CAROUSEL_NATS");

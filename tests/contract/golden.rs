@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fs};
 
 use domain::{
-    Fact,
+    Credential, Fact,
     authority::{AuthorityKey, KeyKind},
 };
 use execution::codec::{self, DecodeError};
@@ -155,7 +155,13 @@ fn every_envelope_says_what_where_when_and_who() {
             of.decided_at.map(|at| at.to_string()),
             "{name}"
         );
-        assert_eq!(text("authcert"), of.credential.map(|c| c.to_string()), "{name}");
+        let (certificate, subject) = match of.credential.clone() {
+            Some(Credential::Certificate(digest)) => (Some(digest.to_string()), None),
+            Some(Credential::Subject(subject)) => (None, Some(subject)),
+            None => (None, None),
+        };
+        assert_eq!(text("authcert"), certificate, "{name}");
+        assert_eq!(text("authsubject"), subject, "{name}");
         let whole = golden["data"]["rotation"].as_str();
         if sample.fact.family() == "rotation" {
             assert_eq!(

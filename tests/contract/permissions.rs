@@ -6,25 +6,18 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::{Client, ConnectOptions, Event};
-use carousel_tests::{NatsServer, PATIENCE, TestDir};
+use carousel_tests::{
+    NatsServer, PATIENCE, TestDir,
+    broker::{USERS, password_of, shipped, url_of},
+};
 use eventlog::{Append, JetStreamLog, JetStreamOptions, NewEvent, Outcome, SharedLog, bus::BusOptions};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
-    kept,
     samples::{self, cluster},
     subjects::{ORCHESTRATOR, SIGNER},
 };
 
-const FILE: &str = "deploy/nats/permissions.conf";
-const USERS: [&str; 6] = [
-    "control-plane",
-    "orchestrator",
-    "signer",
-    "gateway",
-    "projector",
-    "administrator",
-];
 const EVENTS: &str = "CAROUSEL_EVENTS_acme_cluster";
 const LEASES: &str = "KV_CAROUSEL_LEASES_acme_cluster";
 
@@ -43,7 +36,7 @@ const DESTRUCTIVE: [&str; 8] = [
 #[tokio::test]
 async fn each_user_writes_its_own_families_and_only_the_administrator_touches_the_stream() {
     let directory = TestDir::new("nats");
-    let Some(server) = server(&directory).await else {
+    let Some(server) = shipped(directory.path()).await else {
         return;
     };
     let families = || ORCHESTRATOR.into_iter().chain(SIGNER);
@@ -72,16 +65,29 @@ async fn each_user_writes_its_own_families_and_only_the_administrator_touches_th
         let keeps_leases = matches!(user, "control-plane" | "orchestrator" | "gateway");
         may("$KV.CAROUSEL_LEASES_acme_cluster.member.x".into(), keeps_leases);
         may("$KV.CAROUSEL_LEASES_other_cluster.member.x".into(), false);
-        may(
-            "carousel.v1.acme_cluster.cmd.alice.rotate".into(),
-            user == "gateway",
-        );
+        // Who sends a command is told by its subject: only the gateway speaks for others.
+        for (sender, is_own) in [("user-alice", false), ("user-deploy", user == "deploy")] {
+            may(
+                format!("carousel.v1.acme_cluster.cmd.{sender}.rotate"),
+                user == "gateway" || is_own,
+            );
+        }
+        may("carousel.v1.other_cluster.cmd.user-deploy.rotate".into(), false);
         for (verb, stream) in DESTRUCTIVE
             .into_iter()
             .flat_map(|verb| [(verb, EVENTS), (verb, LEASES)])
         {
             may(format!("$JS.API.{verb}.{stream}"), user == "administrator");
         }
+        // A program follows the log with a place of its own, and moves nobody else's.
+        let reads = !matches!(user, "deploy");
+        for verb in ["CREATE", "INFO", "MSG.NEXT"] {
+            may(format!("$JS.API.CONSUMER.{verb}.{EVENTS}.deploy"), true);
+            may(format!("$JS.API.CONSUMER.{verb}.{EVENTS}.other"), reads);
+        }
+        may(format!("$JS.API.CONSUMER.DELETE.{EVENTS}.other"), reads);
+        may(format!("$JS.ACK.{EVENTS}.deploy.1.1.1.1.1"), user == "deploy");
+        may(format!("$JS.ACK.{EVENTS}.other.1.1.1.1.1"), false);
         let makes = matches!(user, "control-plane" | "orchestrator" | "administrator");
         may(format!("$JS.API.STREAM.CREATE.{EVENTS}"), makes);
         may("$JS.API.STREAM.CREATE.SHADOW".into(), user == "administrator");
@@ -92,24 +98,26 @@ async fn each_user_writes_its_own_families_and_only_the_administrator_touches_th
 }
 
 #[tokio::test]
-async fn nobody_hears_anothers_answers_and_only_the_orchestrator_hears_commands() {
+async fn nobody_hears_anothers_answers_and_only_who_answers_commands_hears_them() {
     let directory = TestDir::new("nats");
-    let Some(server) = server(&directory).await else {
+    let Some(server) = shipped(directory.path()).await else {
         return;
     };
     for user in USERS {
         let inboxes = USERS.map(|other| format!("{}.answer", inbox(other)));
         let commands = "carousel.v1.acme_cluster.cmd.>".to_owned();
         let mut tried: BTreeSet<String> = inboxes.into_iter().collect();
+        let found = "$SRV.INFO.carousel".to_owned();
         tried.extend([
             commands.clone(),
+            found.clone(),
             "carousel.v1.acme_cluster.evt.>".into(),
             ">".into(),
             "$SYS.>".into(),
         ]);
         let mut allowed = BTreeSet::from([format!("{}.answer", inbox(user))]);
-        if user == "orchestrator" {
-            allowed.insert(commands);
+        if matches!(user, "orchestrator" | "control-plane") {
+            allowed.extend([commands, found]);
         }
         let forbidden = forbidden(&server, user, tried.iter(), Attempt::Subscribe).await;
         let found: BTreeSet<_> = tried.difference(&forbidden).cloned().collect();
@@ -121,7 +129,7 @@ async fn nobody_hears_anothers_answers_and_only_the_orchestrator_hears_commands(
 #[tokio::test]
 async fn the_log_works_for_each_user_within_its_permissions() {
     let directory = TestDir::new("nats");
-    let Some(server) = server(&directory).await else {
+    let Some(server) = shipped(directory.path()).await else {
         return;
     };
     let events: Vec<NewEvent> = samples::all().iter().map(samples::Sample::written).collect();
@@ -198,7 +206,7 @@ async fn forbidden(
 async fn connect(server: &NatsServer, user: &str) -> (Client, mpsc::Receiver<String>) {
     // Room for every attempt: the client drops what does not fit.
     let (to_us, errors) = mpsc::channel(256);
-    let client = ConnectOptions::with_user_and_password(user.into(), password(user))
+    let client = ConnectOptions::with_user_and_password(user.into(), password_of(user))
         .custom_inbox_prefix(inbox(user))
         .event_callback(move |event| {
             let to_us = to_us.clone();
@@ -216,11 +224,8 @@ async fn connect(server: &NatsServer, user: &str) -> (Client, mpsc::Receiver<Str
 }
 
 async fn open(server: &NatsServer, user: &str) -> SharedLog {
-    let url = server
-        .url()
-        .replace("nats://", &format!("nats://{user}:{}@", password(user)));
     let bus = BusOptions {
-        url,
+        url: url_of(server, user),
         name: format!("test-{user}"),
         inbox_prefix: (user != "control-plane").then(|| inbox(user)),
         ..BusOptions::default()
@@ -246,20 +251,6 @@ async fn append(log: &SharedLog, events: Vec<NewEvent>) -> u64 {
         Outcome::Conflict { tail } => panic!("a conflict at {tail} without a condition"),
         Outcome::Unknown(why) => panic!("not answered: {why}"),
     }
-}
-
-/// A server with the shipped permissions; `None` where there is no nats-server, which is said.
-async fn server(directory: &TestDir) -> Option<NatsServer> {
-    let mut settings = String::from("CAROUSEL_NATS_SYSTEM: \"password-of-system\"\n");
-    for user in USERS {
-        let name = user.to_uppercase().replace('-', "_");
-        settings += &format!("CAROUSEL_NATS_{name}: \"{}\"\n", password(user));
-    }
-    NatsServer::start_with(directory.path(), &format!("{settings}{}", kept::text(FILE))).await
-}
-
-fn password(user: &str) -> String {
-    format!("password-of-{user}")
 }
 
 /// `control-plane` has the client's usual one, because `carousel serve` sets none.

@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, fmt::Debug, str::FromStr};
 
 use domain::{
-    AuthorityType, BootId, ClusterName, Event, Fact, MemberId, NodeId, Position, Principal, RotationId,
-    SpkiPin, SystemActor, Timestamp,
+    AuthorityType, BootId, ClusterName, Credential, Event, Fact, MemberId, NodeId, Position, Principal,
+    RotationId, SpkiPin, SystemActor, Timestamp,
     access::{Grant, Uses},
     event::CommandRef,
     time::{DAY_MS, HOUR_MS, MINUTE_MS},
@@ -177,14 +177,24 @@ fn by_alice(time: Timestamp) -> Circumstances {
     Circumstances {
         time,
         actor: Principal::User(read("alice")),
-        credential: Some(read(
+        credential: Some(Credential::Certificate(read(
             "sha256:7b52009b64fd0a2a49e6d8a939753077792b0554f53a5d9a2d1f6f0e3c4b5a69",
-        )),
+        ))),
         command: Some(command),
         reason: Some("yearly rotation, CHG-1138 \u{201c}autumn\u{201d}".into()),
         decided_at: None,
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
         service: "orchestrator",
+    }
+}
+
+/// On the word of a person that came as a message.
+fn by_message(time: Timestamp, sender: &str, command: &str) -> Circumstances {
+    let subject = format!("carousel.v1.acme_cluster.cmd.user-{sender}.{command}");
+    Circumstances {
+        actor: Principal::User(read(sender)),
+        credential: Some(Credential::Subject(subject)),
+        ..by_alice(time)
     }
 }
 

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    AuthorityType, ClusterState, Command, CommandId, Event, Fact, Given, Header, NodeId, Order, Position,
-    Principal, Refusal, Timestamp,
+    AuthorityType, ClusterState, Command, CommandId, Credential, Event, Fact, Given, Header, NodeId, Order,
+    Position, Principal, Refusal, Timestamp,
     command::{Answer, Answered},
     decide,
     event::CommandRef,
     evolve::apply,
-    id::{BodyDigest, CertDigest, SystemActor},
+    id::{BodyDigest, SystemActor},
     refusal::Code,
     trust::Bundle,
 };
@@ -152,7 +152,7 @@ pub type Uptimes = BTreeMap<AuthorityType, (Timestamp, u64)>;
 /// On whose word something is written.
 pub struct Word {
     pub actor: Principal,
-    pub credential: Option<CertDigest>,
+    pub credential: Option<Credential>,
     pub command: Option<CommandRef>,
     pub reason: Option<String>,
 }
@@ -340,7 +340,7 @@ impl World {
                 id: domain::EventId(self.rng.uuid()),
                 time,
                 actor: word.actor.clone(),
-                credential: word.credential,
+                credential: word.credential.clone(),
                 command: word.command.clone(),
                 reason: word.reason.clone(),
                 decided_at: Some(decided_at),

@@ -4,6 +4,7 @@
 //! shows everything the process said.
 
 mod binaries;
+pub mod broker;
 mod cluster_dir;
 mod dice;
 mod process;

@@ -16,6 +16,7 @@ mod hardware;
 mod hardware_kek;
 mod joining;
 mod kills;
+mod messages;
 mod proof;
 mod pty;
 mod refusals;

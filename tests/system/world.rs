@@ -7,9 +7,11 @@ use std::{
     time::Duration,
 };
 
-use carousel_tests::{Finished, NatsServer, PATIENCE, Proc, TestDir, bin, deadline, run};
+use carousel_tests::{Finished, NatsServer, PATIENCE, Proc, TestDir, bin, broker, deadline, run};
 use serde_json::Value;
 use uuid::Uuid;
+
+use crate::wire::runtime;
 
 /// A refusal, by the contract, takes an agent no longer.
 const SOON: Duration = Duration::from_secs(15);
@@ -64,6 +66,17 @@ impl World {
         Some(world)
     }
 
+    /// A cluster on a broker with the users and permissions that are shipped.
+    pub(crate) fn start_shipped(test: &str) -> Option<Self> {
+        let dir = TestDir::new(test);
+        let nats = runtime().block_on(broker::shipped(&dir.join("nats")))?;
+        let url = broker::url_of(&nats, "control-plane");
+        let mut world = Self::on(dir, Some(nats), Some(url));
+        let _ = run(&mut world.init_command(None)).expect_code(0);
+        world.serve();
+        Some(world)
+    }
+
     /// A place for a cluster, and nothing in it yet.
     pub(crate) fn empty(test: &str, log: Log) -> Option<Self> {
         Self::empty_in(TestDir::new(test), log)
@@ -72,24 +85,23 @@ impl World {
     fn empty_in(dir: TestDir, log: Log) -> Option<Self> {
         let nats = match log {
             Log::Embedded => None,
-            Log::JetStream => {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .expect("a runtime");
-                Some(runtime.block_on(NatsServer::start(dir.join("nats")))?)
-            }
+            Log::JetStream => Some(runtime().block_on(NatsServer::start(dir.join("nats")))?),
         };
-        Some(Self {
+        let log_url = nats.as_ref().map(NatsServer::url);
+        Some(Self::on(dir, nats, log_url))
+    }
+
+    fn on(dir: TestDir, nats: Option<NatsServer>, log_url: Option<String>) -> Self {
+        Self {
             dir,
             serve: None,
             url: String::new(),
             listen: "127.0.0.1:0".into(),
             agents: vec![],
-            log_url: nats.as_ref().map(NatsServer::url),
+            log_url,
             nats,
             env: vec![],
-        })
+        }
     }
 
     pub(crate) fn init_command(&self, settings: Option<&str>) -> Command {
@@ -138,6 +150,11 @@ impl World {
         command
     }
 
+    /// Where the broker is, for one of the users that are shipped.
+    pub(crate) fn bus_url(&self, user: &str) -> String {
+        broker::url_of(self.nats.as_ref().expect("a world with a broker"), user)
+    }
+
     /// Kills the broker; its store stays.
     pub(crate) fn stop_broker(&mut self) {
         self.nats.as_mut().expect("a test on JetStream").kill();
@@ -156,11 +173,7 @@ impl World {
     /// Starts it again on the same port with the same store.
     pub(crate) fn start_broker(&mut self) {
         let nats = self.nats.as_mut().expect("a test on JetStream");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(nats.restart());
+        runtime().block_on(nats.restart());
     }
 
     /// An operator's command.

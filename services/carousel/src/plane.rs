@@ -14,7 +14,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use domain::{ClusterName, Hostname};
 use execution::{ExecuteError, FoldError};
 use gateway::Gateway;
-use orchestrator::Orchestrator;
+use orchestrator::{Messages, Orchestrator};
 use projector::{LogAudit, Projector};
 use runtime::harden;
 use tokio::net::TcpListener;
@@ -50,6 +50,12 @@ pub enum PlaneError {
     /// The stream cannot be opened.
     #[error(transparent)]
     JetStream(#[from] eventlog::JetStreamOpenError),
+    /// The bus cannot be reached.
+    #[error(transparent)]
+    Bus(#[from] eventlog::bus::ConnectError),
+    /// Commands cannot be taken from it.
+    #[error(transparent)]
+    Offer(#[from] eventlog::bus::OfferError),
     /// The log cannot be folded.
     #[error(transparent)]
     Fold(#[from] FoldError),
@@ -312,7 +318,28 @@ async fn services(
     let (address, presences) = door(core, home, options).await?;
     // It asks the gateway who is there, and so comes after it.
     keep_time(core, home, presences);
+    Box::pin(take_messages(core, home)).await?;
     Ok((address, admin))
+}
+
+/// Commands that come over the bus, where there is one.
+async fn take_messages(core: &mut Core, home: &Home) -> Result<(), PlaneError> {
+    let Some(bus) = core.bus.clone() else {
+        return Ok(());
+    };
+    let messages = Messages::new(
+        core.fold.clone(),
+        core.executor.clone(),
+        home.description.cluster.clone(),
+        core.metrics.clone(),
+        core.stop.clone(),
+    );
+    let desk = messages.open(&bus).await?;
+    core.tasks.spawn(async move {
+        messages.run(desk).await;
+        Ok(())
+    });
+    Ok(())
 }
 
 /// The orchestrator.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use domain::{
-    CertDigest, Code, NodeId, Principal, Refusal, UserName,
+    Code, Credential, NodeId, Principal, Refusal, UserName,
     access::{Action, RoleName, permits},
     identity::identify,
 };
@@ -70,9 +70,9 @@ impl Caller {
         No::new(Code::NotPermitted, text)
     }
 
-    /// The digest of the certificate it presented.
-    pub(crate) fn credential(&self) -> Option<CertDigest> {
-        self.peer.as_ref().map(|p| p.digest)
+    /// The certificate it presented, as what proves it.
+    pub(crate) fn credential(&self) -> Option<Credential> {
+        self.peer.as_ref().map(|p| Credential::Certificate(p.digest))
     }
 
     /// What the gateway saw of the connection.

@@ -12,7 +12,8 @@ use api::{
     problem::TimeConditionDoc,
 };
 use domain::{
-    Answer, BodyDigest, ClusterName, ClusterState, Code, Command, Order, Phase, Timestamp, gate, own_parts,
+    Answer, BodyDigest, ClusterName, ClusterState, Code, Command, Credential, Order, Phase, Timestamp, gate,
+    own_parts,
 };
 use eventlog::bus::{self, Bus, Desk, Offer, OfferError, Question};
 use execution::{ExecuteError, Executor, Fold, sha256};
@@ -143,7 +144,7 @@ impl Messages {
         Ok(Command {
             id: wanted.id,
             principal,
-            credential: None,
+            credential: Some(Credential::Subject(subject.to_owned())),
             digest: BodyDigest(sha256(&whole)),
             reason: wanted.reason,
             order: wanted.order,

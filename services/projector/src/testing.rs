@@ -239,7 +239,7 @@ impl World {
             }),
         };
         Command {
-            credential,
+            credential: credential.map(domain::Credential::Certificate),
             ..self.executor.own_command(principal, order)
         }
     }

@@ -50,6 +50,25 @@ pub enum LaggingPolicy {
     Rollback,
 }
 
+/// What proved who asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Credential {
+    /// The client certificate that was presented at the door.
+    Certificate(CertDigest),
+    /// The subject that a message came on: the bus lets nobody publish below another's name.
+    Subject(String),
+}
+
+impl Credential {
+    /// The certificate, if it is one.
+    pub fn certificate(&self) -> Option<CertDigest> {
+        match self {
+            Self::Certificate(digest) => Some(*digest),
+            Self::Subject(_) => None,
+        }
+    }
+}
+
 /// A command: who asks, with which id, why, and for what.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Command {
@@ -57,8 +76,8 @@ pub struct Command {
     pub id: CommandId,
     /// On whose word.
     pub principal: Principal,
-    /// The client certificate that was presented.
-    pub credential: Option<CertDigest>,
+    /// What proves it; nothing where nobody has to (a join, a part of the control plane).
+    pub credential: Option<Credential>,
     /// The digest of the request as the sender sent it: method, path and body.
     pub digest: BodyDigest,
     /// Why, for the audit log.

@@ -163,9 +163,7 @@ fn dispatch(state: &ClusterState, command: &Command, given: &Given) -> Decided {
 fn authorise(state: &ClusterState, command: &Command) -> Result<(), Refusal> {
     // It was good when the connection was made; a revocation may have been decided since.
     // A recovery, which is anonymous, has words of its own for it.
-    let shown = command
-        .credential
-        .and_then(|shown| state.certificates.get(&shown));
+    let shown = state.shown(command.credential.as_ref());
     if command.principal != Principal::Anonymous && shown.is_some_and(|shown| shown.revoked) {
         let text = format!("the certificate that {} shows was revoked", command.principal);
         return Err(Refusal::new(Code::CertificateUnknown, text));

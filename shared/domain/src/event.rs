@@ -62,8 +62,8 @@ pub struct Header {
     pub time: Timestamp,
     /// On whose word.
     pub actor: Principal,
-    /// The client certificate that the actor presented, if any.
-    pub credential: Option<CertDigest>,
+    /// What proved the actor, if anything had to.
+    pub credential: Option<crate::Credential>,
     /// The command that caused it, if one did.
     pub command: Option<CommandRef>,
     /// The reason that was given.

@@ -37,7 +37,7 @@ pub mod time;
 pub mod trust;
 
 pub use authority::AuthorityType;
-pub use command::{Answer, Command, Given, Order};
+pub use command::{Answer, Command, Credential, Given, Order};
 pub use decide::{Decision, decide};
 pub use desired::{DesiredState, desired};
 pub use duty::{Duty, duty, owed};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::{
     access::{Grant, RoleName, Uses},
     authority::{AuthorityKey, AuthorityType, KeyKind},
-    command::{Answered, LaggingPolicy, Mode, Settings},
+    command::{Answered, Credential, LaggingPolicy, Mode, Settings},
     event::{AuthorizationGranted, LeafUse, RotationOutcome},
     fact::{FactReport, FactsByType, Seen},
     id::{
@@ -450,6 +450,11 @@ impl ClusterState {
     /// The cluster's name, once it was created.
     pub fn cluster_name(&self) -> Option<&ClusterName> {
         self.cluster.as_ref().map(|c| &c.name)
+    }
+
+    /// The certificate that somebody has shown, if they have shown one of this cluster.
+    pub(crate) fn shown(&self, credential: Option<&Credential>) -> Option<&Certificate> {
+        self.certificates.get(&credential?.certificate()?)
     }
 
     /// The accounts that a person's SSH certificates are good for: the one of their own name unless the log says others.

@@ -83,6 +83,14 @@ pub struct Envelope<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub authcert: Option<Cow<'a, str>>,
+    /// The subject that a message of the principal came on, where no certificate was presented.
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub authsubject: Option<Cow<'a, str>>,
     /// Digest of the command's body, for idempotency.
     #[serde(
         borrow,
@@ -171,6 +179,7 @@ impl<'a> Envelope<'a> {
             authtype: None,
             authid: None,
             authcert: None,
+            authsubject: None,
             commanddigest: None,
             reason: None,
             decidedat: None,

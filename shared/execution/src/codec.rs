@@ -1,8 +1,8 @@
 //! Events as bytes and back: the domain's facts in the log's CloudEvents envelope.
 
 use domain::{
-    BodyDigest, ClusterName, CommandId, Event, EventId, Fact, Header, Position, Principal, Timestamp,
-    event::CommandRef, plain,
+    BodyDigest, ClusterName, CommandId, Credential, Event, EventId, Fact, Header, Position, Principal,
+    Timestamp, event::CommandRef, plain,
 };
 use eventlog::{Envelope, NewEvent, Stored, Subject};
 use serde_json::value::to_raw_value;
@@ -48,8 +48,8 @@ pub struct Circumstances {
     pub time: Timestamp,
     /// On whose word.
     pub actor: Principal,
-    /// The client certificate that was presented.
-    pub credential: Option<domain::CertDigest>,
+    /// What proved it, if anything had to.
+    pub credential: Option<Credential>,
     /// The command behind it.
     pub command: Option<CommandRef>,
     /// Why.
@@ -85,7 +85,11 @@ pub fn encode(cluster: &ClusterName, fact: &Fact, of: &Circumstances) -> NewEven
     let (kind, who) = split(&of.actor);
     envelope.authtype = Some(kind.into());
     envelope.authid = Some(who.into());
-    envelope.authcert = of.credential.map(|c| c.to_string().into());
+    match &of.credential {
+        Some(Credential::Certificate(digest)) => envelope.authcert = Some(digest.to_string().into()),
+        Some(Credential::Subject(subject)) => envelope.authsubject = Some(subject.into()),
+        None => {}
+    }
     envelope.reason = of.reason.as_deref().map(Into::into);
     envelope.decidedat = of.decided_at.map(|position| position.to_string().into());
     envelope.traceparent = of.traceparent.as_deref().map(Into::into);
@@ -142,10 +146,7 @@ pub fn decode(stored: &Stored) -> Result<Event, DecodeError> {
         }),
         _ => None,
     };
-    let credential = match parsed(&envelope.authcert) {
-        Some(text) => Some(text.parse().map_err(|e| bad(format!("its credential: {e}")))?),
-        None => None,
-    };
+    let credential = credential_of(&envelope).map_err(|e| bad(format!("its credential: {e}")))?;
     let decided_at = match &envelope.decidedat {
         Some(text) => {
             let position = text.parse().map(Position);
@@ -169,6 +170,15 @@ pub fn decode(stored: &Stored) -> Result<Event, DecodeError> {
         },
         fact,
     })
+}
+
+/// What proved the actor: a certificate counts before anything else that a later version may name beside it.
+fn credential_of(envelope: &Envelope<'_>) -> Result<Option<Credential>, domain::id::InvalidId> {
+    if let Some(text) = &envelope.authcert {
+        return text.parse().map(|digest| Some(Credential::Certificate(digest)));
+    }
+    let subject = envelope.authsubject.as_ref();
+    Ok(subject.map(|subject| Credential::Subject(subject.to_string())))
 }
 
 /// `user/alice` as (`user`, `alice`).

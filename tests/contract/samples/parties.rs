@@ -11,7 +11,8 @@ use domain::{
 };
 
 use super::{
-    Sample, bare_grant, boot, by, by_alice, by_clock, by_host, by_nobody, days, first, grant, hours,
+    Sample, bare_grant, boot, by, by_alice, by_clock, by_host, by_message, by_nobody, days, first, grant,
+    hours,
     material::{LEAF_DIGEST, LEAF_PIN},
     member, minutes, node, read, rotation, second,
 };
@@ -163,7 +164,12 @@ fn removals() -> Vec<Sample> {
         rotations,
     };
     vec![
-        Sample::full(excluded, by_alice(minutes(20))),
+        Sample::full(excluded.clone(), by_alice(minutes(20))),
+        Sample::later(
+            "authsubject",
+            excluded,
+            by_message(minutes(21), "deploy", "nodes-exclude"),
+        ),
         Sample::full(included, by_alice(minutes(30))),
         Sample::full(NodeRemoved { node: node() }, by_alice(days(90))),
     ]

@@ -46,7 +46,7 @@ fn replay(log: &Log) -> Result<ClusterState, String> {
         let of = Circumstances {
             time: header.time,
             actor: header.actor.clone(),
-            credential: header.credential,
+            credential: header.credential.clone(),
             command: header.command.clone(),
             reason: header.reason.clone(),
             decided_at: header.decided_at,

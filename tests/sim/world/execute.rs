@@ -191,7 +191,7 @@ fn word_of(command: &Command) -> Word {
     let is_command = command.order.is_command();
     Word {
         actor: command.principal.clone(),
-        credential: command.credential,
+        credential: command.credential.clone(),
         command: is_command.then_some(CommandRef {
             id: command.id,
             digest: command.digest,

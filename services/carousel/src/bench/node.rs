@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use domain::{
-    Answer, AuthorityType, BootId, CertDigest, Command, Hostname, NodeId, Order, Principal, SpkiPin,
-    Timestamp, TokenHash,
+    Answer, AuthorityType, BootId, CertDigest, Command, Credential, Hostname, NodeId, Order, Principal,
+    SpkiPin, Timestamp, TokenHash,
     command::Join,
     desired::desired,
     event::LeafUse,
@@ -224,7 +224,10 @@ impl Node {
     /// A command of the node, over a connection with its certificate.
     fn command(&self, shared: &Shared, order: Order) -> Command {
         Command {
-            credential: self.presented().ok().map(|(digest, _)| digest),
+            credential: self
+                .presented()
+                .ok()
+                .map(|(digest, _)| Credential::Certificate(digest)),
             ..shared.executor.own_command(Principal::Node(self.id), order)
         }
     }

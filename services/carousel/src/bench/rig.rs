@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{
-    Answer, AuthorityType, ClusterName, Command, Order, Phase, Principal, TokenHash, UserName,
+    Answer, AuthorityType, ClusterName, Command, Credential, Order, Phase, Principal, TokenHash, UserName,
     access::{Grant, Uses},
     command::{Rotate, Settings},
     gate, schedule,
@@ -201,7 +201,7 @@ impl Rig {
         let newest = |state: &domain::ClusterState| state.held.get(&admin)?.last().copied();
         let command = Command {
             reason: Some("bench".into()),
-            credential: self.core.fold.read(newest),
+            credential: self.core.fold.read(newest).map(Credential::Certificate),
             ..self.core.executor.own_command(admin.clone(), order)
         };
         Ok(self.core.executor.execute(command).await?.answer)

@@ -11,8 +11,8 @@ use agent::{Agent, Config, Handle, Pace, Server, Settings as AgentSettings, Toke
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use cli::args::DemoArgs;
 use domain::{
-    Answer, AuthorityType, ClusterName, Command, NodeId, Order, Phase, Principal, RotationId, SpkiPin,
-    TokenHash, UserName,
+    Answer, AuthorityType, ClusterName, Command, Credential, NodeId, Order, Phase, Principal, RotationId,
+    SpkiPin, TokenHash, UserName,
     access::{Grant, Uses},
     authority::KeyKind,
     command::{Rotate, Settings},
@@ -226,7 +226,7 @@ impl Fleet {
         let newest = |state: &domain::ClusterState| state.held.get(&admin)?.last().copied();
         let command = Command {
             reason: Some("demo".into()),
-            credential: self.plane.core().fold.read(newest),
+            credential: self.plane.core().fold.read(newest).map(Credential::Certificate),
             ..executor.own_command(admin.clone(), order)
         };
         Ok(executor.execute(command).await?.answer)

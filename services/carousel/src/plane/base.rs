@@ -6,7 +6,7 @@ use std::{
 };
 
 use domain::{Principal, command::Genesis, id::SystemActor};
-use eventlog::SharedLog;
+use eventlog::{SharedLog, bus::Bus};
 use execution::{Executor, Fold, Now};
 use runtime::{
     clock::{SharedClock, SystemClock},
@@ -18,7 +18,11 @@ use signer::Signer;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{PlaneError, log::open_log, pulse};
+use super::{
+    PlaneError,
+    log::{open_bus, open_log},
+    pulse,
+};
 use crate::{
     home::{EMBEDDED, Home},
     now_of,
@@ -41,6 +45,8 @@ pub struct Core {
     pub fold: Fold,
     /// The only place where commands become events.
     pub executor: Executor,
+    /// Where commands come as messages; none where the log is a file.
+    pub bus: Option<Bus>,
     /// Metrics of this process.
     pub metrics: Metrics,
     /// What it still waits for.
@@ -79,6 +85,13 @@ impl Core {
         for warning in log.warnings() {
             tracing::warn!(log = log.name(), "{warning}");
         }
+        let bus = match unless_stopped(&stop, Box::pin(open_bus(&chosen))).await {
+            Ok(bus) => bus,
+            Err(error) => {
+                log.close().await;
+                return Err(error);
+            }
+        };
         // State and commands outlive the services: a gateway's stop is still recorded, and requests at hand answered.
         let base = CancellationToken::new();
         let folding = async { Ok(Fold::start(log.clone(), base.clone()).await?) };
@@ -102,6 +115,7 @@ impl Core {
             log,
             fold,
             executor,
+            bus,
             metrics: Metrics::new(env!("CARGO_PKG_VERSION")),
             readiness: Readiness::new(),
             clock,

@@ -2,7 +2,7 @@
 
 use eventlog::{
     JetStreamLog, JetStreamOpenError, JetStreamOptions, SharedLog, SqliteLog, SqliteOpenError,
-    bus::BusOptions,
+    bus::{Bus, BusOptions},
 };
 
 use super::PlaneError;
@@ -50,12 +50,28 @@ fn stream_of(home: &Home, chosen: &str) -> (BusOptions, JetStreamOptions) {
         cluster: home.description.cluster.to_string(),
         replicas: 1,
     };
-    let bus = BusOptions {
-        url: chosen.into(),
-        name: "carousel".into(),
+    (bus_of(chosen, "carousel"), options)
+}
+
+/// How the bus of that URL is entered, under a name that its server shows.
+fn bus_of(url: &str, name: &str) -> BusOptions {
+    BusOptions {
+        url: url.into(),
+        name: name.into(),
         ..BusOptions::default()
-    };
-    (bus, options)
+    }
+}
+
+/// A connection for requests, beside the log's own: a slow reader of the log does not hold up commands. None where the
+/// log is a file.
+///
+/// # Errors
+/// When nobody answers there.
+pub(super) async fn open_bus(chosen: &str) -> Result<Option<Bus>, PlaneError> {
+    if chosen == EMBEDDED {
+        return Ok(None);
+    }
+    Ok(Some(Bus::connect(&bus_of(chosen, "carousel-commands")).await?))
 }
 
 fn lost_file(error: SqliteOpenError) -> PlaneError {

@@ -6,7 +6,7 @@ use api::{
     audit::{DiffDoc, EventAudit, VerifyOutcome, VerifyReport},
     shape::Status,
 };
-use domain::{Event, Fact, Principal, Timestamp, event::GateRecord};
+use domain::{Credential, Event, Fact, Principal, Timestamp, event::GateRecord, plain};
 
 use super::{
     describe::{Described, Names, author, describe},
@@ -183,9 +183,11 @@ pub fn show(
     let said = describe(event, names);
     let mut out = format!("Event {}   {type_name}   {}\n", header.position, header.id);
     out.push_str(&format!("When   {} UTC\n", moment(header.time)));
-    let by = header
-        .credential
-        .map_or_else(String::new, |c| format!(", certificate {c}"));
+    let by = match &header.credential {
+        Some(Credential::Certificate(digest)) => format!(", certificate {digest}"),
+        Some(Credential::Subject(subject)) => format!(", by a message on {}", plain(subject)),
+        None => String::new(),
+    };
     out.push_str(&format!(
         "Who    {} ({}){by}\n",
         author(event, names),

@@ -138,7 +138,7 @@ fn decided(
     let command = Command {
         id,
         principal: header.actor.clone(),
-        credential: header.credential,
+        credential: header.credential.clone(),
         digest,
         reason: header.reason.clone(),
         order: asked.order,
@@ -218,6 +218,7 @@ fn is_same(recorded: &Fact, recomputed: &Fact) -> bool {
 /// Was this event appended with the first one, as far as its circumstances say?
 pub fn is_of_one(first: &Event, event: &Event) -> bool {
     let (a, b) = (&first.header, &event.header);
-    (a.time, a.credential, a.decided_at) == (b.time, b.credential, b.decided_at)
-        && (&a.actor, &a.command, &a.reason) == (&b.actor, &b.command, &b.reason)
+    (a.time, a.decided_at) == (b.time, b.decided_at)
+        && (&a.actor, &a.credential, &a.command, &a.reason)
+            == (&b.actor, &b.credential, &b.command, &b.reason)
 }

@@ -87,7 +87,7 @@ fn take(state: &mut ClusterState, authorization: AuthorizationId) -> Option<Pend
 /// Was the authorisation overtaken by an event on another subject, which its condition could not see? Then
 /// it is void from the start: the order of the log decides, for everybody alike.
 fn overtaken(state: &ClusterState, header: &Header, f: &AuthorizationGranted) -> Option<&'static str> {
-    let shown = header.credential.and_then(|shown| state.certificates.get(&shown));
+    let shown = state.shown(header.credential.as_ref());
     if shown.is_some_and(|shown| shown.revoked) {
         return Some("the certificate that it was asked with was revoked");
     }

@@ -46,7 +46,7 @@ impl World {
             id: EventId(Uuid::nil()),
             time: self.now,
             actor: actor.clone(),
-            credential: self.shown,
+            credential: self.shown.map(domain::Credential::Certificate),
             command: command.map(|id| CommandRef { id, digest }),
             reason: Some("a test".into()),
             decided_at: Some(self.state.position),

@@ -95,7 +95,7 @@ impl World {
         let command = Command {
             id: CommandId(self.uuid()),
             principal: principal.clone(),
-            credential: self.shown,
+            credential: self.shown.map(domain::Credential::Certificate),
             digest: BodyDigest([1; 32]),
             reason: reason.map(Into::into),
             order,
@@ -130,7 +130,7 @@ impl World {
             id: EventId(self.uuid()),
             time: self.now,
             actor,
-            credential: self.shown,
+            credential: self.shown.map(domain::Credential::Certificate),
             command: None,
             reason: None,
             decided_at: Some(self.state.position),

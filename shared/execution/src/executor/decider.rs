@@ -417,7 +417,7 @@ fn prepare(
     let of = codec::Circumstances {
         time: now,
         actor: command.principal.clone(),
-        credential: command.credential,
+        credential: command.credential.clone(),
         command: cause,
         reason: command.reason.clone(),
         decided_at: Some(decided_at),

@@ -40,7 +40,7 @@ fn repeats(event: &Event) {
     let circumstances = Circumstances {
         time: header.time,
         actor: header.actor.clone(),
-        credential: header.credential,
+        credential: header.credential.clone(),
         command: header.command.clone(),
         reason: header.reason.clone(),
         decided_at: header.decided_at,

@@ -3,11 +3,12 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use domain::{
-    ClusterState, Event, Fact, Position, Principal, UserName,
+    ClusterState, Credential, Event, Fact, Position, Principal, UserName,
     access::{Action, RoleName, permits},
     command::Mode,
     event::{AuthorizationGranted, ConsumerAttested, Occasion},
     id::SystemActor,
+    plain,
     state::Certificate,
 };
 
@@ -84,27 +85,31 @@ pub(super) fn check(state: &ClusterState, roles: &Roles, event: &Event) -> Resul
     credential(state, event)
 }
 
-/// The certificate that was presented names the actor too: a changed actor contradicts it.
+/// What proved the actor names it too: a changed actor contradicts it.
 ///
 /// Where the event names the state that it was decided on, the certificate must have counted there.
 fn credential(state: &ClusterState, event: &Event) -> Result<(), String> {
     let actor = &event.header.actor;
     let is_strict = event.header.decided_at.is_some();
-    let Some(digest) = event.header.credential else {
-        // People and nodes come with a certificate; several refusals as one stand for several requests.
-        let is_sum = matches!(event.fact, Fact::CommandRefused(_)) && event.header.command.is_none();
-        let needs_one = matches!(actor, Principal::User(_) | Principal::Node(_));
-        return if is_strict && needs_one && !is_sum {
-            Err(format!("recorded as done by {actor}, but without a certificate"))
-        } else {
-            Ok(())
-        };
+    let digest = match &event.header.credential {
+        Some(Credential::Certificate(digest)) => digest,
+        Some(Credential::Subject(subject)) => return sender(state, actor, subject),
+        None => {
+            // People and nodes come with a certificate; several refusals as one stand for several requests.
+            let is_sum = matches!(event.fact, Fact::CommandRefused(_)) && event.header.command.is_none();
+            let needs_one = matches!(actor, Principal::User(_) | Principal::Node(_));
+            return if is_strict && needs_one && !is_sum {
+                Err(format!("recorded as done by {actor}, but without a certificate"))
+            } else {
+                Ok(())
+            };
+        }
     };
     // A recovery is asked for with a certificate, but by nobody that it still makes a principal.
     if *actor == Principal::Anonymous {
         return Ok(());
     }
-    match state.certificates.get(&digest) {
+    match state.certificates.get(digest) {
         Some(certificate) if certificate.holder == *actor && is_strict => counts(certificate, event),
         Some(certificate) if certificate.holder == *actor => Ok(()),
         Some(certificate) => Err(format!(
@@ -113,6 +118,23 @@ fn credential(state: &ClusterState, event: &Event) -> Result<(), String> {
         )),
         None => Err(format!(
             "recorded as done by {actor} with a certificate that was never issued"
+        )),
+    }
+}
+
+/// A message comes on a subject of whoever sends it, which the bus lets nobody else use.
+fn sender(state: &ClusterState, actor: &Principal, subject: &str) -> Result<(), String> {
+    let named = state
+        .cluster_name()
+        .and_then(|cluster| api::message::sender_of(cluster, subject));
+    match named {
+        Some((sender, _)) if sender == *actor => Ok(()),
+        Some((sender, _)) => Err(format!(
+            "recorded as done by {actor}, but on a subject of {sender}"
+        )),
+        None => Err(format!(
+            "recorded as done by {actor}, but on {}, which is no subject of a sender",
+            plain(subject)
         )),
     }
 }
@@ -144,7 +166,8 @@ fn counts(certificate: &Certificate, event: &Event) -> Result<(), String> {
 fn seen(certificate: &Certificate, event: &Event) -> Result<(), String> {
     match &event.fact {
         Fact::NodeReported(f)
-            if Some(f.seen.certificate) != event.header.credential || f.seen.issuer != certificate.issuer =>
+            if Some(&Credential::Certificate(f.seen.certificate)) != event.header.credential.as_ref()
+                || f.seen.issuer != certificate.issuer =>
         {
             Err("reported over a connection with another certificate than is recorded as seen".into())
         }

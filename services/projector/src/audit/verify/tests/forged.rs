@@ -155,6 +155,40 @@ async fn people_and_nodes_come_with_a_certificate_that_counts() {
 }
 
 #[tokio::test]
+async fn a_message_stands_on_a_subject_of_its_sender() {
+    let honest = Honest::new().await;
+    let entered = honest.position_of("rotation.phase-entered", 1).await;
+    let by_message = async |subject: &str| {
+        let mut changed = honest.records().await;
+        let at = &mut changed[entered as usize - 1];
+        change(at, &["authcert"], Value::Null);
+        change(at, &["authsubject"], subject.into());
+        forged(changed).await
+    };
+    let own = by_message("carousel.v1.acme_cluster.cmd.user-admin.rotate").await;
+    assert!(own.verified, "{own:#?}");
+    for (subject, why) in [
+        (
+            "carousel.v1.acme_cluster.cmd.user-bob.rotate",
+            "on a subject of user/bob",
+        ),
+        (
+            "carousel.v1.other_cluster.cmd.user-admin.rotate",
+            "no subject of a sender",
+        ),
+        (
+            "carousel.v1.acme_cluster.evt.user-admin.rotate",
+            "no subject of a sender",
+        ),
+    ] {
+        let report = by_message(subject).await;
+        let (found, text) = decisions(&report);
+        assert_eq!(found, Some(entered), "{report:#?}");
+        assert!(text.contains(why), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn the_genesis_is_over_with_its_last_event() {
     let honest = Honest::new().await;
     let mut records = honest.records().await;
