@@ -73,6 +73,11 @@ async fn each_user_writes_its_own_families_and_only_the_administrator_touches_th
             );
         }
         may("carousel.v1.other_cluster.cmd.user-deploy.rotate".into(), false);
+        let member = "018f3c2a-77a1-7d01-9b1e-5c2f6a10e9d3";
+        may(
+            format!("carousel.v1.acme_cluster.cmd.{member}.forward"),
+            user == "gateway",
+        );
         for (verb, stream) in DESTRUCTIVE
             .into_iter()
             .flat_map(|verb| [(verb, EVENTS), (verb, LEASES)])

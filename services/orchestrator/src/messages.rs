@@ -12,11 +12,11 @@ use api::{
     problem::TimeConditionDoc,
 };
 use domain::{
-    Answer, BodyDigest, ClusterName, ClusterState, Code, Command, Credential, Order, Phase, Timestamp, gate,
-    own_parts,
+    Answer, BodyDigest, ClusterName, ClusterState, Code, Command, Credential, MemberId, Order, Phase,
+    Principal, Refusal, Timestamp, command::Answered, gate, own_parts,
 };
 use eventlog::bus::{self, Bus, Desk, Offer, OfferError, Question};
-use execution::{ExecuteError, Executor, Fold, sha256};
+use execution::{ExecuteError, Executor, Fold, forward, sha256};
 use runtime::metrics::Metrics;
 use tokio::{
     sync::Semaphore,
@@ -103,6 +103,11 @@ impl Messages {
 
     async fn answer(&self, question: Question) {
         let traceparent = question.header(message::TRACE_HEADER).map(str::to_owned);
+        if let Some(gateway) = message::gateway_of(&self.cluster, question.subject()) {
+            let answered = self.forwarded(gateway, question.body(), traceparent).await;
+            let reply = forward::reply(answered, self.executor.clock_suspect());
+            return question.answer(reply).await;
+        }
         let done = match self.read(&question).await {
             Ok(command) => self.execute(command, traceparent).await,
             Err(problem) => Err(problem),
@@ -118,6 +123,27 @@ impl Messages {
             },
         };
         question.answer(answer).await;
+    }
+
+    /// A command that a gateway was given at its door, in the name of whoever may come by one.
+    async fn forwarded(
+        &self,
+        gateway: MemberId,
+        body: &[u8],
+        traceparent: Option<String>,
+    ) -> Result<Answered, ExecuteError> {
+        let no = |code, text| ExecuteError::Refused(Refusal::new(code, text));
+        let command = forward::read(body).map_err(|why| no(Code::BadRequest, why))?;
+        let has_a_door = match &command.principal {
+            Principal::User(_) | Principal::Node(_) | Principal::Anonymous => true,
+            Principal::Gateway(member) => *member == gateway,
+            Principal::External(_) | Principal::System(_) => false,
+        };
+        if !has_a_door {
+            let text = format!("the gateway {gateway} does not speak for {}", command.principal);
+            return Err(no(Code::NotPermitted, text));
+        }
+        self.executor.execute_traced(command, traceparent).await
     }
 
     /// The command in a message, of whom the subject names.

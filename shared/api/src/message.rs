@@ -11,7 +11,7 @@
 //!
 //! Commands that certify a key are not among them: its proof is checked at the door, where the key comes in.
 
-use domain::{ClusterName, Code, CommandId, NodeId, Order, Principal, UserName};
+use domain::{ClusterName, Code, CommandId, MemberId, NodeId, Order, Principal, UserName};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -25,6 +25,10 @@ use crate::{
 
 /// The header that carries the trace (W3C Trace Context).
 pub const TRACE_HEADER: &str = "traceparent";
+
+/// The command under which a gateway sends on the commands of its callers. The bus lets nobody else publish below the name
+/// of a member.
+pub const FORWARD: &str = "forward";
 
 /// The commands that can be sent, by the names that events and metrics call them by.
 pub const COMMANDS: [&str; 12] = [
@@ -64,6 +68,18 @@ pub fn sender_of<'a>(cluster: &ClusterName, subject: &'a str) -> Option<(Princip
         .ok()?;
     let sender_is_spelled_so = Principal::User(name.clone()).holder_token() == sender;
     sender_is_spelled_so.then_some((Principal::User(name), command))
+}
+
+/// The subject on which a gateway sends on what it was given at its door.
+pub fn forward_subject(cluster: &ClusterName, gateway: MemberId) -> String {
+    format!("{}{gateway}.{FORWARD}", command_prefix(cluster))
+}
+
+/// Which gateway sends on this subject; none where it is not for what gateways send on.
+pub fn gateway_of(cluster: &ClusterName, subject: &str) -> Option<MemberId> {
+    let rest = subject.strip_prefix(&command_prefix(cluster))?;
+    let (gateway, command) = rest.split_once('.')?;
+    (command == FORWARD).then(|| gateway.parse().ok())?
 }
 
 /// What is known where a body is read: the state, as far as a name or the clock needs it.

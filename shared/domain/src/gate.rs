@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     access::Uses,
     authority::{AuthorityType, KeyKind},
@@ -25,7 +27,8 @@ mod outline;
 mod words;
 
 /// The fact that keeps a node or member from having reached the current phase.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Missing {
     /// It has never reported this type: a node without facts has reached nothing.
     NoFacts,
@@ -58,7 +61,7 @@ pub enum Missing {
 }
 
 /// Leaves of the retiring authority that are still held by parties without an agent.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TimeCondition {
     /// When the last of them expires.
     pub until: Timestamp,
@@ -67,7 +70,7 @@ pub struct TimeCondition {
 }
 
 /// The gate between the current phase of a type and the next one.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Gate {
     /// Which authority.
     pub authority_type: AuthorityType,

@@ -13,14 +13,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Fold, Now, fresh_id, sha256};
+use crate::{Fold, Now, forward::Forwarder, fresh_id, sha256};
 
 mod decider;
+mod forwarding;
 mod refusals;
 #[cfg(test)]
 mod tests;
 
 use decider::Decider;
+use forwarding::Forwarding;
 
 /// Commands that wait to be decided. Enough for every node of a large fleet to report at once; beyond it
 /// callers wait at the door instead of filling memory.
@@ -80,6 +82,29 @@ impl Executor {
         let trouble = Trouble::default();
         let decider = Decider::new(fold, now.clone(), clock_suspect.clone(), trouble.clone());
         tasks.spawn(decider.run(receiver, shutdown));
+        Self {
+            commands: sender,
+            now,
+            clock_suspect,
+            trouble,
+            _tasks: Arc::new(Mutex::new(tasks)),
+        }
+    }
+
+    /// An executor that sends what it is given to where it is decided, and answers when this process has folded what
+    /// came of it. It ends at `shutdown`, after the commands at hand.
+    pub fn forwarding(fold: Fold, now: Now, forwarder: Forwarder, shutdown: CancellationToken) -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let (clock_suspect, trouble) = (Arc::new(AtomicBool::new(false)), Trouble::default());
+        let forwarding = Forwarding {
+            fold,
+            now: now.clone(),
+            forwarder,
+            clock_suspect: clock_suspect.clone(),
+            trouble: trouble.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(forwarding.run(receiver, shutdown));
         Self {
             commands: sender,
             now,
@@ -154,7 +179,8 @@ impl Executor {
         (self.now)()
     }
 
-    /// Is the clock suspect, so that no automatic step is taken?
+    /// Is the clock suspect, so that no automatic step is taken? Where commands are sent elsewhere: as it was there when
+    /// the last one was answered.
     pub fn clock_suspect(&self) -> bool {
         self.clock_suspect.load(Ordering::Relaxed)
     }

@@ -2,7 +2,8 @@
 //!
 //! A process has one [`Fold`], the state folded from the log and kept current, and any number of
 //! [`Executor`] handles: fold, decide, append on one condition, retry on a conflict, answer once the
-//! events are durable and folded. The signer, which decides nothing, writes its facts by [`FactWriter`].
+//! events are durable and folded. Where a process may not write the log, its executor sends commands to one that may
+//! ([`forward`]). The signer, which decides nothing, writes its facts by [`FactWriter`].
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ pub mod codec;
 mod events;
 mod executor;
 mod fold;
+pub mod forward;
 mod lookup;
 mod settlement;
 mod writer;

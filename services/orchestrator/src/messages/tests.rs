@@ -191,3 +191,118 @@ async fn the_service_is_found_with_the_tools_of_others_and_hears_its_own_cluster
     let asked = s.bus.ask(elsewhere, &[], vec![], SOON).await;
     assert!(matches!(asked, Err(AskError::Nobody { .. })), "{asked:?}");
 }
+
+/// An executor as a gateway in another process has it, over a fold of its own.
+async fn at_a_gateway(s: &Served, member: MemberId) -> Executor {
+    let stop = s.world.stop.clone();
+    let fold = Fold::start(s.world.fold.log().clone(), stop.clone())
+        .await
+        .unwrap();
+    let subject = message::forward_subject(&"acme.cluster".parse().unwrap(), member);
+    let own = s.world.executor.clone();
+    let forwarder = forward::Forwarder::new(s.bus.clone(), subject);
+    Executor::forwarding(fold, Arc::new(move || own.now()), forwarder, stop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gateway_sends_on_counts_as_if_it_was_decided_there_and_only_for_who_comes_by_a_door() {
+    let Some(s) = served().await else { return };
+    let (own, other) = (MemberId(Uuid::from_u128(1)), MemberId(Uuid::from_u128(2)));
+    let executor = at_a_gateway(&s, own).await;
+    let admin = Principal::User("admin".parse().unwrap());
+    let rotate = |phase| {
+        Order::Rotate(domain::command::Rotate {
+            authority_type: domain::AuthorityType::Db,
+            target: Some(phase),
+            manual: true,
+            grace_period_ms: None,
+            on_lagging: None,
+            force: false,
+            expects: None,
+        })
+    };
+    let init = executor.own_command(admin.clone(), rotate(Phase::Init));
+    let first = executor.execute(init.clone()).await.unwrap();
+    assert_eq!(executor.execute(init.clone()).await.unwrap(), first, "once");
+    let reused = Command {
+        digest: BodyDigest([7; 32]),
+        ..init
+    };
+    let code = |refused: Result<Answered, ExecuteError>| match refused {
+        Err(ExecuteError::Refused(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code(executor.execute(reused).await).code, Code::CommandIdReused);
+    // A no is the one that is given there, its gate and all.
+    let next = executor.own_command(admin, rotate(Phase::UpdateClients));
+    let refused = code(executor.execute(next).await);
+    let gate = refused.gate.expect("the closed gate comes along");
+    assert_eq!(
+        (refused.code, &gate.keys_missing[..]),
+        (Code::KeyMissing, &[domain::authority::KeyKind::Tls][..])
+    );
+    for (principal, speaks) in [
+        (Principal::Gateway(own), true),
+        (Principal::Gateway(other), false),
+        (Principal::System(domain::id::SystemActor::Host), false),
+        (Principal::External("pg".into()), false),
+    ] {
+        let refused = code(
+            executor
+                .execute(executor.own_command(principal.clone(), rotate(Phase::Rollback)))
+                .await,
+        );
+        // The gateway's own word is heard, and has no role for this.
+        assert_eq!(
+            !refused.text.contains("does not speak for"),
+            speaks,
+            "{principal}: {refused}"
+        );
+    }
+    // The clock is doubted where it is judged, and that is known here after the next answer.
+    assert!(!executor.clock_suspect());
+    s.world.executor.set_clock_suspect(true);
+    let asked = executor.own_command(Principal::Gateway(own), rotate(Phase::Rollback));
+    let _ = executor.execute(asked).await;
+    assert!(executor.clock_suspect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_a_gateway_sends_on_and_a_letter_that_is_none_is_refused() {
+    let Some(s) = served().await else { return };
+    assert_eq!(
+        s.send("user-admin", message::FORWARD, &json!({}))
+            .await
+            .unwrap_err(),
+        "bad_request"
+    );
+    let subject = format!("carousel.v1.acme_cluster.cmd.{}.forward", Uuid::from_u128(1));
+    for body in ["", "{}", "[1]", "\"x\"", "\u{0}"] {
+        let answer = s
+            .bus
+            .ask(&subject, &[], body.as_bytes().to_vec(), SOON)
+            .await
+            .unwrap();
+        let document: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(
+            document["reply"]["refused"]["code"], "bad_request",
+            "{body:?}: {document}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_nobody_takes_is_not_answered_and_says_so() {
+    let Some(mut s) = served().await else { return };
+    let executor = at_a_gateway(&s, MemberId(Uuid::from_u128(1))).await;
+    s._running.shutdown().await;
+    let order = Order::AcceptClock { behind_ms: 0 };
+    let sent = executor
+        .execute(executor.own_command(Principal::User("admin".parse().unwrap()), order))
+        .await;
+    let Err(ExecuteError::Unavailable(why)) = sent else {
+        panic!("{sent:?}")
+    };
+    assert!(why.contains("no orchestrator takes commands"), "{why}");
+    assert_eq!(executor.trouble().unwrap().1, why);
+}

@@ -1,5 +1,7 @@
 //! Who has not reached the current phase, and the first fact that each of them lacks.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Missing, last_reached, missing, missing_from_row};
 use crate::{
     access::Uses,
@@ -13,7 +15,7 @@ use crate::{
 };
 
 /// A required node that has not reached the current phase.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Lagging {
     /// Which node.
     pub node: NodeId,
@@ -28,7 +30,7 @@ pub struct Lagging {
 }
 
 /// A running control-plane service that has not reached the current phase.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LaggingMember {
     /// Which member.
     pub member: MemberId,

@@ -7,12 +7,22 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_nats::{
-    Client, HeaderMap, RequestErrorKind,
+    Client, HeaderMap, StatusCode, Subscriber,
     service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE, Service, ServiceExt, endpoint::Endpoint},
 };
+use bytes::Bytes;
 use futures::StreamExt;
 
 use super::{BusOptions, ConnectError, connect};
+
+/// Whoever asks says by it that an answer may come in parts: others' tools take one message.
+const TAKES_PARTS: &str = "Carousel-Takes-Parts";
+/// Which part of how many, `2/7`; absent where there is one.
+const PART: &str = "Carousel-Part";
+/// What one message holds: half of what a server takes when nothing else is said.
+const PART_BYTES: usize = 512 * 1024;
+/// The most that an answer may have: half of what a server keeps for a slow reader.
+const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 
 /// A connection on which is asked and answered. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -96,33 +106,36 @@ impl Bus {
         body: Vec<u8>,
         patience: Duration,
     ) -> Result<Answer, AskError> {
+        let unknown = |detail: String| AskError::Unknown {
+            subject: subject.to_owned(),
+            detail,
+        };
         let mut map = HeaderMap::new();
+        map.insert(TAKES_PARTS, "1");
         for (name, value) in headers {
             map.insert(*name, line(value).as_str());
         }
-        let request = async_nats::Request::new()
-            .payload(body.into())
-            .headers(map)
-            .timeout(Some(patience));
-        let message = match self.client.send_request(subject.to_owned(), request).await {
-            Ok(message) => message,
-            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
-                let subject = subject.to_owned();
-                return Err(AskError::Nobody { subject });
-            }
-            Err(error) => {
-                return Err(AskError::Unknown {
-                    subject: subject.to_owned(),
-                    detail: error.to_string(),
-                });
-            }
+        // A subscription of its own, because an answer may have parts.
+        let inbox = self.client.new_inbox();
+        let asking = async {
+            let mut parts = self
+                .client
+                .subscribe(inbox.clone())
+                .await
+                .map_err(|e| unknown(e.to_string()))?;
+            let sent = self.client.publish_with_reply_and_headers(
+                subject.to_owned(),
+                inbox.clone(),
+                map,
+                body.into(),
+            );
+            sent.await.map_err(|e| unknown(e.to_string()))?;
+            gather(&mut parts, subject).await
         };
-        let header = |name: &str| Some(message.headers.as_ref()?.get(name)?.as_str().to_owned());
-        let code = header(NATS_SERVICE_ERROR_CODE).and_then(|code| code.parse().ok());
-        Ok(Answer {
-            no: code.map(|code| (code, header(NATS_SERVICE_ERROR).unwrap_or_default())),
-            body: message.payload.to_vec(),
-        })
+        match tokio::time::timeout(patience, asking).await {
+            Ok(answered) => answered,
+            Err(_) => Err(unknown(format!("none within {} s", patience.as_secs()))),
+        }
     }
 
     /// Begins to answer.
@@ -186,17 +199,81 @@ impl Question {
         Some(self.0.message.headers.as_ref()?.get(name)?.as_str())
     }
 
-    /// Answers it. An answer that cannot be sent is lost: whoever asked asks again.
+    /// Answers it, in parts where one message cannot hold it. An answer that cannot be sent is lost: whoever asked asks
+    /// again.
     pub async fn answer(self, answer: Answer) {
-        let mut headers = HeaderMap::new();
-        if let Some((code, text)) = &answer.no {
-            headers.insert(NATS_SERVICE_ERROR_CODE, code.to_string().as_str());
-            headers.insert(NATS_SERVICE_ERROR, line(text).as_str());
-        }
-        if let Err(error) = self.0.respond_with_headers(Ok(answer.body.into()), headers).await {
+        if let Err(error) = self.send(answer).await {
             tracing::debug!(%error, "an answer could not be sent");
         }
     }
+
+    async fn send(self, answer: Answer) -> Result<(), async_nats::PublishError> {
+        let takes_parts = self.header(TAKES_PARTS).is_some();
+        let most = if takes_parts { MAX_ANSWER_BYTES } else { PART_BYTES };
+        let Answer { body, no } = if answer.body.len() <= most {
+            answer
+        } else {
+            let text = format!(
+                "an answer of {} bytes is too large for the bus",
+                answer.body.len()
+            );
+            Answer {
+                body: vec![],
+                no: Some((413, text)),
+            }
+        };
+        let body = Bytes::from(body);
+        let count = body.len().div_ceil(PART_BYTES).max(1);
+        for number in 0..count {
+            let mut headers = HeaderMap::new();
+            if let Some((code, text)) = &no {
+                headers.insert(NATS_SERVICE_ERROR_CODE, code.to_string().as_str());
+                headers.insert(NATS_SERVICE_ERROR, line(text).as_str());
+            }
+            if count > 1 {
+                headers.insert(PART, format!("{}/{count}", number + 1).as_str());
+            }
+            let from = number * PART_BYTES;
+            let part = body.slice(from..body.len().min(from + PART_BYTES));
+            self.0.respond_with_headers(Ok(part), headers).await?;
+        }
+        Ok(())
+    }
+}
+
+/// One answer of all its parts, which arrive in order.
+async fn gather(parts: &mut Subscriber, subject: &str) -> Result<Answer, AskError> {
+    let unknown = |detail: &str| AskError::Unknown {
+        subject: subject.to_owned(),
+        detail: detail.to_owned(),
+    };
+    let mut body = Vec::new();
+    for expected in 1.. {
+        let message = parts
+            .next()
+            .await
+            .ok_or_else(|| unknown("the connection was closed"))?;
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            let subject = subject.to_owned();
+            return Err(AskError::Nobody { subject });
+        }
+        let header = |name: &str| Some(message.headers.as_ref()?.get(name)?.as_str().to_owned());
+        let part = header(PART);
+        let (number, count) = match part.as_deref().and_then(|text| text.split_once('/')) {
+            Some((number, count)) => (number.parse().ok(), count.parse().ok()),
+            None => (Some(1), Some(1)),
+        };
+        if number != Some(expected) {
+            return Err(unknown("a part of the answer is missing"));
+        }
+        body.extend_from_slice(&message.payload);
+        if count == number {
+            let code = header(NATS_SERVICE_ERROR_CODE).and_then(|code| code.parse().ok());
+            let no = code.map(|code| (code, header(NATS_SERVICE_ERROR).unwrap_or_default()));
+            return Ok(Answer { body, no });
+        }
+    }
+    Err(unknown("its parts never end"))
 }
 
 /// Headers are lines: what would end one is a space.
