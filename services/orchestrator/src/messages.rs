@@ -3,7 +3,7 @@
 //! Who sends is told by the subject, and proven by the bus, which lets a user publish below its own name alone (see
 //! `deploy/nats`). From there on a message is a command like any other: the same roles, refusals, ids and records.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use api::{
     Problem,
@@ -18,17 +18,13 @@ use domain::{
 use eventlog::bus::{self, Bus, Desk, Offer, OfferError, Question};
 use execution::{ExecuteError, Executor, Fold, forward, sha256};
 use runtime::metrics::Metrics;
-use tokio::{
-    sync::Semaphore,
-    task::JoinSet,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// How long a phase command waits for the control plane's own parts, before and after its step.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Commands that are answered at a time; more wait on the bus. Each holds a small body and waits for the log.
-const AT_A_TIME: usize = 256;
+const AT_A_TIME: usize = 1_024;
 
 /// The service that answers commands on the bus.
 #[derive(Clone)]
@@ -78,27 +74,13 @@ impl Messages {
     }
 
     /// Answers until shutdown.
-    pub async fn run(self, mut desk: Desk) {
-        let (places, mut answering) = (Arc::new(Semaphore::new(AT_A_TIME)), JoinSet::new());
-        loop {
-            while answering.try_join_next().is_some() {}
-            let place = places.clone().acquire_owned();
-            let taken = async { (place.await, desk.next().await) };
-            let (place, question) = tokio::select! {
-                () = self.shutdown.cancelled() => break,
-                (place, question) = taken => (place, question),
-            };
-            let (Ok(place), Some(question)) = (place, question) else {
-                break;
-            };
+    pub async fn run(self, desk: Desk) {
+        let shutdown = self.shutdown.clone();
+        let answer = |question| {
             let own = self.clone();
-            answering.spawn(async move {
-                own.answer(question).await;
-                drop(place);
-            });
-        }
-        desk.close().await;
-        while answering.join_next().await.is_some() {}
+            async move { own.answer(question).await }
+        };
+        desk.serve(AT_A_TIME, shutdown.cancelled_owned(), answer).await;
     }
 
     async fn answer(&self, question: Question) {

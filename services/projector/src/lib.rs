@@ -20,11 +20,13 @@ pub mod shape;
 mod answers;
 mod documents;
 mod history;
+mod messages;
 mod service;
 mod touched;
 
 pub use answers::Answers;
 pub use audit::LogAudit;
+pub use messages::{answer_queries, ask_projectors, open_queries};
 pub use service::{Config, Projector, ProjectorError};
 
 #[cfg(test)]

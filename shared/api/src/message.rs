@@ -82,6 +82,17 @@ pub fn gateway_of(cluster: &ClusterName, subject: &str) -> Option<MemberId> {
     (command == FORWARD).then(|| gateway.parse().ok())?
 }
 
+/// The subject on which the projectors of a cluster are asked: one of them answers, with what
+/// [`Query::answer`](crate::queries::Query::answer) packs.
+pub fn query_subject(cluster: &ClusterName) -> String {
+    format!("carousel.v1.{}.qry", cluster.as_token())
+}
+
+/// The subject on which one gateway is asked whom it sees.
+pub fn presence_subject(cluster: &ClusterName, gateway: MemberId) -> String {
+    format!("carousel.v1.{}.seen.{gateway}", cluster.as_token())
+}
+
 /// What is known where a body is read: the state, as far as a name or the clock needs it.
 pub struct Known<'a> {
     /// The node of this name or id.

@@ -1,18 +1,24 @@
 //! What the gateway asks of others: the projector's views and the audit.
 //!
-//! In one process these are calls; over a bus they will be requests. Nothing in them is a reference into
+//! In one process these are calls; over a bus they are requests ([`Asked`]). Nothing in them is a reference into
 //! somebody's state, so that both are the same to the gateway.
 
 use domain::{Position, Timestamp};
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     audit::{AuditView, DiffDoc, EventAudit, VerifyReport},
     shape::{AuthorityDoc, CertificateDoc, ConsumerDoc, NodeDoc, RotationDoc, Status, TokenDoc, UserDoc},
 };
 
+pub use asked::{Asked, Carry, Query};
+
+mod asked;
+
 /// As of when.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum At {
     /// Now: at or after the position that the caller names beside it.
     #[default]
@@ -24,7 +30,8 @@ pub enum At {
 }
 
 /// Why a query has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum QueryError {
     /// The views did not read far enough in 5 s.
     #[error("{0}")]

@@ -64,7 +64,7 @@ struct Replied {
 /// # Errors
 /// In words.
 pub fn read(body: &[u8]) -> Result<Command, String> {
-    let letter: Letter = serde_json::from_slice(body).map_err(|error| domain::plain(error))?;
+    let letter: Letter = serde_json::from_slice(body).map_err(domain::plain)?;
     Ok(Command {
         id: letter.id,
         principal: letter.principal,

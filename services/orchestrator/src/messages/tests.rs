@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use domain::{Principal, access::RoleName, command::KeyRequest};
 use eventlog::{
     bus::{Answer, AskError, BusOptions},
@@ -5,6 +7,7 @@ use eventlog::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::*;

@@ -12,6 +12,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio::task::JoinSet;
 
 use super::{BusOptions, ConnectError, connect};
 
@@ -168,15 +169,29 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// The next question; none once the connection is closed.
-    pub async fn next(&mut self) -> Option<Question> {
-        self.endpoint.next().await.map(Question)
-    }
-
-    /// Takes no more questions. Those that were taken can still be answered.
-    pub async fn close(self) {
-        // What fails here is a connection that is closed already.
+    /// Answers until `stop`, so many questions at a time (more wait on the bus), and then those at hand.
+    pub async fn serve<Answering: Future<Output = ()> + Send + 'static>(
+        mut self,
+        at_a_time: usize,
+        stop: impl Future<Output = ()>,
+        answer: impl Fn(Question) -> Answering,
+    ) {
+        tokio::pin!(stop);
+        let mut answering = JoinSet::new();
+        loop {
+            let is_full = answering.len() >= at_a_time;
+            let question = tokio::select! {
+                () = &mut stop => break,
+                Some(_) = answering.join_next(), if !answering.is_empty() => continue,
+                question = self.endpoint.next(), if !is_full => question,
+            };
+            // None once the connection is closed.
+            let Some(question) = question else { break };
+            answering.spawn(answer(Question(question)));
+        }
+        // No more are taken. What fails here is a connection that is closed already.
         let _ = self.service.stop().await;
+        while answering.join_next().await.is_some() {}
     }
 }
 
@@ -280,3 +295,6 @@ async fn gather(parts: &mut Subscriber, subject: &str) -> Result<Answer, AskErro
 fn line(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }
+
+#[cfg(test)]
+mod tests;
