@@ -73,6 +73,12 @@ async fn each_user_writes_its_own_families_and_only_the_administrator_touches_th
             );
         }
         may("carousel.v1.other_cluster.cmd.user-deploy.rotate".into(), false);
+        // Whoever may read the whole log anyway may ask what is in it.
+        may("carousel.v1.acme_cluster.qry".into(), user == "gateway");
+        may(
+            "carousel.v1.acme_cluster.seen.x".into(),
+            matches!(user, "control-plane" | "orchestrator" | "gateway"),
+        );
         let member = "018f3c2a-77a1-7d01-9b1e-5c2f6a10e9d3";
         may(
             format!("carousel.v1.acme_cluster.cmd.{member}.forward"),
@@ -113,16 +119,31 @@ async fn nobody_hears_anothers_answers_and_only_who_answers_commands_hears_them(
         let commands = "carousel.v1.acme_cluster.cmd.>".to_owned();
         let mut tried: BTreeSet<String> = inboxes.into_iter().collect();
         let found = "$SRV.INFO.carousel".to_owned();
+        let (queries, presence) = (
+            "carousel.v1.acme_cluster.qry".to_owned(),
+            "carousel.v1.acme_cluster.seen.x".to_owned(),
+        );
         tried.extend([
             commands.clone(),
             found.clone(),
+            queries.clone(),
+            presence.clone(),
             "carousel.v1.acme_cluster.evt.>".into(),
             ">".into(),
             "$SYS.>".into(),
         ]);
         let mut allowed = BTreeSet::from([format!("{}.answer", inbox(user))]);
         if matches!(user, "orchestrator" | "control-plane") {
-            allowed.extend([commands, found]);
+            allowed.insert(commands);
+        }
+        if matches!(user, "projector" | "control-plane") {
+            allowed.insert(queries);
+        }
+        if matches!(user, "gateway" | "control-plane") {
+            allowed.insert(presence);
+        }
+        if matches!(user, "orchestrator" | "control-plane" | "projector" | "gateway") {
+            allowed.insert(found);
         }
         let forbidden = forbidden(&server, user, tried.iter(), Attempt::Subscribe).await;
         let found: BTreeSet<_> = tried.difference(&forbidden).cloned().collect();

@@ -6,10 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::{ClusterName, MemberId, UserName, plain};
+use domain::{ClusterName, MemberId, Timestamp, UserName, plain};
 use eventlog::bus::redacted;
 use runtime::harden;
 use serde::{Deserialize, Serialize};
+
+use crate::plane::{Service, Services};
 
 /// What the log in the directory itself is called.
 pub const EMBEDDED: &str = "embedded";
@@ -57,6 +59,17 @@ pub enum HomeError {
         /// What is wrong.
         detail: String,
     },
+    /// It was made for another cluster.
+    #[error("{} belongs to the cluster {found}; give --data-dir a directory of its own", .path.display())]
+    OtherCluster {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: ClusterName,
+    },
+    /// A signer needs what `init` makes.
+    #[error("{} holds no keys, and a signer needs them: give the directory that `carousel init` made, or --services without signer", .0.display())]
+    NoKeys(PathBuf),
     /// Another process works in it.
     #[error("{} is in use by another carousel process; stop that one first", .0.display())]
     InUse(PathBuf),
@@ -235,6 +248,45 @@ impl Home {
             path: path.into(),
             description: Description::parse(&bytes, path)?,
         })
+    }
+
+    /// Opens the directory of a process that takes part in a cluster without its keys, or makes it.
+    ///
+    /// # Errors
+    /// [`HomeError`]: it belongs to another cluster, or a signer would need keys.
+    pub fn open_or_join(
+        path: &Path,
+        cluster: &ClusterName,
+        services: &Services,
+        now: Timestamp,
+    ) -> Result<Self, HomeError> {
+        match Self::open(path) {
+            Ok(home) if home.description.cluster == *cluster => Ok(home),
+            Ok(home) => Err(HomeError::OtherCluster {
+                path: path.into(),
+                found: home.description.cluster,
+            }),
+            Err(HomeError::Missing(_)) if services.has(Service::Signer) => {
+                Err(HomeError::NoKeys(path.into()))
+            }
+            Err(HomeError::Missing(_)) => {
+                Self::prepare(path)?;
+                harden::create_private_dir(&path.join("gateway")).map_err(|source| HomeError::Write {
+                    path: path.into(),
+                    source,
+                })?;
+                let description = Description {
+                    format: FORMAT,
+                    cluster: cluster.clone(),
+                    member: MemberId(execution::fresh_id(now)),
+                    admin: "admin".parse().expect("a plain name"),
+                    log: None,
+                    begun: false,
+                };
+                Self::create(path, description)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the directory for this process.

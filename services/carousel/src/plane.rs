@@ -10,11 +10,12 @@ use std::{
     time::Duration,
 };
 
+use api::{Audit, Queries};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use domain::{ClusterName, Hostname};
 use execution::{ExecuteError, FoldError};
 use gateway::Gateway;
-use orchestrator::{Messages, Orchestrator};
+use orchestrator::{AskedGateways, Messages, Orchestrator, Presence};
 use projector::{LogAudit, Projector};
 use runtime::harden;
 use tokio::net::TcpListener;
@@ -28,12 +29,14 @@ use presence::OneGateway;
 
 pub use base::{Core, IfEmpty};
 pub use log::open_log_to_read;
+pub use services::{Service, Services};
 
 mod base;
 mod identity;
 mod log;
 mod presence;
 mod pulse;
+mod services;
 
 /// How long the services have to become ready before a start is given up.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -81,6 +84,16 @@ pub enum PlaneError {
         "the cluster in {} was never started, so it has no log yet; start it with: carousel serve --data-dir {} (and --log, if its log is not to be the embedded one); from then on the admin.identity that `carousel init` made works", .0.display(), .0.display()
     )]
     NeverBegun(PathBuf),
+    /// Nobody has begun it yet.
+    #[error(
+        "the log holds no cluster yet; begin it once with all services in one process (carousel serve, with the directory that `carousel init` made and a user of the broker that may write all events), then start the others"
+    )]
+    NotYetBegun,
+    /// Services apart from each other need a bus.
+    #[error(
+        "services run in processes of their own only over NATS: give --log nats://HOST:PORT, or leave --services out"
+    )]
+    NeedsBus,
     /// It was told to stop while it started.
     #[error("the start was interrupted")]
     Interrupted,
@@ -167,15 +180,15 @@ pub struct Options {
     pub admin_listen: Option<SocketAddr>,
     /// Where new keys of authorities are made; none: where they were made before.
     pub keys: Option<signer::KeyPlace>,
+    /// What this process runs.
+    pub services: Services,
 }
 
 /// The control plane, serving.
 pub struct Plane {
     core: Core,
-    /// Where it accepts, as callers are told: `https://HOST:PORT`.
-    pub url: String,
-    /// Where it accepts.
-    pub address: SocketAddr,
+    /// Where it accepts, as callers are told: `https://HOST:PORT`. None without a gateway.
+    pub url: Option<String>,
     /// Where the admin endpoint answers.
     pub admin: Option<SocketAddr>,
 }
@@ -196,14 +209,10 @@ impl Plane {
             placed.await.expect("opening a key store does not panic")?;
         }
         let asked = options.log.clone();
-        let mut core = Core::start(home, asked.as_deref(), IfEmpty::Begin, stop).await?;
+        let services = options.services.clone();
+        let mut core = Core::start_with(home, asked.as_deref(), IfEmpty::Begin, services, stop).await?;
         match open_doors(&mut core, home, &options).await {
-            Ok(Doors { url, address, admin }) => Ok(Self {
-                core,
-                url,
-                address,
-                admin,
-            }),
+            Ok(Doors { url, admin }) => Ok(Self { core, url, admin }),
             // In order: what the gateway has recorded of itself is then recorded as stopped.
             Err(error) => {
                 core.stop().await;
@@ -241,8 +250,7 @@ impl Plane {
 
 /// Where a control plane answers.
 struct Doors {
-    url: String,
-    address: SocketAddr,
+    url: Option<String>,
     admin: Option<SocketAddr>,
 }
 
@@ -254,7 +262,12 @@ async fn open_doors(core: &mut Core, home: &Home, options: &Options) -> Result<D
         path: path.clone(),
         source,
     };
-    let socket = HostSocket::bind(&path).map_err(failed)?;
+    // What it does needs the keys, the decision and the address of one place.
+    let socket = if options.services.are_all() {
+        Some(HostSocket::bind(&path).map_err(failed)?)
+    } else {
+        None
+    };
     let (address, admin) = services(core, home, options).await?;
     tokio::select! {
         ready = tokio::time::timeout(START_TIMEOUT, core.readiness.until_ready()) => {
@@ -263,8 +276,22 @@ async fn open_doors(core: &mut Core, home: &Home, options: &Options) -> Result<D
         Some(ended) = core.tasks.join_next() => return Err(ended_early(ended)),
         () = core.stop.cancelled() => return Err(PlaneError::Interrupted),
     }
+    let Some(address) = address else {
+        return Ok(Doors { url: None, admin });
+    };
     let url = gateway::url_of(options.advertise.as_deref(), address);
-    identity::name_server(&home.admin_identity(), &url).await?;
+    if let Some(socket) = socket {
+        serve_host(core, home, socket, &url).await?;
+    }
+    Ok(Doors {
+        url: Some(url),
+        admin,
+    })
+}
+
+/// What is kept and given on this host alone: the administrator's identity, and a new one.
+async fn serve_host(core: &mut Core, home: &Home, socket: HostSocket, url: &str) -> Result<(), PlaneError> {
+    identity::name_server(&home.admin_identity(), url).await?;
     let clock = core.clock.clone();
     let now = mtls::Now::new(move || clock.now_ms());
     let keeping = identity::keep(home.admin_identity(), core.fold.clone(), now, core.stop.clone());
@@ -272,13 +299,13 @@ async fn open_doors(core: &mut Core, home: &Home, options: &Options) -> Result<D
         keeping.await;
         Ok(())
     });
-    let (fold, executor, server) = (core.fold.clone(), core.executor.clone(), url.clone());
+    let (fold, executor, server) = (core.fold.clone(), core.executor.clone(), url.to_owned());
     let serving = socket.serve(fold, executor, server, core.stop.clone());
     core.tasks.spawn(async move {
         serving.await;
         Ok(())
     });
-    Ok(Doors { url, address, admin })
+    Ok(())
 }
 
 fn ended_early(ended: Result<Result<(), PlaneError>, tokio::task::JoinError>) -> PlaneError {
@@ -293,12 +320,13 @@ pub(crate) fn der(base64: &str) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(base64).ok()
 }
 
-/// Orchestrator, projector, gateway and the admin endpoint.
+/// Orchestrator, projector and gateway, as far as this process runs them, and the admin endpoint. Gives the addresses of the
+/// gateway and of the endpoint.
 async fn services(
     core: &mut Core,
     home: &Home,
     options: &Options,
-) -> Result<(SocketAddr, Option<SocketAddr>), PlaneError> {
+) -> Result<(Option<SocketAddr>, Option<SocketAddr>), PlaneError> {
     let stop = core.stop.clone();
     let admin = match options.admin_listen {
         Some(listen) => {
@@ -315,10 +343,22 @@ async fn services(
         }
         None => None,
     };
-    let (address, presences) = door(core, home, options).await?;
-    // It asks the gateway who is there, and so comes after it.
-    keep_time(core, home, presences);
-    Box::pin(take_messages(core, home)).await?;
+    let answers = if options.services.has(Service::Projector) {
+        Some(Box::pin(project(core, home, &options.services)).await?)
+    } else {
+        None
+    };
+    let door = if options.services.has(Service::Gateway) {
+        Some(Box::pin(door(core, home, options, answers)).await?)
+    } else {
+        None
+    };
+    let (address, presences) = door.unzip();
+    if options.services.has(Service::Orchestrator) {
+        // It asks gateways who is there, and so comes after the one of this process.
+        keep_time(core, home, presences.unwrap_or_default());
+        Box::pin(take_messages(core, home)).await?;
+    }
     Ok((address, admin))
 }
 
@@ -345,16 +385,24 @@ async fn take_messages(core: &mut Core, home: &Home) -> Result<(), PlaneError> {
 /// The orchestrator.
 fn keep_time(core: &mut Core, home: &Home, presences: gateway::Presences) {
     let stop = core.stop.clone();
+    let presence: Arc<dyn Presence> = match core.bus.clone() {
+        Some(bus) => Arc::new(AskedGateways::new(
+            bus,
+            core.fold.clone(),
+            home.description.cluster.clone(),
+        )),
+        None => Arc::new(OneGateway {
+            presences,
+            now: core.now(),
+        }),
+    };
     let orchestrator = Orchestrator::new(
         orchestrator::Config {
             state_file: home.path().join("orchestrator.json"),
         },
         core.fold.clone(),
         core.executor.clone(),
-        Arc::new(OneGateway {
-            presences,
-            now: core.now(),
-        }),
+        presence,
         core.clock.clone(),
         core.clock_suspect.clone(),
         core.metrics.clone(),
@@ -366,12 +414,11 @@ fn keep_time(core: &mut Core, home: &Home, presences: gateway::Presences) {
     });
 }
 
-/// The projector, and the gateway in front of everything. Gives the address that it accepts on, and who is there.
-async fn door(
-    core: &mut Core,
-    home: &Home,
-    options: &Options,
-) -> Result<(SocketAddr, gateway::Presences), PlaneError> {
+/// Who answers what people ask.
+type Answering = (Arc<dyn Queries>, Arc<dyn Audit>);
+
+/// The projector, for the gateway of this process and for others.
+async fn project(core: &mut Core, home: &Home, services: &Services) -> Result<Answering, PlaneError> {
     let stop = core.stop.clone();
     let projector = Projector::open(
         projector::Config {
@@ -384,7 +431,39 @@ async fn door(
             .part("projector", "the views to hold the log's end"),
     )
     .await?;
+    // They lie with the keys, and so with a signer.
     let checkpoints = home.keys().join("checkpoints.jsonl");
+    let checkpoints = services.has(Service::Signer).then_some(checkpoints);
+    let queries: Arc<dyn Queries> = Arc::new(projector.queries());
+    let audit: Arc<dyn Audit> = Arc::new(LogAudit::new(core.log.clone(), checkpoints));
+    if let Some(bus) = &core.bus {
+        let desk = projector::open_queries(bus, &home.description.cluster).await?;
+        let answering = projector::answer_queries(desk, queries.clone(), audit.clone(), stop.clone());
+        core.tasks.spawn(async move {
+            answering.await;
+            Ok(())
+        });
+    }
+    core.tasks.spawn(async move { Ok(projector.run(stop).await?) });
+    Ok((queries, audit))
+}
+
+/// The gateway in front of everything. Gives the address that it accepts on, and who is there.
+async fn door(
+    core: &mut Core,
+    home: &Home,
+    options: &Options,
+    answers: Option<Answering>,
+) -> Result<(SocketAddr, gateway::Presences), PlaneError> {
+    let stop = core.stop.clone();
+    let (queries, audit) = match (answers, core.bus.clone()) {
+        (Some(answers), _) => answers,
+        (None, Some(bus)) => {
+            let asked = Arc::new(projector::ask_projectors(bus, &home.description.cluster));
+            (asked.clone() as Arc<dyn Queries>, asked as Arc<dyn Audit>)
+        }
+        (None, None) => return Err(PlaneError::NeedsBus),
+    };
     // Before the door opens: every caller is a file.
     if let Err(error) = harden::raise_open_files() {
         tracing::warn!(%error, "the number of open files could not be raised: fewer connections fit");
@@ -397,18 +476,17 @@ async fn door(
     let parts = gateway::Parts {
         fold: core.fold.clone(),
         executor: core.executor.clone(),
-        queries: Arc::new(projector.queries()),
-        audit: Arc::new(LogAudit::new(core.log.clone(), Some(checkpoints))),
+        queries,
+        audit,
         clock: core.clock.clone(),
         metrics: core.metrics.clone(),
+        bus: core.bus.clone(),
     };
     let gateway = Gateway::open(config, parts).await?;
     let (address, ready, presences) = (gateway.address(), gateway.ready(), gateway.presences());
     let part = core
         .readiness
         .part("gateway", "a report of its own, read back from the log");
-    let token = stop.clone();
-    core.tasks.spawn(async move { Ok(projector.run(token).await?) });
     core.tasks.spawn(async move {
         let serving = gateway.run(stop);
         tokio::pin!(serving);

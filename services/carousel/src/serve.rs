@@ -8,6 +8,7 @@ use std::{
 use cli::args::ServeArgs;
 use domain::{Hostname, plain};
 use runtime::{
+    clock::SystemClock,
     config::{self, ConfigError},
     shutdown::{DRAIN_TIMEOUT, Hangups, Signals},
     telemetry::{LogFormat, Telemetry, TelemetryConfig},
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     home::{Home, HomeError, names_a_log},
-    plane::{Options, Plane, PlaneError},
+    plane::{Options, Plane, PlaneError, Services},
 };
 
 use settings::Settings;
@@ -92,17 +93,21 @@ async fn try_run(args: &ServeArgs) -> Result<(), ServeError> {
     let file = read_config(args.config.as_deref())?;
     let settings = Settings::read(args, &file)?;
     // Refused when it is printed as it would be at the start, so that a configuration can be tried.
-    let (options, logging) = understood(&settings)?;
+    let (mut options, logging) = understood(&settings)?;
+    options.services = args.services.parse().map_err(ServeError::Usage)?;
+    let services = options.services.to_string();
     if args.print_config {
         anstream::print!("{}", settings.with_origins());
         return Ok(());
     }
     let telemetry = Telemetry::init(&logging)?;
-    if args.services != "all" {
-        let text = "this version runs all services in one process: --services takes only `all`";
-        return Err(ServeError::Usage(text.into()));
-    }
-    let mut home = Home::open(&args.data_dir)?;
+    let mut home = match &args.cluster {
+        Some(cluster) => {
+            let now = (crate::now_of(SystemClock::shared()))();
+            Home::open_or_join(&args.data_dir, cluster, &options.services, now)?
+        }
+        None => Home::open(&args.data_dir)?,
+    };
     let _held = home.hold()?;
     // Refused before anything listens when others could read it; one that was moved away is told later.
     if home.admin_identity().exists() {
@@ -128,10 +133,11 @@ async fn try_run(args: &ServeArgs) -> Result<(), ServeError> {
         Err(error) => return Err(error.into()),
     };
     tasks.spawn(reread(hangups, args.clone(), telemetry));
+    let ready = plane.url.clone().unwrap_or(services);
     if let Some(admin) = plane.admin {
-        tracing::info!(api = %plane.url, admin = %format!("http://{admin}"), log = plane.core().log.name(), "serving");
+        tracing::info!(api = %ready, admin = %format!("http://{admin}"), log = plane.core().log.name(), "serving");
     }
-    anstream::println!("ready {}", plane.url);
+    anstream::println!("ready {ready}");
     let outcome = plane.run().await;
     tasks.shutdown().await;
     Ok(outcome?)
@@ -224,6 +230,7 @@ fn options(settings: &Settings) -> Result<Options, ServeError> {
         public_url,
         admin_listen: Some(admin),
         keys,
+        services: Services::all(),
     };
     if !listen.ip().is_unspecified() {
         options.addresses.push(listen.ip());

@@ -31,7 +31,7 @@ use crate::{
     hub::{Hub, to_pem},
     limits::NodeLimits,
     precedence::Precedence,
-    presence::Presences,
+    presence::{Presences, others::Others},
     reply::No,
     serving::Serving,
     strangers::Strangers,
@@ -53,6 +53,7 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) serving: Serving,
     pub(crate) presences: Presences,
+    pub(crate) others: Option<Others>,
     pub(crate) firsts: Firsts,
     pub(crate) hub: Hub,
     pub(crate) epochs: Epochs,
@@ -107,6 +108,14 @@ impl App {
     /// What the tokens of a type name as their issuer (OpenID Connect Discovery 1.0, section 3).
     pub(crate) fn issuer(&self, authority_type: AuthorityType) -> String {
         format!("{}/v1/oidc/{authority_type}", self.public_url)
+    }
+
+    /// Who is there, at whichever gateway.
+    pub(crate) async fn presences_everywhere(&self) -> Presences {
+        match &self.others {
+            Some(others) => others.with(&self.presences, &self.fold).await,
+            None => self.presences.clone(),
+        }
     }
 
     /// The cluster's name. The gateway starts only on a log that holds a cluster.

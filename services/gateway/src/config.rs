@@ -111,6 +111,9 @@ pub enum GatewayError {
     /// Its own keys and certificates cannot be read or written.
     #[error("{0}")]
     Credentials(#[from] crate::member::CredentialError),
+    /// Other gateways cannot ask it on the bus.
+    #[error(transparent)]
+    Offer(#[from] eventlog::bus::OfferError),
     /// The log holds no cluster.
     #[error("the log holds no cluster yet: append the genesis before the gateway starts")]
     NoCluster,

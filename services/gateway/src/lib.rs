@@ -18,6 +18,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use api::{Audit, Queries};
+use eventlog::bus::{Bus, Desk};
 use execution::{Executor, Fold};
 use mtls::{ClientAuth, Epochs, Now, SessionRegistry, TrustEpoch};
 use runtime::{clock::SharedClock, metrics::Metrics, ratelimit::KeyedLimit};
@@ -35,6 +36,7 @@ use hub::Hub;
 use limits::NodeLimits;
 use member::Member;
 use precedence::Precedence;
+use presence::others::{self, Others};
 use serving::Serving;
 use strangers::Strangers;
 
@@ -83,6 +85,8 @@ pub struct Parts {
     pub clock: SharedClock,
     /// Where it counts.
     pub metrics: Metrics,
+    /// Where other gateways are; none where this is the only one.
+    pub bus: Option<Bus>,
 }
 
 /// A gateway that listens, and is not run yet.
@@ -92,6 +96,8 @@ pub struct Gateway {
     listener: TcpListener,
     address: SocketAddr,
     ready: watch::Sender<bool>,
+    /// Where others ask whom it sees.
+    asked: Option<Desk>,
 }
 
 /// Resolves when the gateway serves for the first time.
@@ -123,12 +129,17 @@ impl Gateway {
         if let Err(trouble) = member.install_what_is_there() {
             tracing::warn!(%trouble, "what is on disk cannot be served; the gateway asks for new certificates");
         }
+        let asked = match &app.others {
+            Some(others) => Some(others.open().await?),
+            None => None,
+        };
         Ok(Self {
             app,
             member,
             listener,
             address,
             ready: watch::Sender::new(false),
+            asked,
         })
     }
 
@@ -154,6 +165,7 @@ impl Gateway {
             member,
             listener,
             ready,
+            asked,
             ..
         } = self;
         let mut tasks = JoinSet::new();
@@ -166,6 +178,11 @@ impl Gateway {
                 () = expiry.watch_expiry(Now::new(move || clock.now_ms())) => {}
             }
         });
+        if let Some(desk) = asked {
+            let (now, of) = (app.executor.clone(), app.presences.clone());
+            let answering = others::answer(desk, of, move || now.now(), app.shutdown.clone());
+            tasks.spawn(answering);
+        }
         tasks.spawn(Hub::run(app.clone(), app.shutdown.clone()));
         tasks.spawn(Firsts::run(app.clone()));
         tasks.spawn(lookout::run(app.clone()));
@@ -188,7 +205,14 @@ fn app(config: Config, parts: Parts, address: SocketAddr) -> App {
         audit,
         clock,
         metrics,
+        bus,
     } = parts;
+    let cluster = fold.read(|state| state.cluster_name().cloned());
+    let others = bus.zip(cluster).map(|(bus, cluster)| Others {
+        bus,
+        cluster,
+        own: config.member,
+    });
     let now = clock.monotonic();
     let wall = clock.clone();
     // Trusts nobody and presents nothing until the member has read its files.
@@ -205,6 +229,7 @@ fn app(config: Config, parts: Parts, address: SocketAddr) -> App {
         strangers: Strangers::new(metrics.clone(), now),
         serving: Serving::new(clock.clone()),
         presences: Presences::default(),
+        others,
         firsts: Firsts::default(),
         hub: Hub::new(),
         epochs: Epochs::new(nothing),

@@ -2,12 +2,14 @@
 //! one place alone: a lagging policy passes over nobody who is there.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use api::shape::Presence;
 use domain::{NodeId, Timestamp};
+
+pub(crate) mod others;
 
 /// A node counts as online for so long after it was last heard, in milliseconds: three of its beats.
 const LINGER_MS: u64 = 15_000;
@@ -68,6 +70,28 @@ impl Presences {
             .iter()
             .filter(|(_, s)| s.last >= since || now.since_ms(s.last) < LINGER_MS);
         seen.map(|(node, _)| *node).collect()
+    }
+
+    /// The same nodes, and when each was last heard.
+    pub(crate) fn heard_since(&self, since: Timestamp, now: Timestamp) -> BTreeMap<NodeId, Timestamp> {
+        let seen = self.seen_since(since, now);
+        let nodes = self.lock();
+        let heard = |node: NodeId| Some((node, nodes.get(&node)?.last));
+        seen.into_iter().filter_map(heard).collect()
+    }
+
+    /// What is known here and by others, as it is now.
+    fn and(&self, others: Vec<BTreeMap<NodeId, Timestamp>>) -> Self {
+        if others.is_empty() {
+            return self.clone();
+        }
+        let together = Self {
+            nodes: Arc::new(Mutex::new(self.lock().clone())),
+        };
+        for (node, last) in others.into_iter().flatten() {
+            together.saw(node, last);
+        }
+        together
     }
 
     /// Forgets nodes that are gone from the log.
@@ -135,5 +159,29 @@ mod tests {
         assert_eq!(seen, [online, heard].into());
         let seen = presences.seen_since(Timestamp(1_000), Timestamp(15_999));
         assert_eq!(seen, [heard].into());
+    }
+
+    #[test]
+    fn what_others_have_seen_is_added_and_nothing_is_forgotten() {
+        let presences = Presences::default();
+        let [here, there, both] = [1, 2, 3].map(|n| NodeId(uuid::Uuid::from_u128(n)));
+        presences.saw(here, Timestamp(1_000));
+        presences.saw(both, Timestamp(5_000));
+        let other = BTreeMap::from([(there, Timestamp(2_000)), (both, Timestamp(3_000))]);
+        let together = presences.and(vec![other]);
+        let last = |node| together.of(node, None, Timestamp(60_000)).last_seen;
+        assert_eq!(
+            [here, there, both].map(last),
+            [
+                Some(Timestamp(1_000)),
+                Some(Timestamp(2_000)),
+                Some(Timestamp(5_000))
+            ]
+        );
+        assert_eq!(
+            presences.of(there, None, Timestamp(2_000)),
+            Presence::default(),
+            "ours are ours"
+        );
     }
 }

@@ -149,6 +149,7 @@ impl World {
             audit: Arc::new(Nothing),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
+            bus: None,
         };
         Gateway::open(config, parts).await
     }

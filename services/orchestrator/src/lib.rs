@@ -19,5 +19,5 @@ mod uptime;
 
 pub use members::{MEMBER_LEASE_PREFIX, member_lease};
 pub use messages::Messages;
-pub use presence::{Presence, Seen};
+pub use presence::{AskedGateways, Presence, Seen};
 pub use service::{Config, Orchestrator};

@@ -11,8 +11,10 @@
 //!
 //! Commands that certify a key are not among them: its proof is checked at the door, where the key comes in.
 
-use domain::{ClusterName, Code, CommandId, MemberId, NodeId, Order, Principal, UserName};
-use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+use domain::{ClusterName, Code, CommandId, MemberId, NodeId, Order, Principal, Timestamp, UserName};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -88,7 +90,17 @@ pub fn query_subject(cluster: &ClusterName) -> String {
     format!("carousel.v1.{}.qry", cluster.as_token())
 }
 
-/// The subject on which one gateway is asked whom it sees.
+/// What a gateway is asked: whom it has now, or has had since then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PresenceQuestion {
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Who that is, and when each was last heard.
+pub type PresenceAnswer = BTreeMap<NodeId, Timestamp>;
+
+/// The subject on which one gateway is asked whom it sees: a [`PresenceQuestion`], answered by a [`PresenceAnswer`].
 pub fn presence_subject(cluster: &ClusterName, gateway: MemberId) -> String {
     format!("carousel.v1.{}.seen.{gateway}", cluster.as_token())
 }

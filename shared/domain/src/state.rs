@@ -20,6 +20,9 @@ use crate::{
     time::Timestamp,
 };
 
+/// What a gateway calls itself as a member.
+pub const GATEWAY: &str = "gateway";
+
 /// The fold of the log up to `position`.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ClusterState {
@@ -450,6 +453,15 @@ impl ClusterState {
     /// The cluster's name, once it was created.
     pub fn cluster_name(&self) -> Option<&ClusterName> {
         self.cluster.as_ref().map(|c| &c.name)
+    }
+
+    /// The gateways that run.
+    pub fn gateways(&self) -> impl Iterator<Item = MemberId> {
+        let running = self
+            .members
+            .values()
+            .filter(|m| m.running && m.service == GATEWAY);
+        running.map(|member| member.id)
     }
 
     /// The certificate that somebody has shown, if they have shown one of this cluster.

@@ -171,6 +171,16 @@ fn reconnect_delay(attempt: usize) -> Duration {
     Duration::from_millis(rand::random_range(most / 2..=most))
 }
 
+/// The user that a URL of servers names, if it names one with a password.
+pub fn user_of(url: &str) -> Option<String> {
+    let user = |one: &str| {
+        let one: ServerAddr = one.trim().parse().ok()?;
+        one.password()?;
+        one.username().map(decoded)
+    };
+    url.split(',').find_map(user)
+}
+
 /// The server's name for people: no user, no password.
 pub fn redacted(url: &str) -> String {
     let one = |url: &str| match (url.find("://"), url.rfind('@')) {

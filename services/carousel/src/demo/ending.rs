@@ -53,7 +53,7 @@ impl Ending<'_> {
             anstream::eprintln!();
             anstream::eprintln!(
                 "The control plane and its nodes keep running: {}",
-                fleet.plane.url
+                fleet.plane.url.as_deref().unwrap_or_default()
             );
             anstream::eprintln!("  export CAROUSEL_IDENTITY={}", identity.display());
             anstream::eprintln!("Ctrl-C ends them; the data stays.");

@@ -97,6 +97,7 @@ impl Fleet {
             public_url: None,
             admin_listen: Some(loopback),
             keys: None,
+            services: crate::plane::Services::all(),
         };
         // Its own token: at the end the agents stop first and the control plane last.
         let plane = Plane::start(&mut home, options, CancellationToken::new()).await?;
@@ -140,7 +141,7 @@ impl Fleet {
                 .unwrap_or_default();
             (pins, state.cluster.as_ref().map(|c| c.bundle_key))
         });
-        let server = Server::parse(&self.plane.url).expect("our own address");
+        let server = Server::parse(self.plane.url.as_deref().unwrap_or_default()).expect("our own address");
         let mut starting = vec![];
         for i in 1..=count {
             let name = format!("n{i:02}");

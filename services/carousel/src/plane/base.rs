@@ -7,7 +7,7 @@ use std::{
 
 use domain::{Principal, command::Genesis, id::SystemActor};
 use eventlog::{SharedLog, bus::Bus};
-use execution::{Executor, Fold, Now};
+use execution::{Executor, Fold, Now, forward::Forwarder};
 use runtime::{
     clock::{SharedClock, SystemClock},
     metrics::Metrics,
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    PlaneError,
+    PlaneError, Service, Services,
     log::{open_bus, open_log},
     pulse,
 };
@@ -60,16 +60,31 @@ pub struct Core {
 }
 
 impl Core {
-    /// Opens the log (the one asked for, or the one remembered) and the keys, begins the cluster in the log if it is
-    /// empty and may be begun, and starts the signer.
+    /// The same as [`Core::start_with`] for a process that runs everything.
     ///
     /// # Errors
-    /// [`PlaneError`]; what was started is stopped again. A log that holds nothing is left so, unless everything that
-    /// a control plane needs was there.
+    /// [`PlaneError`].
     pub async fn start(
         home: &mut Home,
         asked: Option<&str>,
         if_empty: IfEmpty,
+        stop: CancellationToken,
+    ) -> Result<Self, PlaneError> {
+        Self::start_with(home, asked, if_empty, Services::all(), stop).await
+    }
+
+    /// Opens the log (the one asked for, or the one remembered) and the keys, begins the cluster in the log if it is
+    /// empty and may be begun, and starts the signer, where these services have one. Without an orchestrator, commands are
+    /// sent to one.
+    ///
+    /// # Errors
+    /// [`PlaneError`]; what was started is stopped again. A log that holds nothing is left so, unless everything that
+    /// a control plane needs was there.
+    pub async fn start_with(
+        home: &mut Home,
+        asked: Option<&str>,
+        if_empty: IfEmpty,
+        services: Services,
         stop: CancellationToken,
     ) -> Result<Self, PlaneError> {
         // No log was ever chosen: opening the usual one would make it.
@@ -77,6 +92,9 @@ impl Core {
             return Err(PlaneError::NeverBegun(home.path().into()));
         }
         let chosen = home.description.choose_log(asked)?;
+        if chosen == EMBEDDED && !services.are_all() {
+            return Err(PlaneError::NeedsBus);
+        }
         // A file opens soon, and a file that is left half opened is still locked for whoever comes next.
         let log = match &*chosen {
             EMBEDDED => Box::pin(open_log(home, EMBEDDED)).await?,
@@ -105,12 +123,15 @@ impl Core {
         };
         let clock = SystemClock::shared();
         let clock_suspect = Arc::new(AtomicBool::new(false));
-        let executor = Executor::new(
-            fold.clone(),
-            now_of(clock.clone()),
-            clock_suspect.clone(),
-            base.clone(),
-        );
+        let now = now_of(clock.clone());
+        let executor = match bus.clone().filter(|_| !services.has(Service::Orchestrator)) {
+            Some(bus) => {
+                let own = &home.description;
+                let subject = api::message::forward_subject(&own.cluster, own.member);
+                Executor::forwarding(fold.clone(), now, Forwarder::new(bus, subject), base.clone())
+            }
+            None => Executor::new(fold.clone(), now, clock_suspect.clone(), base.clone()),
+        };
         let mut core = Self {
             log,
             fold,
@@ -124,13 +145,35 @@ impl Core {
             stop,
             base,
         };
-        match core.begin(home, &chosen, if_empty).await {
+        let begun = if services.has(Service::Signer) {
+            let if_empty = if services.are_all() {
+                if_empty
+            } else {
+                IfEmpty::Refuse
+            };
+            core.begin(home, &chosen, if_empty).await
+        } else {
+            core.join(home, &chosen)
+        };
+        match begun {
             Ok(()) => Ok(core),
             Err(error) => {
                 core.stop().await;
                 Err(error)
             }
         }
+    }
+
+    /// Takes part in the cluster of the log, without keys: refuses a log that holds another one, or none.
+    fn join(&mut self, home: &mut Home, chosen: &str) -> Result<(), PlaneError> {
+        let own = home.description.cluster.clone();
+        match self.fold.read(|state| state.cluster_name().cloned()) {
+            Some(name) if name == own => home.remember_begun(chosen)?,
+            Some(log) => return Err(PlaneError::OtherCluster { log, own }),
+            None => return Err(PlaneError::NotYetBegun),
+        }
+        self.watch_log();
+        Ok(())
     }
 
     /// Begins the cluster in an empty log, refuses a log that holds another one, and starts the signer.
@@ -176,13 +219,17 @@ impl Core {
         home.remember_begun(chosen)?;
         let token = self.stop.clone();
         self.tasks.spawn(async move { Ok(signer.run(token).await?) });
+        self.watch_log();
+        Ok(())
+    }
+
+    fn watch_log(&mut self) {
         let (part, token) = (self.readiness.part("log", "its first answer"), self.stop.clone());
         let watched = self.log.clone();
         self.tasks.spawn(async move {
             pulse::watch(watched, part, token).await;
             Ok(())
         });
-        Ok(())
     }
 
     /// Stops it and lets go of the log.

@@ -5,6 +5,9 @@ use eventlog::{
     bus::{Bus, BusOptions},
 };
 
+/// The user that runs every service, whose inbox is the usual one.
+const ALL_SERVICES: &str = "control-plane";
+
 use super::PlaneError;
 use crate::home::{EMBEDDED, Home};
 
@@ -58,8 +61,15 @@ fn bus_of(url: &str, name: &str) -> BusOptions {
     BusOptions {
         url: url.into(),
         name: name.into(),
+        inbox_prefix: inbox_of(url),
         ..BusOptions::default()
     }
+}
+
+/// Where a user of the bus hears answers: as `deploy/nats` has it, below a prefix of its own, but for the one of all services.
+fn inbox_of(url: &str) -> Option<String> {
+    let user = eventlog::bus::user_of(url)?;
+    (user != ALL_SERVICES).then(|| format!("_INBOX_{user}"))
 }
 
 /// A connection for requests, beside the log's own: a slow reader of the log does not hold up commands. None where the

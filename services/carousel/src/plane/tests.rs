@@ -154,6 +154,7 @@ fn on_loopback() -> Options {
         public_url: None,
         admin_listen: None,
         keys: None,
+        services: Services::all(),
     }
 }
 

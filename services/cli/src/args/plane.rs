@@ -88,9 +88,14 @@ pub struct ServeArgs {
     /// until a rotation replaces them.
     #[arg(long, value_name = "PLACE")]
     pub keys: Option<String>,
-    /// `all`, or a list of gateway, orchestrator, projector, signer.
+    /// `all`, or a list of gateway, orchestrator, projector, signer: what this process runs of them. Apart from each other
+    /// they need a log on NATS.
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub services: String,
+    /// Take part in this cluster with a data directory that need not be there yet, and never holds keys: for processes
+    /// without a signer.
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<ClusterName>,
     /// Show each setting with where it comes from (flag, environment, file, default), and end.
     #[arg(long)]
     pub print_config: bool,

@@ -30,11 +30,12 @@ pub(super) async fn check(asked: &Asked) -> Reply {
     app.catch_up().await?;
     let mut findings = log(app).await;
     let now = app.now();
+    let presences = app.presences_everywhere().await;
     findings.extend(app.fold.read(|s| {
         let now = s.now(now);
         let mut findings = control_plane(s, now);
         findings.extend(s.types.iter().flat_map(|(t, of)| authority(*t, of, now)));
-        findings.extend(nodes(app, s, now));
+        findings.extend(nodes(&presences, s, now));
         findings.extend(excluded(s));
         findings
     }));
@@ -224,7 +225,7 @@ fn authority(authority_type: AuthorityType, of: &TypeState, now: Timestamp) -> V
     findings
 }
 
-fn nodes(app: &App, state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {
+fn nodes(presences: &crate::Presences, state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {
     let mut findings = vec![];
     for (t, of) in &state.types {
         let lags = |n: &&domain::state::Node| {
@@ -245,7 +246,7 @@ fn nodes(app: &App, state: &ClusterState, now: Timestamp) -> Vec<CheckFinding> {
             findings.push(next(found, format!("carousel get nodes --lagging={t}")));
         }
     }
-    let presence = |n: &domain::state::Node| app.presences.of(n.id, n.report.as_ref().map(|r| r.at), now);
+    let presence = |n: &domain::state::Node| presences.of(n.id, n.report.as_ref().map(|r| r.at), now);
     let offline = state.nodes.values().filter(|n| !presence(n).online).count();
     let level = if offline == 0 {
         CheckLevel::Ok

@@ -38,7 +38,7 @@ pub(super) async fn plan(asked: &Asked) -> Reply {
         No::new(Code::TypeNotInService, text)
     })?;
     if let Some(gate) = &mut plan.gate {
-        reads::see(&asked.app, &mut gate.lagging, now);
+        reads::see(&asked.app, &mut gate.lagging).await;
     }
     reply::json(&plan)
 }

@@ -5,7 +5,7 @@ use api::{
     problem::Laggard,
     shape::{AuthorityStatusDoc, Whoami},
 };
-use domain::{Code, Position, Timestamp};
+use domain::{Code, Position};
 
 use super::{Asked, check};
 use crate::{
@@ -25,9 +25,9 @@ pub(super) async fn status(asked: &Asked) -> Reply {
     let (at, end) = asked.moment().await?;
     let mut status = asked.app.queries.status(at, end).await?;
     if at == At::Newest {
-        let now = asked.app.now();
+        let presences = asked.app.presences_everywhere().await;
         for AuthorityStatusDoc { lagging, .. } in &mut status.authorities {
-            see(&asked.app, lagging, now);
+            see_by(&asked.app, &presences, lagging);
         }
         // A schedule that stands still says why.
         if let Some(why) = check::suspect_clock(&asked.app) {
@@ -43,13 +43,11 @@ pub(super) async fn status(asked: &Asked) -> Reply {
 pub(super) async fn nodes(asked: &Asked) -> Reply {
     let (at, end) = asked.moment().await?;
     let mut nodes = asked.app.queries.nodes(at, end).await?;
+    let presences = asked.app.presences_everywhere().await;
     let now = asked.app.now();
     for node in &mut nodes {
         // Presence is of now, whatever the rest is of: an earlier one was never written down.
-        node.status = asked
-            .app
-            .presences
-            .of(node.metadata.name, node.spec.last_reported, now);
+        node.status = presences.of(node.metadata.name, node.spec.last_reported, now);
     }
     reply::json(&nodes)
 }
@@ -114,9 +112,18 @@ pub(super) async fn whoami(asked: &Asked) -> Reply {
 }
 
 /// Adds presence and the agent's own failure to laggards.
-pub(super) fn see(app: &App, laggards: &mut [Laggard], now: Timestamp) {
+pub(super) async fn see(app: &App, laggards: &mut [Laggard]) {
+    // Nobody is asked where there is nobody to look for.
+    if laggards.is_empty() {
+        return;
+    }
+    see_by(app, &app.presences_everywhere().await, laggards);
+}
+
+fn see_by(app: &App, presences: &crate::Presences, laggards: &mut [Laggard]) {
+    let now = app.now();
     for laggard in laggards {
-        laggard.status = app.presences.of(laggard.node, laggard.status.last_seen, now);
+        laggard.status = presences.of(laggard.node, laggard.status.last_seen, now);
         if laggard.failure.is_none() {
             laggard.failure = app.fold.read(|s| {
                 s.nodes

@@ -27,7 +27,7 @@ pub(super) async fn rotate(asked: &Asked) -> Reply {
     });
     let answered = match asked.execute(command).await {
         Ok(answered) => answered,
-        Err(no) => return Err(explained(&asked.app, no)),
+        Err(no) => return Err(explained(&asked.app, no).await),
     };
     let warning = match &answered.answer {
         Answer::Phase {
@@ -89,9 +89,9 @@ fn lagging_in_words(app: &App, authority_type: AuthorityType) -> String {
 }
 
 /// Adds to a closed gate what a person at 3 a.m. needs: who is there, and what would break.
-fn explained(app: &App, mut no: No) -> No {
+async fn explained(app: &App, mut no: No) -> No {
     if let Some(gate) = &mut no.0.gate {
-        reads::see(app, &mut gate.lagging, app.now());
+        reads::see(app, &mut gate.lagging).await;
         app.fold.read(|s| plan::consequences(s, gate));
     }
     no

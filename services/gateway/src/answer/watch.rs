@@ -72,7 +72,7 @@ impl Watching {
         loop {
             if self.due {
                 self.due = false;
-                if let Some(bytes) = self.news() {
+                if let Some(bytes) = self.news().await {
                     return Some(bytes);
                 }
             }
@@ -96,12 +96,12 @@ impl Watching {
         }
     }
 
-    fn news(&mut self) -> Option<bytes::Bytes> {
+    async fn news(&mut self) -> Option<bytes::Bytes> {
         let mut line = self
             .app
             .fold
             .read(|s| line(s, self.authority_type, self.app.now()))?;
-        reads::see(&self.app, &mut line.lagging, line.time);
+        reads::see(&self.app, &mut line.lagging).await;
         let same = |before: &WatchLine| {
             let (time, position) = (line.time, line.position);
             let seen = line.lagging.iter().map(|l| l.status.last_seen);

@@ -84,7 +84,7 @@ impl Member {
             member,
             boot,
             seq,
-            service: "gateway".into(),
+            service: domain::state::GATEWAY.into(),
             names: config.names.clone(),
             addresses: config.addresses.clone(),
             facts: facts.clone(),

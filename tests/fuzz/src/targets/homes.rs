@@ -66,6 +66,7 @@ fn arguments() -> ServeArgs {
         log: None,
         keys: None,
         services: "all".into(),
+        cluster: None,
         print_config: true,
     }
 }

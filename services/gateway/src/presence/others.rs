@@ -1,0 +1,103 @@
+//! Whom other gateways see: each is asked over the bus, where there is one, and answers for itself.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use api::message::{self, PresenceAnswer, PresenceQuestion};
+use domain::{ClusterName, MemberId, Timestamp};
+use eventlog::bus::{Answer, Bus, Desk, Offer, OfferError, Question};
+use execution::Fold;
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::Presences;
+
+/// How long another gateway may take: whoever looks at a list waits for it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Questions that are answered at a time.
+const AT_A_TIME: usize = 8;
+
+/// The other gateways of the cluster.
+#[derive(Clone)]
+pub(crate) struct Others {
+    pub(crate) bus: Bus,
+    pub(crate) cluster: ClusterName,
+    pub(crate) own: MemberId,
+}
+
+impl Others {
+    /// Begins to take questions about whom this gateway sees.
+    pub(crate) async fn open(&self) -> Result<Desk, OfferError> {
+        let offer = Offer {
+            name: "carousel-presence".into(),
+            description: "Whom one gateway of a Carousel cluster sees".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            metadata: HashMap::from([("cluster".into(), self.cluster.to_string())]),
+            subject: message::presence_subject(&self.cluster, self.own),
+            group: self.own.to_string(),
+        };
+        self.bus.offer(offer).await
+    }
+
+    /// What this gateway knows together with what the others say now. One that does not answer in time is left out: what is
+    /// shown is then what the rest knows.
+    pub(crate) async fn with(&self, presences: &Presences, fold: &Fold) -> Presences {
+        let others: Vec<MemberId> = fold.read(|state| {
+            let gateways = state.gateways().filter(|member| *member != self.own);
+            gateways.collect()
+        });
+        let asked = others.into_iter().map(|other| self.ask(other));
+        let heard: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        presences.and(heard)
+    }
+
+    async fn ask(&self, other: MemberId) -> Option<PresenceAnswer> {
+        let subject = message::presence_subject(&self.cluster, other);
+        let question = PresenceQuestion { since: Timestamp(0) };
+        let body = serde_json::to_vec(&question).expect("plain data");
+        let answer = self.bus.ask(&subject, &[], body, PATIENCE).await;
+        let found = match answer {
+            Ok(Answer { body, no: None }) => serde_json::from_slice(&body).map_err(|e| e.to_string()),
+            Ok(Answer {
+                no: Some((_, why)), ..
+            }) => Err(why),
+            Err(error) => Err(error.to_string()),
+        };
+        found
+            .inspect_err(
+                |why| tracing::warn!(gateway = %other, why, "another gateway does not say whom it sees"),
+            )
+            .ok()
+    }
+}
+
+/// Answers until shutdown.
+pub(crate) async fn answer(
+    desk: Desk,
+    presences: Presences,
+    now: impl Fn() -> Timestamp + Clone + Send + 'static,
+    shutdown: CancellationToken,
+) {
+    let answer = |question: Question| {
+        let (presences, now) = (presences.clone(), now.clone());
+        async move {
+            let answer = match serde_json::from_slice::<PresenceQuestion>(question.body()) {
+                Ok(PresenceQuestion { since }) => {
+                    let seen: BTreeMap<_, _> = presences.heard_since(since, now());
+                    Answer {
+                        body: serde_json::to_vec(&seen).expect("ids are keys"),
+                        no: None,
+                    }
+                }
+                Err(error) => Answer {
+                    body: vec![],
+                    no: Some((400, format!("no such question: {}", domain::plain(error)))),
+                },
+            };
+            question.answer(answer).await;
+        }
+    };
+    desk.serve(AT_A_TIME, shutdown.cancelled_owned(), answer).await;
+}
