@@ -65,25 +65,7 @@ async fn each_user_writes_its_own_families_and_only_the_administrator_touches_th
         let keeps_leases = matches!(user, "control-plane" | "orchestrator" | "gateway");
         may("$KV.CAROUSEL_LEASES_acme_cluster.member.x".into(), keeps_leases);
         may("$KV.CAROUSEL_LEASES_other_cluster.member.x".into(), false);
-        // Who sends a command is told by its subject: only the gateway speaks for others.
-        for (sender, is_own) in [("user-alice", false), ("user-deploy", user == "deploy")] {
-            may(
-                format!("carousel.v1.acme_cluster.cmd.{sender}.rotate"),
-                user == "gateway" || is_own,
-            );
-        }
-        may("carousel.v1.other_cluster.cmd.user-deploy.rotate".into(), false);
-        // Whoever may read the whole log anyway may ask what is in it.
-        may("carousel.v1.acme_cluster.qry".into(), user == "gateway");
-        may(
-            "carousel.v1.acme_cluster.seen.x".into(),
-            matches!(user, "control-plane" | "orchestrator" | "gateway"),
-        );
-        let member = "018f3c2a-77a1-7d01-9b1e-5c2f6a10e9d3";
-        may(
-            format!("carousel.v1.acme_cluster.cmd.{member}.forward"),
-            user == "gateway",
-        );
+        messages(user, &mut may);
         for (verb, stream) in DESTRUCTIVE
             .into_iter()
             .flat_map(|verb| [(verb, EVENTS), (verb, LEASES)])
@@ -106,6 +88,29 @@ async fn each_user_writes_its_own_families_and_only_the_administrator_touches_th
         let found: BTreeSet<_> = tried.difference(&forbidden).cloned().collect();
         assert_eq!(found, allowed, "{user} may publish");
     }
+}
+
+/// What is sent beside events: commands, queries and questions.
+fn messages(user: &str, may: &mut impl FnMut(String, bool)) {
+    // Who sends a command is told by its subject: only the gateway speaks for others.
+    for (sender, is_own) in [("user-alice", false), ("user-deploy", user == "deploy")] {
+        may(
+            format!("carousel.v1.acme_cluster.cmd.{sender}.rotate"),
+            user == "gateway" || is_own,
+        );
+    }
+    may("carousel.v1.other_cluster.cmd.user-deploy.rotate".into(), false);
+    // Whoever may read the whole log anyway may ask what is in it.
+    may("carousel.v1.acme_cluster.qry".into(), user == "gateway");
+    may(
+        "carousel.v1.acme_cluster.seen.x".into(),
+        matches!(user, "control-plane" | "orchestrator" | "gateway"),
+    );
+    let member = "018f3c2a-77a1-7d01-9b1e-5c2f6a10e9d3";
+    may(
+        format!("carousel.v1.acme_cluster.cmd.{member}.forward"),
+        user == "gateway",
+    );
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ mod proof;
 mod pty;
 mod refusals;
 mod replay;
+mod separate;
 mod sleepers;
 mod terminal;
 mod types;

@@ -35,6 +35,8 @@ pub(crate) struct World {
     log_url: Option<String>,
     /// Further variables of the control plane's environment.
     pub(crate) env: Vec<(String, String)>,
+    /// Whom operators ask instead of the server that their identity names.
+    pub(crate) server: Option<String>,
 }
 
 /// A node's agent.
@@ -101,6 +103,7 @@ impl World {
             log_url,
             nats,
             env: vec![],
+            server: None,
         }
     }
 
@@ -185,6 +188,9 @@ impl World {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = carousel(args);
         command.env("CAROUSEL_IDENTITY", self.data().join("admin.identity"));
+        if let Some(server) = &self.server {
+            command.env("CAROUSEL_SERVER", server);
+        }
         command
     }
 

@@ -95,21 +95,7 @@ impl Core {
         if chosen == EMBEDDED && !services.are_all() {
             return Err(PlaneError::NeedsBus);
         }
-        // A file opens soon, and a file that is left half opened is still locked for whoever comes next.
-        let log = match &*chosen {
-            EMBEDDED => Box::pin(open_log(home, EMBEDDED)).await?,
-            broker => Box::pin(unless_stopped(&stop, open_log(home, broker))).await?,
-        };
-        for warning in log.warnings() {
-            tracing::warn!(log = log.name(), "{warning}");
-        }
-        let bus = match unless_stopped(&stop, Box::pin(open_bus(&chosen))).await {
-            Ok(bus) => bus,
-            Err(error) => {
-                log.close().await;
-                return Err(error);
-            }
-        };
+        let (log, bus) = reach(home, &chosen, &stop).await?;
         // State and commands outlive the services: a gateway's stop is still recorded, and requests at hand answered.
         let base = CancellationToken::new();
         let folding = async { Ok(Fold::start(log.clone(), base.clone()).await?) };
@@ -123,14 +109,12 @@ impl Core {
         };
         let clock = SystemClock::shared();
         let clock_suspect = Arc::new(AtomicBool::new(false));
-        let now = now_of(clock.clone());
-        let executor = match bus.clone().filter(|_| !services.has(Service::Orchestrator)) {
-            Some(bus) => {
-                let own = &home.description;
-                let subject = api::message::forward_subject(&own.cluster, own.member);
-                Executor::forwarding(fold.clone(), now, Forwarder::new(bus, subject), base.clone())
-            }
-            None => Executor::new(fold.clone(), now, clock_suspect.clone(), base.clone()),
+        let executor = if services.has(Service::Orchestrator) {
+            let now = now_of(clock.clone());
+            Executor::new(fold.clone(), now, clock_suspect.clone(), base.clone())
+        } else {
+            let bus = bus.clone().ok_or(PlaneError::NeedsBus)?;
+            forwarding(home, bus, fold.clone(), now_of(clock.clone()), base.clone())
         };
         let mut core = Self {
             log,
@@ -245,6 +229,36 @@ impl Core {
     pub fn now(&self) -> Now {
         now_of(self.clock.clone())
     }
+}
+
+/// The log that was chosen, and the bus where it is on one. What a log has to say about itself is said.
+async fn reach(
+    home: &Home,
+    chosen: &str,
+    stop: &CancellationToken,
+) -> Result<(SharedLog, Option<Bus>), PlaneError> {
+    // A file opens soon, and a file that is left half opened is still locked for whoever comes next.
+    let log = match chosen {
+        EMBEDDED => Box::pin(open_log(home, EMBEDDED)).await?,
+        broker => Box::pin(unless_stopped(stop, open_log(home, broker))).await?,
+    };
+    for warning in log.warnings() {
+        tracing::warn!(log = log.name(), "{warning}");
+    }
+    match unless_stopped(stop, Box::pin(open_bus(chosen))).await {
+        Ok(bus) => Ok((log, bus)),
+        Err(error) => {
+            log.close().await;
+            Err(error)
+        }
+    }
+}
+
+/// An executor that sends commands to an orchestrator, as this directory's member.
+fn forwarding(home: &Home, bus: Bus, fold: Fold, now: Now, base: CancellationToken) -> Executor {
+    let own = &home.description;
+    let subject = api::message::forward_subject(&own.cluster, own.member);
+    Executor::forwarding(fold, now, Forwarder::new(bus, subject), base)
 }
 
 /// A broker that does not answer must not keep a stop waiting.

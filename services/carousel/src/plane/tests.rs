@@ -1,4 +1,8 @@
-use std::{net::Ipv4Addr, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use domain::{Fact, command::Settings};
 use eventlog::SharedLog;
@@ -7,6 +11,7 @@ use signer::{KekSource, SignerError};
 use tempfile::TempDir;
 
 use super::*;
+use crate::home::HomeError;
 use crate::init;
 
 /// A cluster that `init` made, its key-encryption key in a file of its own.
