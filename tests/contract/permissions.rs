@@ -10,7 +10,9 @@ use carousel_tests::{
     NatsServer, PATIENCE, TestDir,
     broker::{USERS, password_of, shipped, url_of},
 };
-use eventlog::{Append, JetStreamLog, JetStreamOptions, NewEvent, Outcome, SharedLog, bus::BusOptions};
+use eventlog::{
+    Append, Done, JetStreamLog, JetStreamOptions, NewEvent, Outcome, Provision, SharedLog, bus::BusOptions,
+};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
@@ -81,7 +83,7 @@ async fn each_user_writes_its_own_families_and_only_the_administrator_touches_th
         may(format!("$JS.API.CONSUMER.DELETE.{EVENTS}.other"), reads);
         may(format!("$JS.ACK.{EVENTS}.deploy.1.1.1.1.1"), user == "deploy");
         may(format!("$JS.ACK.{EVENTS}.other.1.1.1.1.1"), false);
-        let makes = matches!(user, "control-plane" | "orchestrator" | "administrator");
+        let makes = matches!(user, "control-plane" | "administrator");
         may(format!("$JS.API.STREAM.CREATE.{EVENTS}"), makes);
         may("$JS.API.STREAM.CREATE.SHADOW".into(), user == "administrator");
         let forbidden = forbidden(&server, user, tried.iter(), Attempt::Publish).await;
@@ -154,6 +156,30 @@ async fn nobody_hears_anothers_answers_and_only_who_answers_commands_hears_them(
         let found: BTreeSet<_> = tried.difference(&forbidden).cloned().collect();
         assert_eq!(found, allowed, "{user} may subscribe");
     }
+}
+
+/// The streams are an administrator's, who writes no event; whoever serves finds them as it would have made them.
+#[tokio::test]
+async fn an_administrator_makes_the_streams_and_a_service_cannot() {
+    let directory = TestDir::new("nats");
+    let Some(server) = shipped(directory.path()).await else {
+        return;
+    };
+    let wanted = Provision {
+        cluster: cluster().to_string(),
+        replicas: 1,
+        syncs_always: true,
+    };
+    for user in ["orchestrator", "signer"] {
+        let refused = JetStreamLog::provision(&bus_of(&server, user), &wanted, false).await;
+        assert!(refused.is_err(), "{user}: {refused:?}");
+    }
+    let made = JetStreamLog::provision(&bus_of(&server, "administrator"), &wanted, false).await;
+    let made: Vec<_> = made.expect("it may").into_iter().map(|one| one.done).collect();
+    assert_eq!(made, [Done::Made, Done::Made]);
+    let log = open(&server, "orchestrator").await;
+    let lease = log.put_lease("member.x", "alive".into(), Duration::from_secs(30));
+    lease.await.expect("the bucket is there");
 }
 
 /// The permissions are not only narrow but wide enough: the product's own log works with them.
@@ -254,13 +280,17 @@ async fn connect(server: &NatsServer, user: &str) -> (Client, mpsc::Receiver<Str
     (client, errors)
 }
 
-async fn open(server: &NatsServer, user: &str) -> SharedLog {
-    let bus = BusOptions {
+fn bus_of(server: &NatsServer, user: &str) -> BusOptions {
+    BusOptions {
         url: url_of(server, user),
         name: format!("test-{user}"),
         inbox_prefix: (user != "control-plane").then(|| inbox(user)),
         ..BusOptions::default()
-    };
+    }
+}
+
+async fn open(server: &NatsServer, user: &str) -> SharedLog {
+    let bus = bus_of(server, user);
     let options = JetStreamOptions {
         cluster: cluster().to_string(),
         replicas: 1,

@@ -17,6 +17,7 @@ mod hardware_kek;
 mod joining;
 mod kills;
 mod messages;
+mod moving;
 mod proof;
 mod pty;
 mod refusals;

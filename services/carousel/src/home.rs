@@ -328,6 +328,16 @@ impl Home {
         self.save()
     }
 
+    /// Remembers another log than before, which was found to hold the same events.
+    ///
+    /// # Errors
+    /// [`HomeError::Write`].
+    pub fn move_log(&mut self, chosen: &str) -> Result<(), HomeError> {
+        self.description.log = Some(redacted(chosen));
+        self.description.begun = true;
+        self.save()
+    }
+
     /// Remembers that the log holds the cluster: empty, it is lost from now on.
     ///
     /// # Errors

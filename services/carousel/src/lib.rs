@@ -11,10 +11,12 @@
 //! - [`bench`]: all of it measured.
 
 pub mod bench;
+pub mod copy;
 pub mod demo;
 pub mod home;
 pub mod host;
 pub mod init;
+pub mod nats;
 pub mod plane;
 pub mod recover;
 pub mod serve;

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use cli::args::{AuditCommand, Cli, Command};
+use cli::args::{AuditCommand, Cli, Command, LogCommand, NatsCommand};
 
-use carousel::{bench, demo, init, recover, serve, verify};
+use carousel::{bench, copy, demo, init, nats, recover, serve, verify};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 fn keeps_a_cluster(command: &Command) -> bool {
     matches!(
         command,
-        Command::Demo(_) | Command::Init(_) | Command::Serve(_) | Command::Recover(_)
+        Command::Demo(_) | Command::Init(_) | Command::Serve(_) | Command::Recover(_) | Command::Log(_)
     )
 }
 
@@ -51,6 +51,8 @@ async fn run(cli: Cli) -> u8 {
         Command::Init(args) => init::run(&cli.global, args).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Recover(args) => recover::run(&cli.global, args).await,
+        Command::Log(LogCommand::Copy(args)) => copy::run(&cli.global, args).await,
+        Command::Nats(NatsCommand::Provision(args)) => nats::provision(&cli.global, args).await,
         Command::Audit(AuditCommand::Verify {
             data_dir: Some(dir),
             log,

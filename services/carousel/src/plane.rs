@@ -30,7 +30,7 @@ pub use services::{Service, Services};
 mod base;
 mod error;
 mod identity;
-mod log;
+pub(crate) mod log;
 mod presence;
 mod pulse;
 mod services;

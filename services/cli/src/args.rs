@@ -12,7 +12,9 @@ use domain::{
 pub use audit::{AuditCommand, AuditFilter};
 pub use bench::{BenchCommand, FleetArgs, GatewayArgs, LogArgs};
 pub use consumers::{ConsumerAddArgs, ConsumerArgs, ConsumersCommand};
-pub use plane::{DemoArgs, InitArgs, RecoverArgs, ServeArgs};
+pub use plane::{
+    CopyArgs, DemoArgs, InitArgs, LogCommand, NatsCommand, ProvisionArgs, RecoverArgs, ServeArgs,
+};
 pub use sign::{CertificatesCommand, LoginArgs, RevokeArgs, SignArgs, TokenArgs};
 
 use values::{parse_duration, parse_hosts, parse_name, parse_phase, parse_role, parse_type};
@@ -134,6 +136,12 @@ pub enum Command {
     Serve(ServeArgs),
     /// Make a new administrator identity, on the control-plane host.
     Recover(RecoverArgs),
+    /// Move a cluster's log.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// The streams of a log on NATS, for the administrator of the broker.
+    #[command(subcommand)]
+    Nats(NatsCommand),
     /// Show the cluster and its rotations.
     Status(StatusArgs),
     /// Rotate authorities; export their public material; sign by hand.

@@ -63,11 +63,15 @@ pub(crate) async fn dispatch(command: Command, context: &Context) -> Result<Exit
         }
         Command::Man { dir } => manual::man(context, dir.as_deref()),
         Command::Help { words } => manual::help(context, &words),
-        Command::Demo(_) | Command::Bench(_) | Command::Init(_) | Command::Serve(_) | Command::Recover(_) => {
-            Err(Failure::failed(
-                "this command is the program's, not this library's",
-            ))
-        }
+        Command::Demo(_)
+        | Command::Bench(_)
+        | Command::Init(_)
+        | Command::Serve(_)
+        | Command::Recover(_)
+        | Command::Nats(_)
+        | Command::Log(_) => Err(Failure::failed(
+            "this command is the program's, not this library's",
+        )),
     }
 }
 

@@ -30,15 +30,19 @@ use crate::{
     event_prefix,
 };
 
-pub use self::open::JetStreamOpenError;
 pub(crate) use self::protections::stream_name;
 use self::{lease::Leases, protections::Guard};
+pub use self::{
+    open::JetStreamOpenError,
+    provision::{Done, Provision, Provisioned},
+};
 
 mod append;
 mod follow;
 mod lease;
 mod open;
 mod protections;
+mod provision;
 mod read;
 
 /// How long one request to the server may take before its outcome is unknown.

@@ -16,9 +16,10 @@ pub mod testing;
 
 pub use crate::{
     certainly::{append_after_doubt, append_certainly},
+    copy::{Copied, CopyError, copy},
     envelope::{DecodeError, Envelope, event_id, format_time, parse_time},
     error::{AppendError, Cause, LeaseError, ReadError},
-    jetstream::{JetStreamLog, JetStreamOpenError, JetStreamOptions},
+    jetstream::{Done, JetStreamLog, JetStreamOpenError, JetStreamOptions, Provision, Provisioned},
     log::{EventLog, SharedLog},
     memory::{Fault, MemoryLog},
     model::{
@@ -29,6 +30,7 @@ pub use crate::{
 };
 
 mod certainly;
+mod copy;
 mod envelope;
 mod error;
 mod follow;

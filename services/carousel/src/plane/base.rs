@@ -95,7 +95,7 @@ impl Core {
         if chosen == EMBEDDED && !services.are_all() {
             return Err(PlaneError::NeedsBus);
         }
-        let (log, bus) = reach(home, &chosen, &stop).await?;
+        let (log, bus) = reach(home, &chosen, services.are_all(), &stop).await?;
         // State and commands outlive the services: a gateway's stop is still recorded, and requests at hand answered.
         let base = CancellationToken::new();
         let folding = async { Ok(Fold::start(log.clone(), base.clone()).await?) };
@@ -235,12 +235,13 @@ impl Core {
 async fn reach(
     home: &Home,
     chosen: &str,
+    may_begin: bool,
     stop: &CancellationToken,
 ) -> Result<(SharedLog, Option<Bus>), PlaneError> {
     // A file opens soon, and a file that is left half opened is still locked for whoever comes next.
     let log = match chosen {
-        EMBEDDED => Box::pin(open_log(home, EMBEDDED)).await?,
-        broker => Box::pin(unless_stopped(stop, open_log(home, broker))).await?,
+        EMBEDDED => Box::pin(open_log(home, EMBEDDED, may_begin)).await?,
+        broker => Box::pin(unless_stopped(stop, open_log(home, broker, may_begin))).await?,
     };
     for warning in log.warnings() {
         tracing::warn!(log = log.name(), "{warning}");

@@ -23,12 +23,12 @@ pub async fn open_log_to_read(home: &Home, chosen: &str) -> Result<SharedLog, Pl
     Ok(JetStreamLog::connect_existing(&bus, &options).await?)
 }
 
-/// The directory's log, made if its cluster was not begun yet.
+/// The directory's log, made if its cluster was not begun yet and `may_begin`.
 ///
 /// # Errors
 /// [`PlaneError::LostLog`] where there was one and is none: an empty log in its place would be in the way of the
 /// copy to restore.
-pub(super) async fn open_log(home: &Home, chosen: &str) -> Result<SharedLog, PlaneError> {
+pub(super) async fn open_log(home: &Home, chosen: &str, may_begin: bool) -> Result<SharedLog, PlaneError> {
     if chosen == EMBEDDED {
         return Ok(if home.was_begun() {
             SqliteLog::open_existing(home.log_file())
@@ -43,12 +43,14 @@ pub(super) async fn open_log(home: &Home, chosen: &str) -> Result<SharedLog, Pla
         JetStreamLog::connect_existing(&bus, &options)
             .await
             .map_err(lost_stream)?
-    } else {
+    } else if may_begin {
         JetStreamLog::connect(&bus, &options).await?
+    } else {
+        JetStreamLog::connect_existing(&bus, &options).await?
     })
 }
 
-fn stream_of(home: &Home, chosen: &str) -> (BusOptions, JetStreamOptions) {
+pub(crate) fn stream_of(home: &Home, chosen: &str) -> (BusOptions, JetStreamOptions) {
     let options = JetStreamOptions {
         cluster: home.description.cluster.to_string(),
         replicas: 1,
@@ -57,7 +59,7 @@ fn stream_of(home: &Home, chosen: &str) -> (BusOptions, JetStreamOptions) {
 }
 
 /// How the bus of that URL is entered, under a name that its server shows.
-fn bus_of(url: &str, name: &str) -> BusOptions {
+pub(crate) fn bus_of(url: &str, name: &str) -> BusOptions {
     BusOptions {
         url: url.into(),
         name: name.into(),

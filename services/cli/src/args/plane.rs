@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use domain::{AuthorityType, ClusterName};
 
 use super::values::parse_type;
@@ -108,6 +108,54 @@ pub struct RecoverArgs {
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
     /// Its log, as `serve` takes it: needed where the broker asks for credentials, which are not remembered.
+    #[arg(long, value_name = "LOG")]
+    pub log: Option<String>,
+}
+
+/// `nats`.
+#[derive(Subcommand, Debug)]
+pub enum NatsCommand {
+    /// Make the streams of a cluster's log, or give them more replicas: what no service may do.
+    Provision(ProvisionArgs),
+}
+
+/// `nats provision`.
+#[derive(Args, Debug, Clone)]
+pub struct ProvisionArgs {
+    /// Whose log.
+    #[arg(long, value_name = "NAME")]
+    pub cluster: ClusterName,
+    /// The broker, as a user that may make and change streams: nats://administrator:PASSWORD@HOST:4222.
+    #[arg(long, env = "CAROUSEL_EVENT_LOG", hide_env_values = true, value_name = "URL")]
+    pub log: String,
+    /// On how many servers each event is kept: 3, or 5, in failure domains of their own.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub replicas: u8,
+    /// State in the stream that these servers have `sync_interval: always`, which services cannot see.
+    #[arg(long)]
+    pub sync_always: bool,
+    /// Show what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `log`.
+#[derive(Subcommand, Debug)]
+pub enum LogCommand {
+    /// Move a cluster's log between its file and NATS: copy it, compare every event, and serve from there.
+    Copy(CopyArgs),
+}
+
+/// `log copy`.
+#[derive(Args, Debug, Clone)]
+pub struct CopyArgs {
+    /// The control plane's data directory; nothing may serve from it, nor write the log.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Where the log is to be: `embedded`, or nats://USER:PASSWORD@HOST:4222.
+    #[arg(long, value_name = "LOG")]
+    pub to: String,
+    /// Where it is, as `serve` takes it: needed where the broker asks for credentials, which are not remembered.
     #[arg(long, value_name = "LOG")]
     pub log: Option<String>,
 }

@@ -117,6 +117,18 @@ const WHOLE: &[&str] = &[
     "carousel get nodes --lagging=host",
 ];
 
+/// Of `log`, which has one command.
+const LOG: &[&str] = &[
+    "carousel log copy --data-dir /var/lib/carousel --to nats://control-plane@127.0.0.1:4222",
+    "carousel log copy --data-dir /var/lib/carousel --to embedded",
+];
+
+/// Of `nats`, which has one command.
+const NATS: &[&str] = &[
+    "carousel nats provision --cluster acme.cluster --log nats://administrator@127.0.0.1:4222 --dry-run",
+    "carousel nats provision --cluster acme.cluster --log nats://administrator@127.0.0.1:4222 --sync-always",
+];
+
 /// By the name of the page.
 const EXAMPLES: &[(&str, &[&str])] = &[
     (
@@ -186,6 +198,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "carousel-recover",
         &["carousel recover --data-dir /var/lib/carousel --reason \"the file was lost\""],
     ),
+    ("carousel-log", LOG),
+    ("carousel-log-copy", LOG),
+    ("carousel-nats", NATS),
+    ("carousel-nats-provision", NATS),
     (
         "carousel-status",
         &[

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::{
     Context,
-    kv::{Config, Store},
+    kv::Store,
     message::PublishMessage,
-    stream::{LastRawMessageErrorKind, Stream},
+    stream::{Config, DiscardPolicy, LastRawMessageErrorKind, Stream},
 };
 use bytes::Bytes;
 use futures::stream::StreamExt;
@@ -120,17 +120,31 @@ impl Leases {
         if let Ok(store) = self.context.get_key_value(&self.bucket).await {
             return Ok(store);
         }
-        let config = Config {
-            bucket: self.bucket.clone(),
-            description: "Who is alive in this Carousel cluster; not events, may be lost".into(),
-            history: 1,
+        let made = self.context.create_stream(self.stream_config()).await;
+        // Somebody else may have made it in this moment.
+        let found = self.context.get_key_value(&self.bucket).await;
+        found.map_err(|missing| made.err().map_or_else(|| unavailable(missing), unavailable))
+    }
+
+    /// The stream under the bucket, as NATS' own clients make it for one with these settings (ADR-8 of NATS).
+    pub(super) fn stream_config(&self) -> Config {
+        Config {
+            name: format!("KV_{}", self.bucket),
+            description: Some("Who is alive in this Carousel cluster; not events, may be lost".into()),
+            subjects: vec![self.subject(">")],
+            max_messages_per_subject: 1,
             max_age: LONGEST,
+            duplicate_window: Duration::from_secs(120),
             num_replicas: self.replicas,
-            // Lets a single record carry its own time to live.
-            limit_markers: Some(Duration::from_secs(60)),
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            // Lets a single record carry its own time to live, and leaves a marker where one has ended.
+            allow_message_ttl: true,
+            subject_delete_marker_ttl: Some(Duration::from_secs(60)),
             ..Config::default()
-        };
-        self.context.create_key_value(config).await.map_err(unavailable)
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::bus::ConnectError;
 
 /// Metadata or placement tag by which an operator states that the stream's servers sync always.
-const SYNC_KEY: &str = "carousel.sync";
+pub(super) const SYNC_KEY: &str = "carousel.sync";
 const SYNC_TAG: &str = "sync:always";
 
 /// Why a log on JetStream was not opened. Nothing was changed on the server.
@@ -132,7 +132,7 @@ pub(super) async fn stream(
     }
 }
 
-async fn found(context: &Context, name: &str) -> Result<Option<Stream>, JetStreamOpenError> {
+pub(super) async fn found(context: &Context, name: &str) -> Result<Option<Stream>, JetStreamOpenError> {
     match context.get_stream(name).await {
         Ok(stream) => Ok(Some(stream)),
         Err(error) => match error.kind() {
@@ -156,7 +156,10 @@ async fn found(context: &Context, name: &str) -> Result<Option<Stream>, JetStrea
     }
 }
 
-fn failed(stream: &str, source: impl std::error::Error + Send + Sync + 'static) -> JetStreamOpenError {
+pub(super) fn failed(
+    stream: &str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> JetStreamOpenError {
     JetStreamOpenError::Stream {
         stream: stream.into(),
         source: Box::new(source),

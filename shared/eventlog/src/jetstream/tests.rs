@@ -20,6 +20,8 @@ use crate::{
     testing::NatsServer,
 };
 
+mod provisioning;
+
 conformance::suite!(JetStreamStore::start());
 
 fn options() -> JetStreamOptions {
