@@ -271,10 +271,6 @@ impl Home {
             }
             Err(HomeError::Missing(_)) => {
                 Self::prepare(path)?;
-                harden::create_private_dir(&path.join("gateway")).map_err(|source| HomeError::Write {
-                    path: path.into(),
-                    source,
-                })?;
                 let description = Description {
                     format: FORMAT,
                     cluster: cluster.clone(),

@@ -1,7 +1,7 @@
 //! `carousel nats provision`: the streams of a log, made by the person who administers the broker.
 
 use cli::args::{Format, Global, ProvisionArgs};
-use eventlog::{Done, JetStreamLog, JetStreamOpenError, Provision, Provisioned};
+use eventlog::{Done, JetStreamLog, JetStreamOpenError, Provision, Provisioned, SYNC_KEY};
 
 use crate::{
     home::{EMBEDDED, HomeError, names_a_log},
@@ -56,7 +56,9 @@ fn show(format: Format, args: &ProvisionArgs, streams: &[Provisioned]) {
             for one in streams {
                 anstream::println!("{:<44} {}", one.stream, in_words(&one.done, args));
             }
-            if !args.sync_always {
+            // The first one is the log itself.
+            let stated = streams.first().map(|one| &one.config["metadata"][SYNC_KEY]);
+            if stated.is_none_or(|stated| stated != "always") {
                 anstream::println!(
                     "Next: once the servers have `sync_interval: always`, say so with --sync-always, or each start warns."
                 );

@@ -33,7 +33,7 @@ use crate::{
 pub(crate) use self::protections::stream_name;
 use self::{lease::Leases, protections::Guard};
 pub use self::{
-    open::JetStreamOpenError,
+    open::{JetStreamOpenError, SYNC_KEY},
     provision::{Done, Provision, Provisioned},
 };
 

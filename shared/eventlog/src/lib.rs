@@ -19,7 +19,7 @@ pub use crate::{
     copy::{Copied, CopyError, copy},
     envelope::{DecodeError, Envelope, event_id, format_time, parse_time},
     error::{AppendError, Cause, LeaseError, ReadError},
-    jetstream::{Done, JetStreamLog, JetStreamOpenError, JetStreamOptions, Provision, Provisioned},
+    jetstream::{Done, JetStreamLog, JetStreamOpenError, JetStreamOptions, Provision, Provisioned, SYNC_KEY},
     log::{EventLog, SharedLog},
     memory::{Fault, MemoryLog},
     model::{

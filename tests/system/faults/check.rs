@@ -293,11 +293,16 @@ fn judged_alone(entry: &Entry) -> Option<String> {
     }
 }
 
-/// What is wrong with how a command said no.
+/// What is wrong with how a command said no. It may have warned of something else before, as that the identity could not be
+/// renewed yet.
 fn unclear(code: i32, said: &str) -> Option<&'static str> {
     if said.contains("panicked") {
         return Some("it panicked");
     }
+    let warned = said
+        .split_inclusive('\n')
+        .take_while(|line| line.starts_with("! "));
+    let said = &said[warned.map(str::len).sum::<usize>()..];
     let refusal = said
         .strip_prefix("refused: ")
         .and_then(|rest| rest.split_once(": "));

@@ -19,7 +19,7 @@ use super::{
 use crate::bus::ConnectError;
 
 /// Metadata or placement tag by which an operator states that the stream's servers sync always.
-pub(super) const SYNC_KEY: &str = "carousel.sync";
+pub const SYNC_KEY: &str = "carousel.sync";
 const SYNC_TAG: &str = "sync:always";
 
 /// Why a log on JetStream was not opened. Nothing was changed on the server.

@@ -235,6 +235,11 @@ fn a_no_must_be_in_words_that_help() {
         (4, "unreachable: nobody at"),
         (5, "not yet"),
         (0, ""),
+        // The identity was to be renewed just then.
+        (
+            4,
+            "! admin.identity could not be renewed: reset by peer\nunreachable: https://cp: refused\n",
+        ),
     ] {
         assert_eq!(unclear(code, said), None, "{said}");
     }
