@@ -23,7 +23,7 @@ pub enum CopyError {
     Append(#[from] AppendError),
     /// The target holds something else.
     #[error(
-        "{log} holds another event at position {position}: it is no copy of {from}; nothing was written there"
+        "{log} holds another event at position {position}: it is no copy of {from}; what it holds was left as it is"
     )]
     Differs {
         /// The target.

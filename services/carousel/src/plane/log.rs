@@ -5,11 +5,11 @@ use eventlog::{
     bus::{Bus, BusOptions},
 };
 
-/// The user that runs every service, whose inbox is the usual one.
-const ALL_SERVICES: &str = "control-plane";
-
 use super::PlaneError;
 use crate::home::{EMBEDDED, Home};
+
+/// The user that runs every service, whose inbox is the usual one.
+const ALL_SERVICES: &str = "control-plane";
 
 /// The directory's log, to be read only.
 ///
