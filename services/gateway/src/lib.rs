@@ -179,8 +179,8 @@ impl Gateway {
             }
         });
         if let Some(desk) = asked {
-            let (now, of) = (app.executor.clone(), app.presences.clone());
-            let answering = others::answer(desk, of, move || now.now(), app.shutdown.clone());
+            let (clock, of) = (app.clock.clone(), app.presences.clone());
+            let answering = others::answer(desk, of, clock, app.shutdown.clone());
             tasks.spawn(answering);
         }
         tasks.spawn(Hub::run(app.clone(), app.shutdown.clone()));

@@ -37,7 +37,7 @@ impl AskedGateways {
 
     async fn ask(&self, gateway: MemberId, since: Timestamp) -> Option<PresenceAnswer> {
         let subject = message::presence_subject(&self.cluster, gateway);
-        let body = serde_json::to_vec(&PresenceQuestion { since }).expect("plain data");
+        let body = serde_json::to_vec(&PresenceQuestion { since: Some(since) }).expect("plain data");
         match self.bus.ask(&subject, &[], body, PATIENCE).await {
             Ok(Answer { body, no: None }) => serde_json::from_slice(&body).ok(),
             Ok(Answer { no: Some(_), .. }) | Err(_) => None,
@@ -49,6 +49,10 @@ impl Presence for AskedGateways {
     fn seen_since(&self, since: Timestamp) -> Seen<'_> {
         Box::pin(async move {
             let gateways: Vec<MemberId> = self.fold.read(|state| state.gateways().collect());
+            // Where none runs nobody can say who is there: all may be, and find no door.
+            if gateways.is_empty() {
+                return None;
+            }
             let asked = gateways.into_iter().map(|gateway| self.ask(gateway, since));
             let answers: Option<Vec<PresenceAnswer>> = join_all(asked).await.into_iter().collect();
             Some(answers?.into_iter().flat_map(PresenceAnswer::into_keys).collect())

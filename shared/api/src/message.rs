@@ -90,11 +90,12 @@ pub fn query_subject(cluster: &ClusterName) -> String {
     format!("carousel.v1.{}.qry", cluster.as_token())
 }
 
-/// What a gateway is asked: whom it has now, or has had since then.
+/// What a gateway is asked: whom it has now, or has had since then. Asked so, one that has not run for long enough to be a judge of
+/// that says no.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PresenceQuestion {
-    /// Since when.
-    pub since: Timestamp,
+    /// Since when; none: whomever it knows of, for a list.
+    pub since: Option<Timestamp>,
 }
 
 /// Who that is, and when each was last heard.

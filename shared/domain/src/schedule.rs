@@ -15,8 +15,8 @@ use crate::{
     time::{MINUTE_MS, SECOND_MS, Timestamp},
 };
 
-/// The longest time after its start in which the orchestrator takes no lagging policy's word.
-const SETTLING_IN_MS: u64 = 5 * MINUTE_MS;
+/// The longest time after its start in which the orchestrator takes no lagging policy's word, nor a gateway's of who is there.
+pub const SETTLING_IN_MS: u64 = 5 * MINUTE_MS;
 /// A member that was not heard of for so long is lost.
 pub const MEMBER_SILENCE_MS: u64 = 30 * SECOND_MS;
 

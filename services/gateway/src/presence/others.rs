@@ -6,10 +6,11 @@ use std::{
 };
 
 use api::message::{self, PresenceAnswer, PresenceQuestion};
-use domain::{ClusterName, MemberId, Timestamp};
+use domain::{ClusterName, MemberId, Timestamp, schedule::SETTLING_IN_MS};
 use eventlog::bus::{Answer, Bus, Desk, Offer, OfferError, Question};
 use execution::Fold;
 use futures::future::join_all;
+use runtime::clock::SharedClock;
 use tokio_util::sync::CancellationToken;
 
 use super::Presences;
@@ -55,7 +56,7 @@ impl Others {
 
     async fn ask(&self, other: MemberId) -> Option<PresenceAnswer> {
         let subject = message::presence_subject(&self.cluster, other);
-        let question = PresenceQuestion { since: Timestamp(0) };
+        let question = PresenceQuestion { since: None };
         let body = serde_json::to_vec(&question).expect("plain data");
         let answer = self.bus.ask(&subject, &[], body, PATIENCE).await;
         let found = match answer {
@@ -73,19 +74,33 @@ impl Others {
     }
 }
 
+/// Has this gateway run for long enough to say who is not there? A fresh one knows nobody yet, whose agents may be on their way
+/// back to it: what the schedule's own patience is for one process, this is for a gateway apart.
+fn may_judge(clock: &SharedClock, began: Duration, since: Timestamp) -> bool {
+    let ran = clock.monotonic().saturating_sub(began);
+    let asked_of = Timestamp(clock.now_ms()).since_ms(since);
+    ran >= Duration::from_millis(asked_of.min(SETTLING_IN_MS))
+}
+
 /// Answers until shutdown.
 pub(crate) async fn answer(
     desk: Desk,
     presences: Presences,
-    now: impl Fn() -> Timestamp + Clone + Send + 'static,
+    clock: SharedClock,
     shutdown: CancellationToken,
 ) {
+    let began = clock.monotonic();
     let answer = |question: Question| {
-        let (presences, now) = (presences.clone(), now.clone());
+        let (presences, clock) = (presences.clone(), clock.clone());
         async move {
             let answer = match serde_json::from_slice::<PresenceQuestion>(question.body()) {
+                Ok(PresenceQuestion { since: Some(since) }) if !may_judge(&clock, began, since) => Answer {
+                    body: vec![],
+                    no: Some((503, "this gateway was started a short time ago".into())),
+                },
                 Ok(PresenceQuestion { since }) => {
-                    let seen: BTreeMap<_, _> = presences.heard_since(since, now());
+                    let (since, now) = (since.unwrap_or_default(), Timestamp(clock.now_ms()));
+                    let seen: BTreeMap<_, _> = presences.heard_since(since, now);
                     Answer {
                         body: serde_json::to_vec(&seen).expect("ids are keys"),
                         no: None,
@@ -100,4 +115,26 @@ pub(crate) async fn answer(
         }
     };
     desk.serve(AT_A_TIME, shutdown.cancelled_owned(), answer).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime::clock::{Clock, ManualClock};
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_judges_who_is_not_there_only_once_it_has_run_as_long_as_it_is_asked_of_or_five_minutes() {
+        let clock = ManualClock::new(1_790_000_000_000);
+        let shared: SharedClock = clock.clone();
+        let (began, start) = (clock.monotonic(), Timestamp(clock.now_ms()));
+        assert!(!may_judge(&shared, began, start.minus_ms(1)));
+        clock.advance(Duration::from_secs(60));
+        assert!(may_judge(&shared, began, start), "it has run since then");
+        assert!(!may_judge(&shared, began, start.minus_ms(1)));
+        clock.advance(Duration::from_millis(SETTLING_IN_MS - 60_000 - 1));
+        assert!(!may_judge(&shared, began, start.minus_ms(3_600_000)));
+        clock.advance(Duration::from_millis(1));
+        assert!(may_judge(&shared, began, start.minus_ms(3_600_000)));
+    }
 }

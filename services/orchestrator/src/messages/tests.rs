@@ -11,7 +11,10 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::*;
-use crate::service::tests::{World, world};
+use crate::{
+    AskedGateways, Presence,
+    service::tests::{MEMBER, World, world},
+};
 
 /// How long an answer may take.
 const SOON: Duration = Duration::from_secs(20);
@@ -308,4 +311,47 @@ async fn a_command_that_nobody_takes_is_not_answered_and_says_so() {
     };
     assert!(why.contains("no orchestrator takes commands"), "{why}");
     assert_eq!(executor.trouble().unwrap().1, why);
+}
+
+/// A gateway that says it sees this node, until the set is dropped.
+async fn seeing(bus: &Bus, node: domain::NodeId) -> JoinSet<()> {
+    let offer = Offer {
+        name: "presence".into(),
+        description: String::new(),
+        version: "0.1.0".into(),
+        metadata: HashMap::new(),
+        subject: message::presence_subject(&"acme.cluster".parse().unwrap(), MEMBER),
+        group: "one".into(),
+    };
+    let desk = bus.offer(offer).await.unwrap();
+    let answer = move |question: Question| async move {
+        let asked: message::PresenceQuestion = serde_json::from_slice(question.body()).unwrap();
+        let seen = message::PresenceAnswer::from([(node, asked.since.unwrap())]);
+        let body = serde_json::to_vec(&seen).unwrap();
+        question.answer(Answer { body, no: None }).await;
+    };
+    let mut running = JoinSet::new();
+    running.spawn(desk.serve(1, std::future::pending(), answer));
+    running
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_the_gateways_see_is_known_only_if_each_that_runs_has_answered() {
+    let Some(s) = served().await else { return };
+    let cluster = "acme.cluster".parse().unwrap();
+    let gateways = AskedGateways::new(s.bus.clone(), s.world.fold.clone(), cluster);
+    assert_eq!(
+        gateways.seen_since(Timestamp(1)).await,
+        None,
+        "none runs, so that nobody can say who is there"
+    );
+    s.world.start_member().await;
+    assert_eq!(
+        gateways.seen_since(Timestamp(1)).await,
+        None,
+        "it does not answer"
+    );
+    let node = domain::NodeId(Uuid::from_u128(9));
+    let _running = seeing(&s.bus, node).await;
+    assert_eq!(gateways.seen_since(Timestamp(1)).await, Some([node].into()));
 }

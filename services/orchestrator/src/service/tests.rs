@@ -19,7 +19,7 @@ use crate::member_lease;
 
 const START: i64 = 1_790_000_000_000;
 const T: AuthorityType = AuthorityType::Db;
-const MEMBER: MemberId = MemberId(uuid::Uuid::from_u128(3));
+pub(crate) const MEMBER: MemberId = MemberId(uuid::Uuid::from_u128(3));
 const BOOT: BootId = BootId(uuid::Uuid::from_u128(4));
 
 /// A cluster in memory whose clock stands still until it is moved. Ticks are made by hand.
@@ -215,7 +215,7 @@ impl World {
         }
     }
 
-    async fn start_member(&self) {
+    pub(crate) async fn start_member(&self) {
         let order = Order::StartMember {
             member: MEMBER,
             boot: BOOT,
